@@ -1,0 +1,257 @@
+"""What an operator is: a drop-in for one convolution."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+Size2 = int | Sequence[int]
+
+
+def pair(argument: str, value: Size2, minimum: int) -> tuple[int, int]:
+    """Return `value` as (along the height, along the width); ValueError below `minimum`."""
+    numbers = (value, value) if isinstance(value, int) else tuple(value)
+    if len(numbers) != 2 or any(
+        isinstance(n, bool) or not isinstance(n, int) or n < minimum for n in numbers
+    ):
+        raise ValueError(f"`{argument}` (={value!r}) must be one or two integers >= {minimum}.")
+    return numbers[0], numbers[1]
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """The convolution that an operator stands in for: (N, Cin, H, W) → (N, Cout, H', W').
+
+    Every size is a pair (along the height, along the width). `resolution` is the size of the
+    feature map that enters, in pixels, or None where it is not known; operators with weights
+    as large as the map need it. `bias` says whether the replaced convolution had one.
+
+    Example:
+        >>> spec = ConvSpec.make(in_channels=8, out_channels=8, kernel_size=7, stride=2, groups=8)
+        >>> spec.padding, spec.depthwise, spec.output_size(15, 20)
+        ((3, 3), True, (8, 10))
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    resolution: tuple[int, int] | None
+    bias: bool
+    padding_mode: str
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size2 = 3,
+        stride: Size2 = 1,
+        padding: Size2 | None = None,
+        dilation: Size2 = 1,
+        groups: int = 1,
+        resolution: Size2 | None = None,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+    ) -> Self:
+        """Check and normalise; `padding=None` is "same": dilation · (kernel_size − 1) // 2."""
+        for argument, value in (
+            ("in_channels", in_channels),
+            ("out_channels", out_channels),
+            ("groups", groups),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{argument}` (={value!r}) must be an integer >= 1.")
+        for argument, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % groups:
+                raise ValueError(
+                    f"`{argument}` (={channels}) must be divisible by `groups` (={groups})."
+                )
+        modes = ("zeros", "reflect", "replicate", "circular")
+        if padding_mode not in modes:
+            raise ValueError(f"`padding_mode` (={padding_mode!r}) must be one of {modes}.")
+        kernel = pair("kernel_size", kernel_size, 1)
+        dilated = pair("dilation", dilation, 1)
+        same = (dilated[0] * (kernel[0] - 1) // 2, dilated[1] * (kernel[1] - 1) // 2)
+        return cls(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel,
+            stride=pair("stride", stride, 1),
+            padding=same if padding is None else pair("padding", padding, 0),
+            dilation=dilated,
+            groups=groups,
+            resolution=None if resolution is None else pair("resolution", resolution, 1),
+            bias=bias,
+            padding_mode=padding_mode,
+        )
+
+    @property
+    def depthwise(self) -> bool:
+        """One group per channel, as many channels out as in."""
+        return self.groups == self.in_channels == self.out_channels
+
+    def output_size(self, h: int, w: int) -> tuple[int, int]:
+        """Height and width of the output for an input of h × w pixels."""
+
+        def along(axis: int, size: int) -> int:
+            reach = self.dilation[axis] * (self.kernel_size[axis] - 1)
+            return (size + 2 * self.padding[axis] - reach - 1) // self.stride[axis] + 1
+
+        return along(0, h), along(1, w)
+
+    def require_depthwise(self, operator: str) -> None:
+        """ValueError unless depthwise."""
+        if self.in_channels != self.out_channels:
+            raise ValueError(
+                f"{operator} is depthwise: `out_channels` (={self.out_channels}) must equal "
+                f"`in_channels` (={self.in_channels})."
+            )
+        if self.groups != self.in_channels:
+            raise ValueError(
+                f"{operator} is depthwise: `groups` (={self.groups}) must equal "
+                f"`in_channels` (={self.in_channels})."
+            )
+
+    def require_odd_square(self, operator: str) -> None:
+        """ValueError unless the kernel is K × K with odd K."""
+        kh, kw = self.kernel_size
+        if kh != kw or kh % 2 == 0:
+            raise ValueError(
+                f"{operator} needs a square kernel of odd size: `kernel_size` "
+                f"(={self.kernel_size}) must be (K, K) with K odd."
+            )
+
+    def require_same_padding(self, operator: str) -> None:
+        """ValueError unless the output has ⌈H / stride⌉ × ⌈W / stride⌉ pixels."""
+        same = tuple(d * (k - 1) / 2 for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        if self.padding != same:
+            raise ValueError(
+                f"{operator} keeps the size of the map: `padding` (={self.padding}) must be "
+                f"dilation * (kernel_size - 1) / 2 (={same})."
+            )
+
+    def require_zeros(self, operator: str) -> None:
+        """ValueError unless the map is padded with zeros."""
+        if self.padding_mode != "zeros":
+            raise ValueError(
+                f"{operator} pads with zeros: `padding_mode` (={self.padding_mode!r}) must be "
+                "'zeros'."
+            )
+
+    def require_no_dilation(self, operator: str) -> None:
+        """ValueError unless the dilation is 1."""
+        if self.dilation != (1, 1):
+            raise ValueError(
+                f"{operator} sets its own taps: `dilation` (={self.dilation}) must be 1."
+            )
+
+    def conv(self, **changes: Any) -> nn.Conv2d:
+        """Return a freshly initialised torch convolution of this shape, with `changes` applied."""
+        s = replace(self, **changes)
+        return nn.Conv2d(
+            s.in_channels,
+            s.out_channels,
+            s.kernel_size,
+            s.stride,
+            s.padding,
+            s.dilation,
+            s.groups,
+            s.bias,
+            s.padding_mode,
+        )
+
+    def conv_macs(self, h: int, w: int) -> int:
+        """MACs of the plain convolution on one h × w map (the bias is not counted)."""
+        oh, ow = self.output_size(h, w)
+        kh, kw = self.kernel_size
+        return oh * ow * kh * kw * self.in_channels // self.groups * self.out_channels
+
+    def conv_params(self) -> int:
+        """Parameters of the plain convolution, its bias included where it has one."""
+        kh, kw = self.kernel_size
+        weights = kh * kw * self.in_channels // self.groups * self.out_channels
+        return weights + self.bias * self.out_channels
+
+
+class Operator(nn.Module, ABC):
+    """A drop-in for one convolution: (N, Cin, H, W) → (N, Cout, ⌈H/s⌉, ⌈W/s⌉).
+
+    A subclass takes the ConvSpec it stands in for, and its own options by keyword; the options'
+    defaults are the paper's. It raises ValueError, naming argument, value and rule, for a
+    convolution that it cannot replace. Any map size and aspect ratio must work, and the
+    state_dict must carry everything that the output depends on.
+
+    Class attributes:
+        depthwise: stands in for depthwise convolutions; `create` then sets groups = in_channels
+            where none are given.
+        absorbs_norm: has its own norm, so it replaces the convolution and the norm behind it.
+    """
+
+    name: ClassVar[str]
+    depthwise: ClassVar[bool] = False
+    absorbs_norm: ClassVar[bool] = False
+
+    def __init__(self, spec: ConvSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, Cin, H, W) to (N, Cout, H', W')."""
+
+    @abstractmethod
+    def macs(self, h: int, w: int) -> int:
+        """MACs of this form on one input map of h × w pixels (biases and norms not counted)."""
+
+    @abstractmethod
+    def params(self) -> int:
+        """Learned parameters of this form, by formula."""
+
+    def fuse(self) -> Operator:
+        """Return the operator of equal value for inference; this one stays as it is."""
+        return copy.deepcopy(self).eval()
+
+    def carry(self, conv: nn.Conv2d) -> bool:
+        """Take over the weights of the replaced convolution; False where it is not contained."""
+        return False
+
+    def extra_repr(self) -> str:
+        """Show the replaced convolution."""
+        s = self.spec
+        return (
+            f"{s.in_channels}, {s.out_channels}, kernel_size={s.kernel_size}, stride={s.stride}, "
+            f"padding={s.padding}, dilation={s.dilation}, groups={s.groups}"
+        )
+
+
+def fold_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Fold y = BN(conv(x)) into one convolution: its weight (Cout, ...) and bias (Cout).
+
+    weight' = weight · γ/√(var + ε) and bias' = (bias − mean) · γ/√(var + ε) + β, in double
+    precision, returned in the dtype of `weight`.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(
+            "`norm` has no running statistics (track_running_stats=False): not foldable."
+        )
+    gamma = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight.detach()
+    beta = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias.detach()
+    scale = gamma.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = (
+        -norm.running_mean.double()
+        if bias is None
+        else bias.detach().double() - norm.running_mean.double()
+    )
+    folded = weight.detach().double() * scale.view(-1, *[1] * (weight.dim() - 1))
+    return folded.to(weight.dtype), (shift * scale + beta.double()).to(weight.dtype)

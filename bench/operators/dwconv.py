@@ -1,0 +1,26 @@
+"""The depthwise control: one K × K kernel per channel, any K."""
+
+from __future__ import annotations
+
+from bench.operators.base import ConvSpec
+from bench.operators.conv import Conv
+from bench.operators.registry import register
+
+
+@register("dwconv")
+class DepthwiseConv(Conv):
+    """Depthwise convolution: y[n, c] = b[c] + w[c] ∗ x[n, c], any kernel size.
+
+    Example:
+        >>> op = DepthwiseConv(
+        ...     ConvSpec.make(in_channels=8, out_channels=8, kernel_size=31, groups=8)
+        ... )
+        >>> op.params(), op.macs(14, 14)
+        (7696, 1506848)
+    """
+
+    depthwise = True
+
+    def __init__(self, spec: ConvSpec) -> None:
+        spec.require_depthwise("dwconv")
+        super().__init__(spec)

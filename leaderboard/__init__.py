@@ -1,0 +1,1 @@
+"""The leaderboard: reads records, writes a static site."""

@@ -1,0 +1,1 @@
+"""The classification, detection and segmentation tasks."""
