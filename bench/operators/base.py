@@ -222,8 +222,11 @@ class Operator(nn.Module, ABC):
         """Return the operator of equal value for inference; this one stays as it is."""
         return copy.deepcopy(self).eval()
 
-    def carry(self, conv: nn.Conv2d) -> bool:
-        """Take over the weights of the replaced convolution; False where it is not contained."""
+    def carry(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> bool:
+        """Take over the weights of the replaced convolution; False where it is not contained.
+
+        `norm` is the replaced norm, handed to an operator that absorbs it (`absorbs_norm`).
+        """
         return False
 
     def extra_repr(self) -> str:

@@ -54,7 +54,7 @@ class Conv(Operator):
         """Kh·Kw·Cin·Cout / groups, and Cout for the bias."""
         return self.spec.conv_params()
 
-    def carry(self, conv: nn.Conv2d) -> bool:
+    def carry(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> bool:
         """Take over the weights of a convolution of the same shape."""
         if conv.weight.shape != self.conv.weight.shape or (conv.bias is None) != (
             self.conv.bias is None

@@ -1,0 +1,336 @@
+"""The contract: what every operator must do, whoever wrote it.
+
+A check is a function of an operator's name and one case; the cases of an operator, its slow
+reference and its exceptions, each with a reason, are data in tests/references/<name>.py.
+"""
+
+import copy
+import importlib.util
+import io
+import pickle
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import operators
+from bench.operators import registry
+
+REFERENCES = Path(__file__).parent / "references"
+# The last one is smaller than any kernel but 1 × 1.
+SIZES = [(12, 12), (9, 14), (2, 1)]
+# For an operator without a file: what it refuses of these is left out, but not all.
+ANYBODY = [
+    {"in_channels": 6, "out_channels": 6, "kernel_size": 3, "resolution": 12},
+    {"in_channels": 6, "out_channels": 6, "kernel_size": 7, "stride": 2, "resolution": 12},
+    {"in_channels": 6, "out_channels": 6, "kernel_size": 13, "resolution": 12},
+    {"in_channels": 6, "out_channels": 8, "kernel_size": 3, "resolution": 12},
+]
+
+
+def data(name):
+    """The module tests/references/<name>.py; None where there is no such file."""
+    path = REFERENCES / f"{name}.py"
+    if not path.exists():
+        return None
+    qualified = f"operator_references_{name}"
+    if qualified not in sys.modules:
+        spec = importlib.util.spec_from_file_location(qualified, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[qualified] = module
+        spec.loader.exec_module(module)
+    return sys.modules[qualified]
+
+
+def arguments(case):
+    return {k: v for k, v in case.items() if k not in ("sizes", "exceptions")}
+
+
+def sizes(case):
+    return case.get("sizes", SIZES)
+
+
+def make(name, case, seed=0):
+    torch.manual_seed(seed)
+    return operators.create(name, **arguments(case))
+
+
+def randomise(module, seed=1):
+    """Make every weight and statistic count: nothing stays at 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.2 * torch.randn(p.shape, generator=generator))
+        for m in module.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.running_mean.normal_(0, 0.5, generator=generator)
+                m.running_var.uniform_(0.5, 2, generator=generator)
+    return module
+
+
+def trained(name, case):
+    """An operator as after training, in eval mode."""
+    return randomise(make(name, case)).eval()
+
+
+def image(op, size, batch=2, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(batch, op.spec.in_channels, *size, generator=generator, dtype=dtype)
+
+
+def relative(a, b):
+    """Largest difference over the largest value."""
+    return ((a - b).abs().max() / b.abs().max().clamp_min(1e-12)).item()
+
+
+def rms(x):
+    return x.double().square().mean().sqrt().item()
+
+
+def forms(name, case):
+    op = trained(name, case)
+    return op, op.fuse()
+
+
+def check_shape(name, case):
+    op, fused = forms(name, case)
+    for size in sizes(case):
+        expected = (2, op.spec.out_channels, *op.spec.output_size(*size))
+        x = image(op, size)
+        assert op(x).shape == expected
+        assert fused(x).shape == expected
+        assert op.train()(x).shape == expected
+        op.eval()
+
+
+def check_reference(name, case):
+    module = data(name)
+    if module is None:
+        return
+    op = trained(name, case).double()
+    with torch.no_grad():
+        for size in sizes(case):
+            x = image(op, size, dtype=torch.float64)
+            assert relative(op(x), module.reference(op, x)) < 1e-10, size
+
+
+def check_gradients(name, case):
+    op = trained(name, case)
+    out = op(image(op, sizes(case)[0]))
+    (out * torch.randn_like(out)).sum().backward()
+    for key, p in op.named_parameters():
+        assert p.grad is not None, key
+        assert p.grad.isfinite().all() and p.grad.any(), key
+
+
+def check_gradcheck(name, case):
+    op = randomise(make(name, case)).double()
+    keys, values = zip(*op.named_parameters(), strict=True)
+    x = image(op, sizes(case)[-1], dtype=torch.float64).requires_grad_()
+
+    def value(x, *values):
+        return torch.func.functional_call(op, dict(zip(keys, values, strict=True)), (x,))
+
+    for op.training in (True, False):
+        op.train(op.training)
+        torch.manual_seed(3)
+        assert torch.autograd.gradcheck(
+            value, (x, *[v.detach().requires_grad_() for v in values]), fast_mode=True
+        )
+
+
+def check_fuse(name, case):
+    op = trained(name, case)
+    before = copy.deepcopy(op.state_dict())
+    was_training = op.train().training
+    fused = op.fuse()
+    assert op.training == was_training
+    assert not fused.training
+    assert fused.spec.stride == op.spec.stride
+    with torch.no_grad():
+        for p in fused.parameters():
+            assert all(p.data_ptr() != q.data_ptr() for q in op.parameters())
+        op.eval()
+        for size in sizes(case):
+            x = image(op, size)
+            assert relative(fused(x), op(x)) < 1e-5, size
+        for key, value in op.state_dict().items():
+            assert torch.equal(value, before[key]), key
+
+
+def check_bfloat16(name, case):
+    """Both forms within bfloat16's precision of the float32 value, in the root mean square."""
+    op, fused = forms(name, case)
+    eps = torch.finfo(torch.bfloat16).eps
+    x = image(op, sizes(case)[0])
+    with torch.no_grad():
+        exact = op(x)
+        branches = sum(isinstance(m, nn.BatchNorm2d) for m in op.modules()) or 1
+        for form, roundings in ((op, 2 * branches), (fused, 2)):
+            low = copy.deepcopy(form).bfloat16()(x.bfloat16())
+            assert low.dtype == torch.bfloat16
+            assert rms(low - exact) <= roundings * eps * rms(exact)
+
+
+def check_autocast(name, case):
+    eps = torch.finfo(torch.bfloat16).eps
+    for form in forms(name, case):
+        x = image(form, sizes(case)[0])
+        branches = sum(isinstance(m, nn.BatchNorm2d) for m in form.modules()) or 1
+        exact = form(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            low = form(x)
+        assert rms(low - exact) <= 2 * branches * eps * rms(exact)
+        low.float().sum().backward()
+        assert all(p.grad is not None and p.grad.dtype == p.dtype for p in form.parameters())
+
+
+def check_state_dict(name, case):
+    op, fused = forms(name, case)
+    other = make(name, case, seed=7).eval()
+    x = image(op, sizes(case)[1 % len(sizes(case))])
+    for source, target in ((op, other), (fused, other.fuse())):
+        target.load_state_dict(source.state_dict())
+        assert torch.equal(target(x), source(x))
+
+
+def check_channels_last(name, case):
+    for form in forms(name, case):
+        x = image(form, sizes(case)[0])
+        expected = form(x)
+        last = copy.deepcopy(form).to(memory_format=torch.channels_last)
+        assert relative(last(x.to(memory_format=torch.channels_last)), expected) < 1e-5
+
+
+def check_copies(name, case):
+    for form in forms(name, case):
+        x = image(form, sizes(case)[0])
+        expected = form(x)
+        assert torch.equal(copy.deepcopy(form)(x), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(form))(x), expected)
+
+
+def check_generators(name, case):
+    """Only construction draws, and only from torch's generator, which it never seeds."""
+    random_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    after = []
+    for seed in (5, 6):
+        op = make(name, case, seed)
+        after.append(torch.rand(1))
+    assert not torch.equal(*after)
+    torch_state = torch.get_rng_state()
+    op(image(op, sizes(case)[0]))
+    op.fuse()(image(op, sizes(case)[0]))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert random.getstate() == random_state
+    now = np.random.get_state()  # noqa: NPY002
+    assert all(np.array_equal(a, b) for a, b in zip(now, numpy_state, strict=True))
+
+
+def check_determinism(name, case):
+    first, second, other = (make(name, case, seed).state_dict() for seed in (4, 4, 5))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def check_params(name, case):
+    for form in forms(name, case):
+        assert form.params() == sum(p.numel() for p in form.parameters())
+
+
+def check_macs(name, case):
+    for form in forms(name, case):
+        for size in sizes(case):
+            with FlopCounterMode(display=False) as counter:
+                form(image(form, size, batch=1))
+            assert 2 * form.macs(*size) == counter.get_total_flops(), size
+
+
+def check_compile(name, case):
+    for form in forms(name, case):
+        torch.compiler.reset()
+        x = image(form, sizes(case)[0])
+        compiled = torch.compile(form, fullgraph=True, backend="aot_eager")
+        assert relative(compiled(x), form(x)) < 1e-5
+    torch.compiler.reset()
+
+
+def check_export(name, case):
+    for form in forms(name, case):
+        x = image(form, sizes(case)[0])
+        program = torch.export.export(form, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        more = image(form, sizes(case)[0], batch=3)
+        assert relative(program.module()(more), form(more)) < 1e-5
+
+
+def check_onnx(name, case):
+    ort = pytest.importorskip("onnxruntime")
+    for form in forms(name, case):
+        x = image(form, sizes(case)[0])
+        program = torch.onnx.export(form, (x,), dynamo=True, verbose=False)
+        file = io.BytesIO()
+        program.save(file)
+        session = ort.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+        (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        assert relative(torch.from_numpy(out), form(x).detach()) < 1e-5
+
+
+CHECKS = [v for k, v in list(globals().items()) if k.startswith("check_")]
+COSTLY = [check_compile, check_export, check_onnx]
+
+
+def cases(name):
+    module = data(name)
+    if module is not None and hasattr(module, "ACCEPTS"):
+        return module.ACCEPTS
+    accepted = []
+    for case in ANYBODY:
+        try:
+            make(name, case)
+        except ValueError:
+            continue
+        accepted.append(case)
+    assert accepted, f"{name} accepts none of the common convolutions"
+    return accepted
+
+
+def excepted(check, case):
+    return check.__name__ in case.get("exceptions", {})
+
+
+def parameters():
+    for name in operators.names():
+        for number, case in enumerate(cases(name)):
+            for check in CHECKS:
+                if excepted(check, case) or (check in COSTLY and number):
+                    continue
+                marks = [pytest.mark.slow] if check in COSTLY else []
+                label = f"{name}-{number}-{check.__name__.removeprefix('check_')}"
+                yield pytest.param(check, name, case, id=label, marks=marks)
+
+
+@pytest.mark.parametrize(("check", "name", "case"), list(parameters()))
+def test_contract(check, name, case):
+    check(name, case)
+
+
+def refusals():
+    for name in operators.names():
+        for number, (case, argument) in enumerate(getattr(data(name), "REFUSES", [])):
+            yield pytest.param(name, case, argument, id=f"{name}-{number}-{argument}")
+
+
+@pytest.mark.parametrize(("name", "case", "argument"), list(refusals()))
+def test_refusal_names_the_argument(name, case, argument):
+    with pytest.raises(ValueError, match=f"`{argument}` \\(="):
+        operators.create(name, **case)
+
+
+def test_ours_have_references():
+    ours = [n for n in operators.names() if operators.get(n).__module__.startswith("bench.")]
+    assert [n for n in ours if not hasattr(data(n), "reference")] == []
