@@ -1,0 +1,331 @@
+"""What the three tasks share: optimiser, schedule, averaging, seeds, logging, outcomes."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor, nn
+
+from bench.operators.registry import near
+from tasks.seeds import derive, seeded
+
+__all__ = ["TaskModule", "derive", "parameter_groups", "seeded"]
+
+OPTIMIZERS = ("adamw", "sgd")
+
+
+class TaskModule(L.LightningModule, ABC):
+    """A backbone, what stands behind it, and how both are trained and scored.
+
+    A task implements `loss`, `predict`, `inference_module`, and the scoring in three parts:
+    `reset_scores`, `score` (one batch) and `scores` (all of them). This class does the rest: it
+    logs `train/loss` per step and epoch and `val/<metric>` per epoch (`test/<metric>` under
+    `Trainer.test`, which scores in the same way).
+
+    A batch is a pair `(images, targets)`, images (N, 3, H, W) floats in 0…1.
+
+    Every draw while training (drop path, dropout, mixup) is a function of `seed` and the step, so
+    arms are paired and a resumed run equals an uninterrupted one. Layers behind the backbone are
+    to be made inside `with seeded(seed, "head")`, so that they do not depend on how many numbers
+    the backbone's operator drew.
+
+    Args:
+        backbone: the network whose operators are compared.
+        optimizer: "adamw" or "sgd" (with Nesterov momentum).
+        lr: peak learning rate, > 0; it falls to 0 along a cosine, step by step.
+        weight_decay: ≥ 0; not applied to norms, biases and other one-dimensional parameters.
+        momentum: of SGD, in [0, 1).
+        warmup_epochs: epochs (may be a fraction) of linear warm-up.
+        ema_decay: decay, in (0, 1), of an exponential moving average of the weights; then
+            validation and checkpoints use the average. None for no average.
+        channels_last: lay out images and weights channels last.
+        compile: compile the backbone with torch.compile.
+        seed: of the initialisation behind the backbone and of all draws while training.
+
+    Raises:
+        ValueError: names the argument, its value and the rule.
+    """
+
+    headline: ClassVar[str]
+    """Name of the metric that ranks."""
+    metrics_info: ClassVar[dict[str, tuple[str, bool]]]
+    """Metric → (unit, whether higher is better)."""
+    outcomes_kind: ClassVar[str]
+    """What a row of `outcomes()` is."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        optimizer: Literal["adamw", "sgd"] = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        momentum: float = 0.9,
+        warmup_epochs: float = 0.0,
+        ema_decay: float | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(backbone, nn.Module):
+            raise ValueError(f"`backbone` (={backbone!r}) must be a torch.nn.Module.")
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"`optimizer` (={optimizer!r}) is not known; {near(str(optimizer), OPTIMIZERS)}"
+            )
+        require("lr", lr, lr > 0, "> 0")
+        require("weight_decay", weight_decay, weight_decay >= 0, ">= 0")
+        require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+        require("warmup_epochs", warmup_epochs, warmup_epochs >= 0, ">= 0")
+        require("ema_decay", ema_decay, ema_decay is None or 0 < ema_decay < 1, "in (0, 1) or None")
+        require("seed", seed, isinstance(seed, int) and seed >= 0, "an integer >= 0")
+        self.backbone = backbone
+        self.optimizer_name = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.warmup_epochs = warmup_epochs
+        self.ema_decay = ema_decay
+        self.channels_last = channels_last
+        self.compile_backbone = compile
+        self.seed = seed
+        if channels_last:
+            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    # What a task implements.
+
+    @abstractmethod
+    def loss(self, batch: Any) -> dict[str, Tensor]:
+        """Return the losses of a batch `(images, targets)` by name; their sum is trained."""
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> Any:
+        """Return the predictions for images (N, 3, H, W) in 0…1, without gradients."""
+
+    @abstractmethod
+    def inference_module(self) -> nn.Module:
+        """Return what is timed end to end: fused backbone, head and post-processing."""
+
+    @abstractmethod
+    def reset_scores(self) -> None:
+        """Forget all scored batches."""
+
+    @abstractmethod
+    def score(self, batch: Any) -> None:
+        """Predict a batch and add it to the scores and outcomes."""
+
+    @abstractmethod
+    def scores(self) -> dict[str, float]:
+        """Return the metrics over all scored batches, keys as in `metrics_info`."""
+
+    @abstractmethod
+    def per_class(self) -> dict[str, float]:
+        """Return class → headline metric or its like, after validation."""
+
+    @abstractmethod
+    def outcomes(self) -> dict[str, np.ndarray]:
+        """Return the per-sample outcomes, in the order of the scored split, after validation."""
+
+    def sampling_error(self) -> float | None:
+        """Return the standard error of the headline from the finite scored set, if known."""
+        return None
+
+    # What a task uses.
+
+    def features(self, images: Tensor) -> Any:
+        """Run the backbone on images, in the layout asked for."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.backbone(images)
+
+    def gathered(self, rows: np.ndarray) -> np.ndarray:
+        """Join the rows of all processes, in the order of the scored split.
+
+        With one process these are the rows. With W of them, process r scored the samples r, r + W,
+        r + 2W, …; samples scored twice to fill the last round are dropped.
+        """
+        if self._trainer is None or self.trainer.world_size == 1:
+            return rows
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, rows)
+        joined = np.concatenate(list(zip(*parts, strict=True)), axis=0).reshape(-1, *rows.shape[1:])
+        return joined[: self._scored_samples()]
+
+    def _scored_samples(self) -> int:
+        loaders = self.trainer.test_dataloaders if self.trainer.testing else None
+        loaders = loaders or self.trainer.val_dataloaders
+        return len(loaders.dataset)
+
+    # What Lightning calls.
+
+    def setup(self, stage: str) -> None:
+        """Compile the backbone, where asked, before its first use."""
+        if self.compile_backbone and stage == "fit":
+            self.backbone.compile()
+
+    def forward(self, images: Tensor) -> Any:
+        """Predict: the same as `predict`."""
+        return self.predict(images)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make the draws of this step a function of the seed, the step and the process."""
+        torch.manual_seed(
+            derive(self.seed, "step", self.current_epoch, batch_idx, self.global_rank)
+        )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the sum of the losses, and log it."""
+        losses = self.loss(batch)
+        total = torch.stack(list(losses.values())).sum()
+        size = len(batch[0])
+        self.log(
+            "train/loss",
+            total.detach(),
+            batch_size=size,
+            on_step=True,
+            on_epoch=True,
+            prog_bar=True,
+        )
+        if len(losses) > 1:
+            parts = {f"train/{name}": value.detach() for name, value in losses.items()}
+            self.log_dict(parts, batch_size=size, on_step=False, on_epoch=True)
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        """Start scoring."""
+        self.reset_scores()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Score one batch."""
+        self.score(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the epoch."""
+        self._log_scores("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Start scoring."""
+        self.reset_scores()
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Score one batch."""
+        self.score(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics."""
+        self._log_scores("test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """Predict the images of a batch."""
+        return self.predict(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+    def _log_scores(self, stage: str) -> None:
+        for name, value in self.scores().items():
+            # Metrics are synchronised by torchmetrics already, so all processes agree.
+            self.log(f"{stage}/{name}", value, prog_bar=name == self.headline, rank_zero_only=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW or SGD with linear warm-up and a cosine, step by step."""
+        groups = parameter_groups(self, self.weight_decay)
+        optimizer: torch.optim.Optimizer
+        if self.optimizer_name == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=self.lr)
+        else:
+            optimizer = torch.optim.SGD(
+                groups, lr=self.lr, momentum=self.momentum, nesterov=self.momentum > 0
+            )
+        total = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs or 1
+        warmup = round(self.warmup_epochs * total / max(1, epochs))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, total, warmup)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def configure_callbacks(self) -> Any:
+        """Average the weights, where asked."""
+        return [] if self.ema_decay is None else [Averaging(self.ema_decay)]
+
+
+class Averaging(WeightAveraging):
+    """Exponential moving average of weights and buffers; validation and checkpoints hold it.
+
+    The decay starts small, min(decay, (1 + n)/(10 + n)) at step n, so that short runs do not keep
+    the initial weights. Buffers of whole numbers (tables, counters) are copied, not averaged:
+    rounding would change an operator's table.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        super().__init__(avg_fn=self._average)
+
+    def _average(self, average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        if not average.is_floating_point():
+            return current
+        n = int(steps)
+        return average.lerp(current, 1 - min(self.decay, (1 + n) / (10 + n)))
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Restore the average to go on training; to score, the checkpoint's weights are it."""
+        if self._average_model is not None:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+def warmup_cosine(step: int, total: int, warmup: int) -> float:
+    """Return the factor of the learning rate: (step + 1)/(warmup + 1) rising, then a cosine to 0.
+
+    Example:
+        >>> [round(warmup_cosine(s, 10, 2), 2) for s in (0, 1, 2, 6, 10)]
+        [0.33, 0.67, 1.0, 0.5, 0.0]
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trained parameters of a module into those with and without weight decay.
+
+    Biases and all parameters with at most one axis longer than 1 (norms, layer scales, GRN's
+    (1, 1, 1, C)) get none.
+
+    Example:
+        >>> groups = parameter_groups(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)), 0.1)
+        >>> [(len(g["params"]), g["weight_decay"]) for g in groups]
+        [(1, 0.1), (3, 0.0)]
+    """
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        axes = sum(size > 1 for size in parameter.shape)
+        (plain if axes <= 1 or name.endswith("bias") else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+
+
+def require(argument: str, value: Any, holds: bool, rule: str) -> None:
+    """ValueError naming argument, value and rule unless the rule holds.
+
+    Example:
+        >>> require("lr", -1.0, -1.0 > 0, "> 0")
+        Traceback (most recent call last):
+            ...
+        ValueError: `lr` (=-1.0) must be > 0.
+    """
+    if not holds:
+        raise ValueError(f"`{argument}` (={value!r}) must be {rule}.")
