@@ -1,0 +1,18 @@
+"""Hosts: find the slots of any timm model, put an operator in, fuse it, count its cost."""
+
+from bench.backbones.build import build
+from bench.backbones.cost import macs
+from bench.backbones.slots import Slot, find_slots
+from bench.backbones.swap import Mixed, SwapReport, fuse, swap, swap_report
+
+__all__ = [
+    "Mixed",
+    "Slot",
+    "SwapReport",
+    "build",
+    "find_slots",
+    "fuse",
+    "macs",
+    "swap",
+    "swap_report",
+]

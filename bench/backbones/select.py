@@ -1,0 +1,124 @@
+"""Selections: which of a host's slots get the operator, by keys that hold for every host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from bench.backbones.slots import Slot
+from bench.operators.base import pair
+from bench.operators.registry import near
+
+
+def _integers(key: str, value: Any, minimum: int) -> list[int]:
+    numbers = [value] if isinstance(value, int) else value
+    if (
+        not isinstance(numbers, Sequence)
+        or isinstance(numbers, str)
+        or any(isinstance(n, bool) or not isinstance(n, int) or n < minimum for n in numbers)
+    ):
+        raise ValueError(f"`where.{key}` (={value!r}) must be integers >= {minimum}.")
+    return list(numbers)
+
+
+def _by_stages(slots: list[Slot], value: Any) -> list[Slot]:
+    wanted, there = set(_integers("stages", value, 0)), {slot.stage for slot in slots}
+    if not wanted <= there:
+        raise ValueError(
+            f"`where.stages` (={value!r}) must be stages that have slots: {sorted(there)} "
+            "(0: up to stride 2, then 1 to 4: strides 4, 8, 16, 32)."
+        )
+    return [slot for slot in slots if slot.stage in wanted]
+
+
+def _by_names(slots: list[Slot], value: Any) -> list[Slot]:
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, Sequence) or any(not isinstance(p, str) for p in patterns):
+        raise ValueError(
+            f"`where.names` (={value!r}) must be a pattern such as 'layer3.*', or a list of them."
+        )
+    for pattern in patterns:
+        if not any(fnmatchcase(slot.name, pattern) for slot in slots):
+            raise ValueError(
+                f"`where.names` (={pattern!r}) must match the name of a slot; "
+                + near(pattern, [slot.name for slot in slots])
+            )
+    return [slot for slot in slots if any(fnmatchcase(slot.name, p) for p in patterns)]
+
+
+def _by_kernel_size(slots: list[Slot], value: Any) -> list[Slot]:
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    wanted = {pair("where.kernel_size", size, 1) for size in values}
+    there = sorted({slot.spec.kernel_size for slot in slots})
+    if not wanted & set(there):
+        raise ValueError(f"`where.kernel_size` (={value!r}) must be among the slots': {there}.")
+    return [slot for slot in slots if slot.spec.kernel_size in wanted]
+
+
+def _by_depthwise(slots: list[Slot], value: Any) -> list[Slot]:
+    if not isinstance(value, bool):
+        raise ValueError(f"`where.depthwise` (={value!r}) must be true or false.")
+    return [slot for slot in slots if slot.spec.depthwise is value]
+
+
+def _by_indices(slots: list[Slot], value: Any) -> list[Slot]:
+    wanted = set(_integers("indices", value, 0))
+    if any(index >= len(slots) for index in wanted):
+        raise ValueError(
+            f"`where.indices` (={value!r}) must be below the number of slots that the other keys "
+            f"select (={len(slots)})."
+        )
+    return [slot for index, slot in enumerate(slots) if index in wanted]
+
+
+def _by_every(slots: list[Slot], value: Any) -> list[Slot]:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`where.every` (={value!r}) must be an integer >= 1.")
+    return slots[::value]
+
+
+# In the order in which they narrow the selection, whatever their order in `where`.
+_KEYS: dict[str, Callable[[list[Slot], Any], list[Slot]]] = {
+    "stages": _by_stages,
+    "names": _by_names,
+    "kernel_size": _by_kernel_size,
+    "depthwise": _by_depthwise,
+    "indices": _by_indices,
+    "every": _by_every,
+}
+
+
+def select(slots: list[Slot], where: Mapping[str, Any] | None) -> list[Slot]:
+    """Narrow `slots` by the keys of `where`; the result does not depend on the operator.
+
+    Args:
+        slots: as `find_slots` gives them.
+        where: None for all, or any of these keys, which narrow in this order:
+            stages: one or more stage numbers (see `Slot.stage`).
+            names: one or more shell patterns (`*`, `?`, `[...]`) over the slots' full names.
+            kernel_size: one or more sizes K, or [[Kh, Kw], ...].
+            depthwise: true or false.
+            indices: positions among those selected so far, from 0.
+            every: n takes the first of those selected so far, and every n-th after it.
+
+    Raises:
+        ValueError: an unknown key, a value of the wrong type, or one that selects nothing.
+
+    Example:
+        >>> import timm
+        >>> from bench.backbones.slots import find_slots
+        >>> slots = find_slots(timm.create_model("test_convnext"), input_size=(64, 64))
+        >>> [slot.name for slot in select(slots, {"stages": 3, "kernel_size": 7, "every": 2})]
+        ['stages.2.blocks.0.conv_dw', 'stages.2.blocks.2.conv_dw']
+    """
+    where = {} if where is None else where
+    for key in where:
+        if key not in _KEYS:
+            raise ValueError(f"`where` (={dict(where)!r}) has no key {key!r}; {near(key, _KEYS)}")
+    for key, narrow in _KEYS.items():
+        if where.get(key) is not None:
+            slots = narrow(slots, where[key])
+    if where and not slots:
+        raise ValueError(f"`where` (={dict(where)!r}) selects no slot: no slot has all its keys.")
+    return slots

@@ -1,0 +1,179 @@
+"""Slots: the spatial convolutions of any model, found by one forward pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.hooks import RemovableHandle
+
+from bench.backbones.probe import blank_forward
+from bench.operators.base import ConvSpec, Operator, pair
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a host where an operator can stand: one spatial convolution.
+
+    Attributes:
+        name: the convolution's name in the host, as `named_modules` gives it.
+        spec: what the convolution is; `spec.resolution` is the size of the map that enters.
+        output_size: height and width of the map that leaves, in pixels.
+        reduction: pixels of the input image per pixel of the map that leaves, along an axis.
+        stage: log2(reduction) − 1, at least 0: the stem up to stride 2 is stage 0, maps at
+            strides 4, 8, 16 and 32 are stages 1 to 4, whatever the host calls them.
+        norm: the name of the norm that takes exactly the convolution's output, if one does.
+        calls: how often one forward pass runs the convolution (2 or more: it is shared).
+        refusal: why no operator can stand here, or None.
+    """
+
+    name: str
+    spec: ConvSpec
+    output_size: tuple[int, int]
+    reduction: float
+    stage: int
+    norm: str | None = None
+    calls: int = 1
+    refusal: str | None = None
+
+
+def _padding(conv: nn.Conv2d) -> tuple[tuple[int, int], bool]:
+    """Padding per axis, and whether it is the same on both sides of the map."""
+    if not isinstance(conv.padding, str):
+        return pair("padding", conv.padding, 0), True
+    if conv.padding == "valid":
+        return (0, 0), True
+    total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+    return (total[0] // 2, total[1] // 2), all(t % 2 == 0 for t in total)
+
+
+def _refusal(conv: nn.Conv2d) -> str | None:
+    if type(conv) is not nn.Conv2d:
+        return (
+            f"it is a {type(conv).__name__}, which computes more than torch.nn.Conv2d "
+            "(padding by the size of the map, or weights of its own making)."
+        )
+    if "weight" not in conv._parameters:
+        return "its weight is computed by a hook or a parametrisation."
+    if not _padding(conv)[1]:
+        return "its padding='same' is not equal on both sides of an even kernel."
+    return None
+
+
+@dataclass
+class _Trace:
+    """What the hooks see of one forward pass."""
+
+    names: dict[nn.Module, str]
+    seen: dict[nn.Conv2d, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
+    calls: dict[nn.Module, int] = field(default_factory=dict)
+    # The tensor is kept so that its id is not used again, with its version: an in-place
+    # operation between the convolution and the norm leaves the tensor but counts it up.
+    made: dict[int, tuple[Tensor, int, nn.Conv2d]] = field(default_factory=dict)
+    norms: dict[nn.Conv2d, nn.Module] = field(default_factory=dict)
+    takers: dict[nn.Conv2d, int] = field(default_factory=dict)
+
+    def conv_ran(self, conv: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        self.calls[conv] = self.calls.get(conv, 0) + 1
+        size = args[0].shape
+        self.seen.setdefault(conv, ((size[-2], size[-1]), (out.shape[-2], out.shape[-1])))
+        self.made[id(out)] = (out, out._version, conv)
+
+    def leaf_starts(self, leaf: nn.Module, args: tuple[object, ...]) -> None:
+        """Note which norm takes a convolution's output, and how many others do."""
+        if isinstance(leaf, _NORMS):
+            self.calls[leaf] = self.calls.get(leaf, 0) + 1
+        tensor = args[0] if args else None
+        if not isinstance(tensor, Tensor) or id(tensor) not in self.made:
+            return
+        _, version, conv = self.made[id(tensor)]
+        self.takers[conv] = self.takers.get(conv, 0) + 1
+        if isinstance(leaf, _NORMS) and tensor._version == version:
+            self.norms[conv] = leaf
+
+    def norm_behind(self, conv: nn.Conv2d) -> str | None:
+        norm = self.norms.get(conv)
+        alone = norm is not None and self.takers[conv] == self.calls[conv] == self.calls[norm] == 1
+        return self.names[norm] if alone and norm is not None else None
+
+
+def _outside_operators(module: nn.Module, prefix: str = "") -> dict[nn.Module, str]:
+    """Return every module and its first name; operators are whole, their inside is their own."""
+    found = {module: prefix}
+    if not isinstance(module, Operator):
+        for name, child in module.named_children():
+            inside = _outside_operators(child, f"{prefix}.{name}" if prefix else name)
+            found = {**inside, **found}
+    return found
+
+
+def find_slots(model: nn.Module, input_size: tuple[int, int] = (224, 224)) -> list[Slot]:
+    """Find every spatial convolution (kernel > 1 along an axis) that a forward pass runs.
+
+    Works on any model, with hooks alone; the model is left as it was. Operators that `swap` put
+    in are no slots. A convolution that does more than torch.nn.Conv2d (timm's Conv2dSame,
+    weight standardisation, parametrisations) is listed with its `refusal`.
+
+    Args:
+        model: any model that takes (N, C, H, W), on any device.
+        input_size: height and width of the image, in pixels; gives the slots' resolutions.
+
+    Returns:
+        The slots in the order in which they first run.
+
+    Raises:
+        ValueError: the model does not run on an image of this size.
+
+    Example:
+        >>> import timm
+        >>> slots = find_slots(timm.create_model("test_resnet"), input_size=(64, 96))
+        >>> slots[0].name, slots[0].spec.kernel_size, slots[0].spec.resolution, slots[0].stage
+        ('conv1.0', (3, 3), (64, 96), 0)
+        >>> [(slot.name, slot.stage, slot.norm) for slot in slots][-1]
+        ('layer4.0.conv2', 4, 'layer4.0.bn2')
+    """
+    size = pair("input_size", input_size, 1)
+    trace = _Trace(_outside_operators(model))
+    handles: list[RemovableHandle] = []
+    try:
+        for module in trace.names:
+            if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
+                handles.append(module.register_forward_hook(trace.conv_ran))
+            if isinstance(module, _NORMS) or next(module.children(), None) is None:
+                handles.append(module.register_forward_pre_hook(trace.leaf_starts))
+        blank_forward(model, size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [_slot(conv, trace, size) for conv in trace.seen]
+
+
+def _slot(conv: nn.Conv2d, trace: _Trace, size: tuple[int, int]) -> Slot:
+    entering, leaving = trace.seen[conv]
+    reduction = math.sqrt(size[0] / leaving[0] * size[1] / leaving[1])
+    return Slot(
+        name=trace.names[conv],
+        spec=ConvSpec.make(
+            in_channels=conv.in_channels,
+            out_channels=conv.out_channels,
+            kernel_size=conv.kernel_size,
+            stride=conv.stride,
+            padding=_padding(conv)[0],
+            dilation=conv.dilation,
+            groups=conv.groups,
+            resolution=entering,
+            bias=conv.bias is not None,
+            padding_mode=conv.padding_mode,
+        ),
+        output_size=leaving,
+        reduction=reduction,
+        stage=max(0, round(math.log2(reduction)) - 1),
+        norm=trace.norm_behind(conv),
+        calls=trace.calls[conv],
+        refusal=_refusal(conv),
+    )

@@ -1,0 +1,291 @@
+"""Put an operator into the slots of a host, in place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from bench.backbones.select import select
+from bench.backbones.slots import Slot, find_slots
+from bench.operators.base import ConvSpec, Operator
+from bench.operators.registry import create, get, near, options
+
+_SPEC_OPTIONS = ("kernel_size", "groups", "dilation")
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
+
+
+@dataclass
+class SwapReport:
+    """What `swap` did to a model.
+
+    Attributes:
+        swapped: names of the slots that hold the operator now.
+        refused: name of each slot of the selection that kept its convolution → the reason.
+        absorbed: slot → name of the norm behind it, which the operator replaced too.
+        mixed: slots where a 1×1 convolution follows the operator (mix="pointwise").
+        carried: slots whose operator took over the weights of the convolution.
+    """
+
+    swapped: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    absorbed: dict[str, str] = field(default_factory=dict)
+    mixed: list[str] = field(default_factory=list)
+    carried: list[str] = field(default_factory=list)
+
+
+class Mixed(nn.Sequential):
+    """A depthwise operator in a dense slot: the operator, then a 1×1 convolution Cin → Cout."""
+
+    def __init__(self, operator: Operator, spec: ConvSpec) -> None:
+        super().__init__()
+        self.operator = operator
+        self.pointwise = nn.Conv2d(spec.in_channels, spec.out_channels, 1, bias=spec.bias)
+
+
+@dataclass
+class _Change:
+    """One slot's operator, built and ready to be put in."""
+
+    slot: Slot
+    module: nn.Module
+    absorbed: str | None
+    mixed: bool
+    carried: bool
+
+
+def swap(
+    model: nn.Module,
+    operator: str,
+    *,
+    where: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int] = (224, 224),
+    mix: str | None = None,
+    carry: bool = True,
+    **options: Any,
+) -> nn.Module:
+    """Replace convolutions of `model` by `operator`, in place.
+
+    Channels, stride, groups, bias, device, dtype and training mode are the slot's. An operator
+    with a norm of its own replaces the BatchNorm2d behind the slot too (what is inside it, such
+    as the activation of timm's BatchNormAct2d, stays). All operators are built before the first
+    is put in, so an error leaves the model as it was. `swap_report(model)` says what was done.
+
+    Args:
+        model: any model that takes (N, C, H, W), a timm feature extractor included.
+        operator: one of `bench.operators.names()`.
+        where: which slots; None for every slot that the operator can replace, else the keys of
+            `bench.backbones.select.select`.
+        input_size: height and width, in pixels, of the images that the model will see.
+        mix: "pointwise" lets a depthwise operator into a slot that is not depthwise, with a 1×1
+            convolution from Cin to Cout behind it.
+        carry: let the operator take over the slot's weights where it contains them.
+        **options: `kernel_size`, `groups` and `dilation` in place of the slot's (with "same"
+            padding), and the operator's own options.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: unknown operator, option or key, or a selection in which the operator can
+            replace nothing; the message gives the reasons.
+
+    Example:
+        >>> import timm, torch
+        >>> model = timm.create_model("test_convnext", features_only=True)
+        >>> model = swap(model, "dwconv", where={"names": "stages_3.*_dw"}, kernel_size=5)
+        >>> swap_report(model).swapped
+        ['stages_3.blocks.0.conv_dw', 'stages_3.blocks.1.conv_dw']
+    """
+    _check(operator, mix, options)
+    report, changes = SwapReport(), list[_Change]()
+    for slot in select(find_slots(model, input_size), where):
+        conv = model.get_submodule(slot.name)
+        assert isinstance(conv, nn.Conv2d)
+        try:
+            if slot.refusal is not None:
+                raise ValueError(slot.refusal)
+            changes.append(_change(model, slot, conv, operator, mix, carry, options))
+        except ValueError as error:
+            report.refused[slot.name] = str(error)
+    if not changes:
+        raise ValueError(_nothing(operator, where, mix, report.refused))
+    for change in changes:
+        _put_in(model, change)
+        name = change.slot.name
+        report.swapped.append(name)
+        if change.absorbed is not None:
+            report.absorbed[name] = change.absorbed
+        report.mixed += [name] * change.mixed
+        report.carried += [name] * change.carried
+    model._convboard_swaps = _joined(swap_report(model), report)  # type: ignore[assignment]
+    return model
+
+
+def swap_report(model: nn.Module) -> SwapReport:
+    """Return what all calls of `swap` did to `model`; empty if there were none."""
+    report = getattr(model, "_convboard_swaps", None)
+    return copy.deepcopy(report) if isinstance(report, SwapReport) else SwapReport()
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` for inference: evaluation mode, every operator in its fused form.
+
+    Example:
+        >>> import timm
+        >>> model = swap(timm.create_model("test_resnet"), "conv", input_size=(64, 64))
+        >>> fuse(model).training, model.training
+        (False, True)
+    """
+    fused = copy.deepcopy(model).eval()
+    if isinstance(fused, Operator):
+        return fused.fuse()
+    done: dict[nn.Module, nn.Module] = {}
+    for parent in list(fused.modules()):
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, Operator) and not isinstance(parent, Operator):
+                done.setdefault(child, child.fuse())
+                _take_hooks(done[child], child)
+                parent._modules[name] = done[child]
+    return fused
+
+
+def _check(operator: str, mix: str | None, given: Mapping[str, Any]) -> None:
+    get(operator)
+    if mix not in (None, "pointwise"):
+        raise ValueError(f"`mix` (={mix!r}) must be None or 'pointwise'.")
+    known = [*_SPEC_OPTIONS, *options(operator)]
+    for option, value in given.items():
+        if option not in known:
+            raise ValueError(
+                f"`{option}` (={value!r}) is no option of {operator}; {near(option, known)}"
+            )
+
+
+def _change(
+    model: nn.Module,
+    slot: Slot,
+    conv: nn.Conv2d,
+    operator: str,
+    mix: str | None,
+    carry: bool,
+    given: Mapping[str, Any],
+) -> _Change:
+    """Build the operator for one slot; ValueError says why it cannot stand there."""
+    own = {name: value for name, value in given.items() if name not in _SPEC_OPTIONS}
+    changes = {name: value for name, value in given.items() if name in _SPEC_OPTIONS}
+    spec = _respec(slot.spec, changes)
+    cls = get(operator)
+    mixed = mix == "pointwise" and cls.depthwise and not spec.depthwise
+    if cls.depthwise and not spec.depthwise and not mixed:
+        refusal = _refusal_of(lambda: _operator(operator, spec, own))
+        raise ValueError(f"{refusal} mix='pointwise' puts a 1x1 convolution behind it.")
+    entering = _pointwise_partner(spec) if mixed else spec
+    h, w = slot.spec.resolution or (1, 1)
+    if entering.output_size(h, w) != slot.output_size:
+        raise ValueError(
+            f"`kernel_size` (={spec.kernel_size}) with `padding` (={spec.padding}) must give the "
+            f"slot's output {slot.output_size} from {(h, w)}, not {entering.output_size(h, w)}."
+        )
+    device = conv.weight.device
+    # Built on the CPU, so that a seed gives the same weights on every device.
+    with torch.device("meta" if device.type == "meta" else "cpu"):
+        op = _operator(operator, entering, own)
+        carried = carry and not mixed and op.carry(conv)
+        module: nn.Module = Mixed(op, spec) if mixed else op
+    module.to(device=device, dtype=conv.weight.dtype).train(conv.training)
+    norm = None if slot.norm is None else model.get_submodule(slot.norm)
+    absorbs = cls.absorbs_norm and not mixed and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
+    return _Change(slot, module, slot.norm if absorbs else None, mixed, carried)
+
+
+def _respec(spec: ConvSpec, changes: Mapping[str, Any]) -> ConvSpec:
+    if not changes:
+        return spec
+    fields = {**spec.__dict__, **changes}
+    if changes.keys() & {"kernel_size", "dilation"}:
+        fields["padding"] = None
+    return ConvSpec.make(**fields)
+
+
+def _pointwise_partner(spec: ConvSpec) -> ConvSpec:
+    """Return the depthwise convolution over Cin; the bias is left to the 1×1 convolution."""
+    return replace(spec, out_channels=spec.in_channels, groups=spec.in_channels, bias=False)
+
+
+def _operator(name: str, spec: ConvSpec, own: Mapping[str, Any]) -> Operator:
+    return create(name, **spec.__dict__, **own)
+
+
+def _refusal_of(make: Any) -> str:
+    """Return the message with which a depthwise operator turns a dense convolution down."""
+    try:
+        make()
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("an operator with depthwise=True accepted a convolution that is not.")
+
+
+def _put_in(model: nn.Module, change: _Change) -> None:
+    conv = model.get_submodule(change.slot.name)
+    _take_hooks(change.module, conv)
+    _replace(model, conv, change.module)
+    if change.absorbed is not None:
+        norm = model.get_submodule(change.absorbed)
+        rest = [child for child in norm.children() if not isinstance(child, nn.Identity)]
+        left: nn.Module = rest[0] if len(rest) == 1 else nn.Sequential(*rest)
+        left = left if rest else nn.Identity()
+        left.train(norm.training)
+        _take_hooks(left, norm)
+        _replace(model, norm, left)
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` wherever `old` is registered (a module can have several names)."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[name] = new
+
+
+def _take_hooks(new: nn.Module, old: nn.Module) -> None:
+    """Move the forward hooks over: timm's feature extractors may listen to a convolution."""
+    for kind in _HOOKS:
+        getattr(new, kind).update(getattr(old, kind))
+
+
+def _joined(old: SwapReport, new: SwapReport) -> SwapReport:
+    refused = {k: v for k, v in old.refused.items() if k not in new.swapped}
+    return SwapReport(
+        swapped=old.swapped + new.swapped,
+        refused={**refused, **new.refused},
+        absorbed={**old.absorbed, **new.absorbed},
+        mixed=old.mixed + new.mixed,
+        carried=old.carried + new.carried,
+    )
+
+
+def _nothing(
+    operator: str, where: Mapping[str, Any] | None, mix: str | None, refused: Mapping[str, str]
+) -> str:
+    reasons: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        reasons.setdefault(reason, []).append(name)
+    lines = [
+        f"  {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"
+        for reason, names in reasons.items()
+    ]
+    selection = "the model" if where is None else f"`where` (={dict(where)!r})"
+    head = f"`operator` (={operator!r}) can replace no slot of {selection} with mix={mix!r}"
+    return "\n".join([f"{head}:", *lines[:8]]) if lines else f"{head}: there is no slot."
