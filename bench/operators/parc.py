@@ -1,0 +1,250 @@
+"""ParC and Fast-ParC: position-aware circular convolution with a kernel as long as the map."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.operators.base import ConvSpec, Operator
+from bench.operators.parc_circular import CIRCULAR, circular_macs, position_bias, resample
+from bench.operators.registry import register
+
+Axis = Literal["height", "width", "both"]
+Form = Literal["auto", "direct", "fft", "circulant"]
+
+
+class CircularConv(nn.Module):
+    """One axis of ParC: y = circ(x + pe) + b, with tables of `length` taps per channel.
+
+    Args:
+        channels: C, in and out.
+        fan: input channels that an output channel reads: 1 (depthwise) or C (dense).
+        length: K, the size that the tables are stored at.
+        dim: 2 to run along the height, 3 along the width.
+        position_embedding: whether there is a `pe` (C, K) beside `weight` (C, fan, K) and
+            `bias` (C).
+    """
+
+    pe: Tensor | None
+    position_bias: Tensor | None
+
+    def __init__(
+        self, channels: int, fan: int, length: int, dim: int, position_embedding: bool
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.weight = nn.Parameter(torch.empty(channels, fan, length))
+        self.bias = nn.Parameter(torch.empty(channels))
+        bound = (fan * length) ** -0.5  # as torch starts a convolution of this fan
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+        pe = nn.Parameter(torch.empty(channels, length)) if position_embedding else None
+        if pe is not None:
+            nn.init.trunc_normal_(pe, std=0.02)
+        self.register_parameter("pe", pe)
+        self.register_parameter("position_bias", None)
+
+    def fold(self) -> None:
+        """Turn the embedding into a bias per position: circ(x + pe) = circ(x) + circ(pe).
+
+        `position_bias` (C, K) takes over as the learned table. The bias and the embedding stay
+        as buffers, because on a map of another size the bias follows from them: resampling does
+        not commute with the correlation.
+        """
+        if self.pe is None:
+            return
+        table = position_bias(self.pe.double(), self.weight.double(), self.bias.double())
+        self.position_bias = nn.Parameter(table.detach().to(self.bias.dtype))
+        for name in ("bias", "pe"):
+            value = getattr(self, name).detach()
+            delattr(self, name)
+            self.register_buffer(name, value)
+
+    def forward(self, x: Tensor, form: str, stride: tuple[int, int]) -> Tensor:
+        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
+        along, across = (stride[0], stride[1]) if self.dim == 2 else (stride[1], stride[0])
+        across_dim = 4 - self.dim  # of a table (C, n) beside a map (C, H, W)
+        n = x.shape[self.dim]
+        weight = resample(self.weight, n)
+        offset = self.bias.unsqueeze(-1)
+        if self.pe is not None:
+            pe = resample(self.pe, n)
+            if self.position_bias is None:
+                x = x + pe.unsqueeze(across_dim).to(x.dtype)
+            elif n == self.weight.shape[-1]:
+                offset = self.position_bias[:, ::along]
+            else:
+                offset = position_bias(pe, weight, self.bias)[:, ::along]
+        if across > 1:  # lines that the stride leaves out need not be computed
+            x = x[..., ::across] if self.dim == 2 else x[:, :, ::across]
+        out = CIRCULAR[form](x, weight, self.dim, along)
+        return out + offset.unsqueeze(across_dim).to(out.dtype)
+
+
+@register("parc")
+class Parc(Operator):
+    """Position-aware circular convolution (ParC-Net, arXiv 2203.03952; Fast-ParC, 2210.04020).
+
+    Along the height, with a kernel w of H taps and an embedding pe of H positions per channel,
+
+        y[n, c, i, j] = b[c] + Σ_k w[c, k] · (x + pe)[n, c, (i + k) mod H, j],
+
+    tap 0 on the output pixel; along the width likewise. With `axis="both"` the first ⌊C/2⌋
+    channels run along the height and the others along the width. With groups=1 the sum also runs
+    over the input channels of the same half (the paper's ResNet-50). At stride s the value is the
+    one at stride 1, taken at every s-th pixel.
+
+    The kernel is global: `kernel_size`, `dilation` and `padding_mode` of the replaced convolution
+    do not matter, and there is always a bias. Tables are stored at the size `resolution` and
+    resampled (linearly, corners aligned) to other maps, each axis from its own length.
+
+    Three forms compute the same value: "direct" (one convolution over the map continued once),
+    "fft" (irfft(rfft(x + pe) · conj(rfft(w)), n=H), Fast-ParC) and "circulant" (one matrix per
+    channel). Which is fastest depends on shape, device and dtype; "auto" is the circulant form
+    for a depthwise kernel and the direct one for a dense kernel. `form` may be set at any time.
+    The FFT is computed in float32 under half precision, and exports as the circulant form.
+
+    Args:
+        spec: depthwise or dense (groups=1), as many channels out as in, `resolution` given.
+        axis: "height" (the papers' ParC-V), "width" or "both".
+        position_embedding: whether to add pe to the input.
+        form: "auto", "direct", "fft" or "circulant".
+
+    Raises:
+        ValueError: no resolution, other groups, padding other than "same", or one channel for
+            two axes.
+
+    Example:
+        >>> import torch
+        >>> spec = ConvSpec.make(
+        ...     in_channels=5, out_channels=5, kernel_size=7, groups=5, resolution=(14, 20)
+        ... )
+        >>> op = Parc(spec, form="fft")
+        >>> op(torch.zeros(1, 5, 14, 20)).shape, op.params()
+        (torch.Size([1, 5, 14, 20]), 181)
+        >>> op(torch.zeros(1, 5, 9, 31)).shape
+        torch.Size([1, 5, 9, 31])
+    """
+
+    depthwise = True
+
+    def __init__(
+        self,
+        spec: ConvSpec,
+        *,
+        axis: Axis = "both",
+        position_embedding: bool = True,
+        form: Form = "auto",
+    ) -> None:
+        super().__init__(spec)
+        if spec.in_channels != spec.out_channels:
+            raise ValueError(
+                f"parc keeps the channels: `out_channels` (={spec.out_channels}) must equal "
+                f"`in_channels` (={spec.in_channels})."
+            )
+        if spec.groups not in (1, spec.in_channels):
+            raise ValueError(
+                f"parc is depthwise or dense: `groups` (={spec.groups}) must be "
+                f"`in_channels` (={spec.in_channels}) or 1."
+            )
+        spec.require_same_padding("parc")
+        if spec.resolution is None:
+            raise ValueError(
+                "parc has a kernel as long as the map: `resolution` (=None) must be its size, "
+                "in pixels."
+            )
+        if axis not in ("height", "width", "both"):
+            raise ValueError(f"`axis` (={axis!r}) must be 'height', 'width' or 'both'.")
+        if axis == "both" and spec.in_channels < 2:
+            raise ValueError(
+                f"parc gives each axis its own channels: `in_channels` (={spec.in_channels}) "
+                "must be >= 2 for `axis` (='both')."
+            )
+        self.axis = axis
+        self.form = form
+        first = {"height": spec.in_channels, "width": 0, "both": spec.in_channels // 2}[axis]
+        self.split = (first, spec.in_channels - first)
+        self.axes = nn.ModuleList(
+            CircularConv(
+                channels,
+                channels if spec.groups == 1 else 1,
+                spec.resolution[dim - 2],
+                dim,
+                position_embedding,
+            )
+            for dim, channels in zip((2, 3), self.split, strict=True)
+            if channels
+        )
+
+    @property
+    def form(self) -> str:
+        """How the value is computed; setting it checks the name."""
+        return self._form
+
+    @form.setter
+    def form(self, form: str) -> None:
+        if form != "auto" and form not in CIRCULAR:
+            raise ValueError(f"`form` (={form!r}) must be one of {('auto', *CIRCULAR)}.")
+        self._form = form
+
+    def computed_form(self) -> str:
+        """Return the form that runs: what "auto" stands for, and none but real sums in exports."""
+        if self._form == "auto":
+            return "direct" if self.spec.groups == 1 < self.spec.in_channels else "circulant"
+        if self._form == "fft" and torch.compiler.is_exporting():
+            return "circulant"
+        return self._form
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
+        parts = (x,) if len(self.axes) == 1 else torch.split(x, list(self.split), dim=1)
+        form, stride = self.computed_form(), self.spec.stride
+        outs = [conv(p, form, stride) for conv, p in zip(self.axes, parts, strict=True)]
+        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+
+    def macs(self, h: int, w: int) -> int:
+        """H·⌈H/s⌉·⌈W/s⌉ per channel and input channel along the height; likewise the width.
+
+        The FFT form counts 1.25·n·log2(n) MACs for a real transform of n pixels (half of the
+        usual 2.5·n·log2(n) operations) and 4 for a complex product; it computes all positions of
+        a line, whatever the stride; a counter that does not know FFTs sees less. The fused form
+        computes its bias per position, one line an axis, on maps of another size than stored.
+        """
+        size, total = (h, w), 0
+        for conv in self.axes:
+            assert isinstance(conv, CircularConv)
+            axis = conv.dim - 2
+            lines = -(-size[1 - axis] // self.spec.stride[1 - axis])
+            channels, fan, length = conv.weight.shape
+            n, stride = size[axis], self.spec.stride[axis]
+            total += lines * circular_macs(self.computed_form(), channels, fan, n, stride)
+            if conv.position_bias is not None and n != length:
+                total += circular_macs("circulant", channels, fan, n, 1)
+        return total
+
+    def params(self) -> int:
+        """K·fan·C + C·K + C per axis, with K the stored length and fan 1 or the axis' channels.
+
+        Without an embedding C·K less; folded C less, as the bias is in the table.
+        """
+        assert self.spec.resolution is not None
+        total = 0
+        for conv in self.axes:
+            assert isinstance(conv, CircularConv)
+            channels, length = conv.weight.shape[0], self.spec.resolution[conv.dim - 2]
+            fan = channels if self.spec.groups == 1 else 1
+            tables = 0 if conv.pe is None else 1
+            bias = 0 if conv.position_bias is not None else channels
+            total += channels * length * (fan + tables) + bias
+        return total
+
+    def fuse(self) -> Operator:
+        """Fold the embedding into a bias per position, exact at every size of the map."""
+        fused = super().fuse()
+        assert isinstance(fused, Parc)
+        for conv in fused.axes:
+            assert isinstance(conv, CircularConv)
+            conv.fold()
+        return fused
