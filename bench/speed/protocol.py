@@ -1,0 +1,230 @@
+"""The rules by which time is taken: settings, warm-up, order of turns, timers.
+
+Protocol 1, as the workers follow it:
+
+* float32 is IEEE float32 (TF32 off); denormal numbers are flushed to zero, since random weights
+  meet them by chance and they cost a CPU up to a hundredfold; on a GPU cuDNN picks its algorithms
+  by trial (`cudnn.benchmark`) during the warm-up.
+* A sample is the time per iteration of a block of iterations that lasts at least `min_block_ms`.
+  One untimed iteration precedes each block, so that an arm does not pay for the caches that the
+  arm before it filled. Python's garbage collector is off.
+* Weights and inputs are the same in every process; the order of turns is drawn anew in each.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal, Protocol
+
+PROTOCOL = "1"
+
+Scope = Literal["operator", "backbone", "end_to_end"]
+Layout = Literal["contiguous", "channels_last"]
+
+DTYPES = ("float32", "bfloat16", "float16")
+MIN_ITERATIONS = 10
+SEGMENTS = 3
+SEGMENT_BLOCKS = 5
+WARMUP_BLOCK_MS = 2.0
+AGREEMENT = 0.01
+HOST_BOUND = 0.9
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one speed run does; equal for all its arms and processes.
+
+    Times are in milliseconds, `input_size` is (height, width) in pixels.
+    """
+
+    baseline: str
+    input_size: tuple[int, int]
+    batches: tuple[int, ...] = (1, 8)
+    in_channels: int = 3
+    device: str = "cpu"
+    dtype: str = "float32"
+    layout: Layout = "contiguous"
+    compiled: bool = False
+    threads: int = 1
+    processes: int = 5
+    rounds: int = 20
+    seed: int = 0
+    scope: Scope = "backbone"
+    min_block_ms: float = 10.0
+    warmup_min_ms: float = 50.0
+    warmup_cap_ms: float = 2000.0
+
+    def __post_init__(self) -> None:
+        """Check the values; ValueError names argument, value and rule."""
+        for name in ("in_channels", "threads", "processes", "rounds"):
+            _require_count(name, getattr(self, name))
+        if not self.batches:
+            raise ValueError("`batches` (=()) must hold at least one batch size.")
+        for batch in self.batches:
+            _require_count("batches", batch)
+        if len(set(self.batches)) < len(self.batches):
+            raise ValueError(f"`batches` (={self.batches}) must not hold a size twice.")
+        if len(self.input_size) != 2:
+            raise ValueError(f"`input_size` (={self.input_size}) must be (height, width).")
+        for side in self.input_size:
+            _require_count("input_size", side)
+        for name, known in (
+            ("dtype", DTYPES),
+            ("layout", ("contiguous", "channels_last")),
+            ("device", ("cpu", "cuda")),
+            ("scope", ("operator", "backbone", "end_to_end")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"`{name}` (={getattr(self, name)!r}) must be one of {known}.")
+        for name in ("min_block_ms", "warmup_min_ms", "warmup_cap_ms"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"`{name}` (={value!r}) must be a time in ms >= 0.")
+
+
+def _require_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` (={value!r}) must be an integer >= 1.")
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How a warm-up went: iterations run, whether it settled, ms per iteration at its end."""
+
+    iterations: int
+    steady: bool
+    iteration_ms: float
+
+
+def warm_up(block: Callable[[int], float], *, min_ms: float, cap_ms: float) -> WarmUp:
+    """Run until the time has settled: the medians of the last three segments agree within 1 %.
+
+    A segment is five blocks of at least 2 ms. It takes at least 10 iterations and `min_ms`; it
+    ends unsettled after `cap_ms` (but never before 10 iterations).
+
+    Args:
+        block: runs the given number of iterations and returns the ms of one.
+        min_ms: the least time to run.
+        cap_ms: the time after which to give up.
+
+    Example:
+        >>> warm_up(lambda n: 4.0, min_ms=20, cap_ms=1000)
+        WarmUp(iterations=16, steady=True, iteration_ms=4.0)
+    """
+    last = block(1)
+    iterations, elapsed = 1, last
+    medians: list[float] = []
+    while True:
+        length = block_length(last, WARMUP_BLOCK_MS)
+        segment: list[float] = []
+        for _ in range(SEGMENT_BLOCKS):
+            last = block(length)
+            segment.append(last)
+            iterations += length
+            elapsed += length * last
+            enough = iterations >= MIN_ITERATIONS
+            if enough and elapsed >= cap_ms and len(segment) < SEGMENT_BLOCKS:
+                return WarmUp(iterations, False, median(segment))
+        last = median(segment)
+        medians = [*medians, last][-SEGMENTS:]
+        settled = len(medians) == SEGMENTS and max(medians) <= min(medians) * (1 + AGREEMENT)
+        if enough and elapsed >= min_ms and settled:
+            return WarmUp(iterations, True, last)
+        if enough and elapsed >= cap_ms:
+            return WarmUp(iterations, False, last)
+
+
+def block_length(iteration_ms: float, block_ms: float) -> int:
+    """Iterations that a block needs to last at least `block_ms`.
+
+    Example:
+        >>> block_length(3.0, 10.0), block_length(25.0, 10.0)
+        (4, 1)
+    """
+    return max(1, math.ceil(block_ms / max(iteration_ms, 1e-6)))
+
+
+def turns(labels: Sequence[str], rounds: int, seed: int, process: int, batch: int) -> list[str]:
+    """Return the order of turns: in every round each arm once, in an order drawn at random.
+
+    Example:
+        >>> order = turns(["a", "b", "c"], rounds=2, seed=0, process=0, batch=1)
+        >>> sorted(order[:3]), sorted(order[3:])
+        (['a', 'b', 'c'], ['a', 'b', 'c'])
+    """
+    draw = random.Random(f"{seed}/{process}/{batch}")
+    return [label for _ in range(rounds) for label in draw.sample(list(labels), len(labels))]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Times of one block in ms per iteration; `host_ms` is what the host spent on launching."""
+
+    ms: float
+    wall_ms: float
+    host_ms: float
+
+    @property
+    def host_bound(self) -> bool:
+        """Whether launching took most of the time, so that the device had to wait."""
+        return self.host_ms >= HOST_BOUND * self.wall_ms
+
+
+class Timer(Protocol):
+    """Runs a block of iterations and says how long one took."""
+
+    def __call__(self, step: Callable[[], object], iterations: int) -> Block:
+        """Time `iterations` calls of `step`."""
+
+
+class WallTimer:
+    """The clock on the wall: for a CPU, where a call returns when its work is done."""
+
+    def __init__(self, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        self.clock = clock
+
+    def __call__(self, step: Callable[[], object], iterations: int) -> Block:
+        """Time `iterations` calls of `step`."""
+        start = self.clock()
+        for _ in range(iterations):
+            step()
+        ms = (self.clock() - start) / iterations / 1e6
+        return Block(ms, ms, ms)
+
+
+class EventTimer:
+    """Device events around the block, synchronised at its end only, with the wall clock beside.
+
+    Args:
+        event: makes an event with `record`, `synchronize` and `elapsed_time` (ms), such as
+            `partial(torch.cuda.Event, enable_timing=True)`.
+        clock: the wall clock in ns.
+    """
+
+    def __init__(
+        self, event: Callable[[], Any], clock: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
+        self.event = event
+        self.clock = clock
+
+    def __call__(self, step: Callable[[], object], iterations: int) -> Block:
+        """Time `iterations` calls of `step`."""
+        first, last = self.event(), self.event()
+        start = self.clock()
+        first.record()
+        for _ in range(iterations):
+            step()
+        last.record()
+        launched = self.clock()
+        last.synchronize()
+        end = self.clock()
+        return Block(
+            first.elapsed_time(last) / iterations,
+            (end - start) / iterations / 1e6,
+            (launched - start) / iterations / 1e6,
+        )

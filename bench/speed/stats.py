@@ -1,0 +1,139 @@
+"""From raw samples to numbers with intervals.
+
+Samples lie as [process][round]. Samples of one round are paired, since the arms took turns within
+it; processes are the independent repetitions, so intervals are formed across processes only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+#: Times within ±1 % count as the same.
+MARGIN = 0.01
+#: A sample whose modified z-score (0.6745·|x − median| / MAD) is above this is an outlier
+#: (Iglewicz and Hoaglin 1993).
+OUTLIER_Z = 3.5
+#: noise class → largest (quartile range within a process, standard deviation between processes,
+#: absolute drift over the run), as fractions; beyond both it is unstable.
+NOISE = {"stable": (0.03, 0.02, 0.03), "noisy": (0.10, 0.05, 0.10)}
+
+Samples = Sequence[Sequence[float]]
+Verdict = Literal["faster", "slower", "same", "unclear"]
+Noise = Literal["stable", "noisy", "unstable"]
+
+
+def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float] | None:
+    """Mean of independent values and its Student t interval: (mean, low, high).
+
+    mean ± t(n − 1) · s / √n. None with fewer than two values: one value has no spread.
+
+    Example:
+        >>> mean, low, high = t_interval([1.0, 2.0, 3.0])
+        >>> round(mean, 3), round(low, 3), round(high, 3)
+        (2.0, -0.484, 4.484)
+        >>> t_interval([1.0]) is None
+        True
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    mean = float(np.mean(values))
+    half = float(stdtrit(n - 1, 0.5 + level / 2)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+def log_ratios(arm: Samples, baseline: Samples) -> list[float]:
+    """Return, for each process, the median over its rounds of log(time / baseline's time).
+
+    Example:
+        >>> [round(math.exp(r), 6) for r in log_ratios([[2.0, 4.0, 6.0]], [[1.0, 2.0, 2.0]])]
+        [2.0]
+    """
+    return [
+        float(np.median(np.log(np.asarray(a)) - np.log(np.asarray(b))))
+        for a, b in zip(arm, baseline, strict=True)
+    ]
+
+
+def log_medians(arm: Samples) -> list[float]:
+    """Return, for each process, the log of the median time."""
+    return [math.log(float(np.median(samples))) for samples in arm]
+
+
+def verdict(ratios: Sequence[float], margin: float = MARGIN) -> Verdict | None:
+    """Judge an arm by its log-ratios, one per process; None with fewer than two of them.
+
+    `same`: two one-sided t-tests at 5 % both reject a difference of ±1 % (the 90 % interval lies
+    within the margins), even where the difference is significant. Otherwise `faster` or `slower`
+    where the 95 % interval lies on one side of 1, and `unclear` where it does not.
+
+    Example:
+        >>> verdict([-0.51, -0.50, -0.49]), verdict([0.001, -0.001, 0.0]), verdict([-0.3, 0.3])
+        ('faster', 'same', 'unclear')
+    """
+    wide, narrow = t_interval(ratios), t_interval(ratios, 0.90)
+    if wide is None or narrow is None:
+        return None
+    if math.log1p(-margin) < narrow[1] and narrow[2] < math.log1p(margin):
+        return "same"
+    if wide[2] < 0:
+        return "faster"
+    return "slower" if wide[1] > 0 else "unclear"
+
+
+def drift_pct(baseline: Samples) -> float | None:
+    """Slope of the baseline over the whole run, in per cent of its median from end to end.
+
+    The median of the slopes of all pairs of samples in the order of time (Theil and Sen), so that
+    outliers do not make a drift. None with fewer than three samples.
+
+    Example:
+        >>> round(drift_pct([[100.0, 101.0, 102.0], [103.0, 104.0]]), 2)
+        3.92
+    """
+    times = np.asarray([t for process in baseline for t in process])
+    if times.size < 3:
+        return None
+    first, second = np.triu_indices(times.size, 1)
+    slope = float(np.median((times[second] - times[first]) / (second - first)))
+    return 100 * slope * (times.size - 1) / float(np.median(times))
+
+
+def outliers(arm: Samples) -> int:
+    """Count the samples that lie far from the median of their process; they stay in.
+
+    Example:
+        >>> outliers([[1.0, 1.01, 0.99, 1.02, 0.98, 5.0]])
+        1
+    """
+    count = 0
+    for samples in arm:
+        distance = np.abs(np.asarray(samples) - np.median(samples))
+        mad = max(float(np.median(distance)), 1e-3 * float(np.median(samples)))
+        count += int((0.6745 * distance / mad > OUTLIER_Z).sum())
+    return count
+
+
+def noise_class(arm: Samples, drift: float | None) -> Noise:
+    """Class the noise of an arm by NOISE; `drift` is the baseline's, in per cent.
+
+    Example:
+        >>> noise_class([[1.0, 1.01, 1.0], [1.0, 1.0, 1.01]], drift=0.5)
+        'stable'
+    """
+    quartiles = [np.percentile(samples, [25, 50, 75]) for samples in arm]
+    within = float(np.median([(q[2] - q[0]) / q[1] for q in quartiles]))
+    medians = log_medians(arm)
+    between = float(np.std(medians, ddof=1)) if len(medians) > 1 else 0.0
+    seen = (within, between, abs(drift or 0.0) / 100)
+    if all(value <= limit for value, limit in zip(seen, NOISE["stable"], strict=True)):
+        return "stable"
+    if all(value <= limit for value, limit in zip(seen, NOISE["noisy"], strict=True)):
+        return "noisy"
+    return "unstable"
