@@ -1,0 +1,233 @@
+"""Shiftwise convolution: a large kernel from small ones, shifted, added and left out at random."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.operators.base import ConvSpec, Operator, fold_norm
+from bench.operators.registry import register
+from bench.operators.shift_strips import (
+    add_to_strip,
+    blocks_for,
+    horizontal,
+    identity_kernel,
+    require_small_kernel,
+    strip_conv,
+    vertical,
+)
+from bench.operators.shift_tables import OFFICIAL_SEED, convolved_channels, draw
+
+
+def take(blocks: Tensor, table: Tensor) -> Tensor:
+    """Sum over the edges of the small kernels that a table names.
+
+    Args:
+        blocks: small kernels (C, nk, N, N).
+        table: indices into nk, (R, C, B).
+
+    Returns:
+        (C, B, N, N): out[c, i] = Σ_r blocks[c, table[r, c, i]].
+    """
+    edges, channels, count = table.shape
+    _, _, n, _ = blocks.shape
+    index = table.view(edges, channels, count, 1, 1).expand(-1, -1, -1, n, n)
+    return blocks.expand(edges, -1, -1, -1, -1).gather(2, index).sum(0)
+
+
+@register("shift")
+class Shiftwise(Operator):
+    """Shiftwise convolution, v2 of Shift-Conv (arXiv 2401.12736; CVPR 2025), depthwise.
+
+    Every convolved channel c has nk = ⌈M/N⌉ small N × N kernels, the sum over `paths` of its
+    weights. Each of `edges` random permutations lays them out as a strip: block i of the
+    horizontal strip is Σ_r w[c, h_r(i)], of the vertical strip Σ_r w[c, v_r(i)], and the centre
+    kernel is Σ_r w[c, z_r]; kernels that fall on one place add up, so others are missing, which
+    makes the large kernel sparse. The strips have nk·N taps, M // 2 of them before the pixel:
+
+        y = BN(strip_h ∗ x) + BN(strip_v ∗ x) + BN(centre ∗ x) + x.
+
+    This equals shifting the outputs of nk grouped convolutions, at a fraction of the cost. A
+    share `ghost_ratio` of the channels rests: the output is [convolved channels | ghosts], each
+    in its old order, so the order of the channels changes. M is the size of the replaced kernel.
+    At stride s everything is taken at every s-th pixel.
+
+    The tables are drawn from a private generator and live in the state_dict. Unless a seed is
+    given, it is drawn from torch's generator like the weights, so layers differ.
+
+    Args:
+        spec: depthwise, a square kernel of odd size, padded with zeros to the same size.
+        small_kernel: N, odd, at most M.
+        ghost_ratio: share of the channels that pass through unchanged, in [0, 1).
+        paths: how many sets of weights are added up (the paper's "Rep").
+        edges: R, how many permutations are added up.
+        seed: of the tables; None draws one from torch's generator.
+        official_tables: use the tables of the public networks, which are those of seed 123.
+
+    Raises:
+        ValueError: another convolution, an even small kernel, or no channel left to convolve.
+
+    Example:
+        >>> import torch
+        >>> spec = ConvSpec.make(in_channels=12, out_channels=12, kernel_size=13, groups=12)
+        >>> op = Shiftwise(spec, official_tables=True)
+        >>> op(torch.zeros(1, 12, 14, 20)).shape, op.ghosts.tolist(), op.params()
+        (torch.Size([1, 12, 14, 20]), [0, 4, 5, 9], 768)
+    """
+
+    depthwise = True
+    ghosts: Tensor
+    convolved: Tensor
+    horizontal: Tensor
+    vertical: Tensor
+    centre: Tensor
+
+    def __init__(
+        self,
+        spec: ConvSpec,
+        *,
+        small_kernel: int = 3,
+        ghost_ratio: float = 0.23,
+        paths: int = 2,
+        edges: int = 4,
+        seed: int | None = None,
+        official_tables: bool = False,
+    ) -> None:
+        super().__init__(spec)
+        spec.require_depthwise("shift")
+        spec.require_odd_square("shift")
+        spec.require_no_dilation("shift")
+        spec.require_same_padding("shift")
+        spec.require_zeros("shift")
+        require_small_kernel(spec, small_kernel, "shift")
+        for argument, value in (("paths", paths), ("edges", edges)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{argument}` (={value!r}) must be an integer >= 1.")
+        if not 0 <= ghost_ratio < 1:
+            raise ValueError(f"`ghost_ratio` (={ghost_ratio!r}) must be in [0, 1).")
+        count = convolved_channels(spec.in_channels, ghost_ratio)
+        if count == 0:
+            raise ValueError(
+                f"shift convolves an even number of channels: `in_channels` "
+                f"(={spec.in_channels}) times 1 - `ghost_ratio` (={ghost_ratio}) must be >= 2."
+            )
+        if official_tables and seed is not None:
+            raise ValueError(f"`seed` (={seed}) must be None with `official_tables` (=True).")
+        self.small_kernel = small_kernel
+        nk = blocks_for(spec.kernel_size[0], small_kernel)
+        self.weight = nn.Parameter(torch.empty(paths, count * nk, small_kernel, small_kernel))
+        nn.init.uniform_(self.weight, -1 / small_kernel, 1 / small_kernel)
+        if official_tables:
+            seed = OFFICIAL_SEED
+        elif seed is None:
+            seed = int(torch.randint(2**31, ()))
+        tables = draw(spec.in_channels, ghost_ratio, nk, edges, seed)
+        for key, table in tables._asdict().items():
+            self.register_buffer(key, table)
+        every = torch.arange(spec.in_channels)
+        self.register_buffer("convolved", every[~torch.isin(every, tables.ghosts)])
+        self.norm_horizontal = nn.BatchNorm2d(count)
+        self.norm_vertical = nn.BatchNorm2d(count)
+        self.norm_centre = nn.BatchNorm2d(count)
+
+    @property
+    def before(self) -> int:
+        """Taps of a strip before the output pixel."""
+        return self.spec.kernel_size[0] // 2
+
+    def kernels(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Horizontal (C, 1, N, nk·N), vertical (C, 1, nk·N, N) and centre kernel (C, 1, N, N)."""
+        blocks = self.weight.sum(0).unflatten(0, (-1, self.horizontal.shape[2]))
+        return (
+            horizontal(take(blocks, self.horizontal)),
+            vertical(take(blocks, self.vertical)),
+            take(blocks, self.centre.unsqueeze(-1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), the ghost channels last."""
+        stride = self.spec.stride
+        active = x[:, self.convolved]
+        strip_h, strip_v, centre = self.kernels()
+        y = self.norm_horizontal(strip_conv(active, strip_h, self.before, stride))
+        y = y + self.norm_vertical(strip_conv(active, strip_v, self.before, stride))
+        y = y + self.norm_centre(strip_conv(active, centre, self.small_kernel // 2, stride))
+        y = y + subsample(active, stride)
+        return torch.cat([y, subsample(x[:, self.ghosts], stride).to(y.dtype)], dim=1)
+
+    def macs(self, h: int, w: int) -> int:
+        """H'·W'·C'·(2·N·nk·N + N²), with C' the convolved channels."""
+        oh, ow = self.spec.output_size(h, w)
+        _, channels, nk = self.horizontal.shape
+        return oh * ow * channels * self.small_kernel**2 * (2 * nk + 1)
+
+    def params(self) -> int:
+        """C'·(paths·nk·N² + 6): the weights and three norms."""
+        _, channels, nk = self.horizontal.shape
+        return channels * (len(self.weight) * nk * self.small_kernel**2 + 6)
+
+    def fuse(self) -> Operator:
+        """Fold the norms; the centre and the identity go into the horizontal strip."""
+        strip_h, strip_v, centre = (k.detach() for k in self.kernels())
+        kernel_h, bias_h = fold_norm(strip_h, None, self.norm_horizontal)
+        kernel_v, bias_v = fold_norm(strip_v, None, self.norm_vertical)
+        kernel_c, bias_c = fold_norm(centre, None, self.norm_centre)
+        kernel_c = kernel_c + identity_kernel(len(kernel_c), self.small_kernel, kernel_c)
+        kernel_h = add_to_strip(kernel_h, kernel_c, self.before)
+        return Strips(
+            self.spec, kernel_h, kernel_v, bias_h + bias_v + bias_c, self.convolved, self.ghosts
+        )
+
+
+def subsample(x: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Every s-th pixel."""
+    return x if stride == (1, 1) else x[:, :, :: stride[0], :: stride[1]]
+
+
+class Strips(Operator):
+    """Inference form of `shift` and `shift_split`: a horizontal and a vertical strip, one bias.
+
+    y = [strip_h ∗ x_convolved + strip_v ∗ x_convolved + b | x_ghosts]; the norms, the centre
+    kernel and the identity are in the strips, of nk·N taps, M // 2 of them before the pixel.
+    """
+
+    depthwise = True
+    convolved: Tensor
+    ghosts: Tensor
+
+    def __init__(
+        self,
+        spec: ConvSpec,
+        strip_horizontal: Tensor,
+        strip_vertical: Tensor,
+        bias: Tensor,
+        convolved: Tensor,
+        ghosts: Tensor,
+    ) -> None:
+        super().__init__(spec)
+        self.strip_horizontal = nn.Parameter(strip_horizontal.detach().clone())
+        self.strip_vertical = nn.Parameter(strip_vertical.detach().clone())
+        self.bias = nn.Parameter(bias.detach().clone())
+        self.register_buffer("convolved", convolved.clone())
+        self.register_buffer("ghosts", ghosts.clone())
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), the ghost channels last."""
+        before, stride = self.spec.kernel_size[0] // 2, self.spec.stride
+        active = x[:, self.convolved] if len(self.ghosts) else x
+        y = strip_conv(active, self.strip_horizontal, before, stride, self.bias)
+        y = y + strip_conv(active, self.strip_vertical, before, stride)
+        if not len(self.ghosts):
+            return y
+        return torch.cat([y, subsample(x[:, self.ghosts], stride).to(y.dtype)], dim=1)
+
+    def macs(self, h: int, w: int) -> int:
+        """H'·W'·C'·2·N·nk·N."""
+        oh, ow = self.spec.output_size(h, w)
+        return oh * ow * (self.strip_horizontal.numel() + self.strip_vertical.numel())
+
+    def params(self) -> int:
+        """C'·(2·N·nk·N + 1)."""
+        channels, _, n, length = self.strip_horizontal.shape
+        return channels * (2 * n * length + 1)

@@ -1,0 +1,91 @@
+"""Long depthwise strips made of small kernels, as a horizontal and a vertical convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.operators.base import ConvSpec
+
+
+def blocks_for(kernel_size: int, small_kernel: int) -> int:
+    """Return nk = ⌈M / N⌉, the number of N × N kernels in a strip of M taps."""
+    return -(-kernel_size // small_kernel)
+
+
+def require_small_kernel(spec: ConvSpec, small_kernel: int, operator: str) -> None:
+    """ValueError unless N is odd and at most the size M of the replaced kernel."""
+    big = spec.kernel_size[0]
+    if isinstance(small_kernel, bool) or not isinstance(small_kernel, int) or small_kernel < 1:
+        raise ValueError(f"`small_kernel` (={small_kernel!r}) must be an odd integer >= 1.")
+    if small_kernel % 2 == 0:
+        raise ValueError(
+            f"{operator} centres its small kernels: `small_kernel` (={small_kernel}) must be odd."
+        )
+    if small_kernel > big:
+        raise ValueError(
+            f"{operator} builds a large kernel from small ones: `small_kernel` (={small_kernel}) "
+            f"must be <= `kernel_size` (={big})."
+        )
+
+
+def horizontal(blocks: Tensor) -> Tensor:
+    """Lay blocks (C, nk, N, N) side by side: (C, 1, N, nk·N)."""
+    c, nk, n, _ = blocks.shape
+    return blocks.permute(0, 2, 1, 3).reshape(c, 1, n, nk * n)
+
+
+def vertical(blocks: Tensor) -> Tensor:
+    """Lay blocks (C, nk, N, N) below each other: (C, 1, nk·N, N)."""
+    c, nk, n, _ = blocks.shape
+    return blocks.reshape(c, 1, nk * n, n)
+
+
+def strip_conv(
+    x: Tensor,
+    kernel: Tensor,
+    before: int,
+    stride: tuple[int, int],
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Depthwise convolution by a strip with `before` taps in front of the output pixel.
+
+    Args:
+        x: (N, C, H, W).
+        kernel: (C, 1, n, L) along the width or (C, 1, L, n) along the height, n odd, L >= n.
+        before: how many of the L taps lie before the output pixel (M // 2 for a kernel of M).
+        stride: (along the height, along the width).
+        bias: (C), or None.
+
+    Returns:
+        (N, C, ⌈H/s⌉, ⌈W/s⌉); what lies outside the map counts as zero.
+
+    Example:
+        >>> x = torch.arange(6.0).view(1, 1, 1, 6)
+        >>> kernel = torch.tensor([1.0, 0.0, 0.0]).view(1, 1, 1, 3)
+        >>> strip_conv(x, kernel, 1, (1, 1)).flatten()
+        tensor([0., 0., 1., 2., 3., 4.])
+    """
+    along_width = kernel.shape[3] >= kernel.shape[2]
+    length, across = (kernel.shape[3], kernel.shape[2]) if along_width else kernel.shape[2:]
+    behind, side = length - 1 - before, across // 2
+    padding = (side, before) if along_width else (before, side)
+    if behind != before:  # a convolution pads both ends alike
+        x = F.pad(x, (before, behind, 0, 0) if along_width else (0, 0, before, behind))
+        padding = (side, 0) if along_width else (0, side)
+    return F.conv2d(x, kernel, bias, stride, padding, groups=x.shape[1])
+
+
+def add_to_strip(strip: Tensor, kernel: Tensor, before: int) -> Tensor:
+    """Add centred kernels (C, 1, n, n) to horizontal strips (C, 1, n, L) around tap `before`."""
+    n = kernel.shape[3]
+    first = before - n // 2
+    return strip + F.pad(kernel, (first, strip.shape[3] - first - n))
+
+
+def identity_kernel(channels: int, size: int, like: Tensor) -> Tensor:
+    """Depthwise kernels (C, 1, size, size) that leave the map as it is."""
+    kernel = torch.zeros(channels, 1, size, size, dtype=like.dtype, device=like.device)
+    kernel[:, :, size // 2, size // 2] = 1
+    return kernel
