@@ -6,12 +6,13 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 Size2 = int | Sequence[int]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 def pair(argument: str, value: Size2, minimum: int) -> tuple[int, int]:
@@ -47,7 +48,7 @@ class ConvSpec:
     groups: int
     resolution: tuple[int, int] | None
     bias: bool
-    padding_mode: str
+    padding_mode: PaddingMode
 
     @classmethod
     def make(
@@ -77,7 +78,7 @@ class ConvSpec:
                 raise ValueError(
                     f"`{argument}` (={channels}) must be divisible by `groups` (={groups})."
                 )
-        modes = ("zeros", "reflect", "replicate", "circular")
+        modes = get_args(PaddingMode)
         if padding_mode not in modes:
             raise ValueError(f"`padding_mode` (={padding_mode!r}) must be one of {modes}.")
         kernel = pair("kernel_size", kernel_size, 1)
@@ -93,7 +94,7 @@ class ConvSpec:
             groups=groups,
             resolution=None if resolution is None else pair("resolution", resolution, 1),
             bias=bias,
-            padding_mode=padding_mode,
+            padding_mode=cast(PaddingMode, padding_mode),
         )
 
     @property

@@ -25,15 +25,17 @@ def register(name: str) -> Callable[[_Class], _Class]:
 
     def add(cls: _Class) -> _Class:
         taken = _classes.get(name)
-        if taken is not None and taken.__qualname__ != cls.__qualname__:
-            raise ValueError(
-                f"`name` (={name!r}) is taken by {taken.__module__}.{taken.__qualname__}."
-            )
+        if taken is not None and _path(taken) != _path(cls):
+            raise ValueError(f"`name` (={name!r}) of {_path(cls)} is taken by {_path(taken)}.")
         cls.name = name
         _classes[name] = cls
         return cls
 
     return add
+
+
+def _path(cls: type[Operator]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 @cache

@@ -1,0 +1,166 @@
+"""Parallel convolutions, each with its norm, that merge into one convolution exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from bench.operators.base import ConvSpec, fold_norm
+from bench.operators.conv import Conv
+
+
+class Statistics(NamedTuple):
+    """What a batch norm does in eval mode: (x − mean) / √(var + eps) · gamma + beta."""
+
+    mean: Tensor
+    var: Tensor
+    gamma: Tensor
+    beta: Tensor
+    eps: float
+
+    @classmethod
+    def of(cls, norm: nn.Module) -> Self | None:
+        """Read any batch norm, synchronised and frozen ones too; None for other norms."""
+        mean, var = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
+        if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
+            return None
+        gamma, beta = getattr(norm, "weight", None), getattr(norm, "bias", None)
+        return cls(
+            mean,
+            var,
+            gamma.detach() if isinstance(gamma, Tensor) else torch.ones_like(mean),
+            beta.detach() if isinstance(beta, Tensor) else torch.zeros_like(mean),
+            float(getattr(norm, "eps", 1e-5)),
+        )
+
+
+class Branch(nn.Module):
+    """BN(convolution without bias) of the shape `spec`."""
+
+    def __init__(self, spec: ConvSpec) -> None:
+        super().__init__()
+        self.conv = spec.conv(bias=False)
+        self.norm = nn.BatchNorm2d(spec.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, Cin, H, W) to (N, Cout, H', W')."""
+        out: Tensor = self.norm(self.conv(x))
+        return out
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that equals this branch, in double precision."""
+        return fold_norm(self.conv.weight.double(), None, self.norm)
+
+    @torch.no_grad()
+    def hold(self, weight: Tensor, bias: Tensor | None, norm: Statistics | None = None) -> None:
+        """Become norm(weight ∗ x + bias), in value exactly in eval mode; no norm: the identity."""
+        own = self.norm
+        own.reset_parameters()
+        assert own.running_mean is not None
+        assert own.running_var is not None
+        self.conv.weight.copy_(weight)
+        if norm is None:
+            own.weight.mul_((1 + own.eps) ** 0.5)
+            if bias is not None:
+                own.bias.copy_(bias)
+            return
+        own.running_mean.copy_(norm.mean if bias is None else norm.mean - bias)
+        own.running_var.copy_(norm.var)
+        # Another ε is made good in γ: a state_dict could not carry it.
+        own.weight.copy_(norm.gamma * ((norm.var + own.eps) / (norm.var + norm.eps)).sqrt())
+        own.bias.copy_(norm.beta)
+
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Start at the value 0 and learn from there: γ = 0, as the last norm of a residual."""
+        self.norm.weight.zero_()
+
+
+def embed(weight: Tensor, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
+    """Spread a kernel's taps `dilation` apart and put it in the middle of a larger one of zeros.
+
+    Args:
+        weight: (Cout, Cin / groups, kh, kw).
+        kernel_size: (Kh, Kw) with Kh − d_h·(kh − 1) − 1 even and not negative; likewise the width.
+        dilation: (d_h, d_w).
+
+    Returns:
+        (Cout, Cin / groups, Kh, Kw).
+
+    Example:
+        >>> embed(torch.ones(1, 1, 1, 3), (3, 5), (1, 2))[0, 0].tolist()
+        [[0.0, 0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0]]
+    """
+    large = weight.new_zeros(*weight.shape[:2], *kernel_size)
+    first = [
+        (big - d * (small - 1)) // 2
+        for big, small, d in zip(kernel_size, weight.shape[2:], dilation, strict=True)
+    ]
+    large[:, :, first[0] :: dilation[0], first[1] :: dilation[1]][
+        :, :, : weight.shape[2], : weight.shape[3]
+    ] = weight
+    return large
+
+
+def merge(spec: ConvSpec, branches: Sequence[Branch]) -> Conv:
+    """Return the one convolution of the shape `spec` that equals the sum of the branches.
+
+    The sum is taken in double precision, so that it is rounded once.
+    """
+    weights, biases = [], []
+    for branch in branches:
+        weight, bias = branch.folded()
+        dh, dw = (d // own for d, own in zip(branch.conv.dilation, spec.dilation, strict=True))
+        weights.append(embed(weight, spec.kernel_size, (dh, dw)))
+        biases.append(bias)
+    dtype = branches[0].conv.weight.dtype
+    return Conv.holding(
+        spec, torch.stack(weights).sum(0).to(dtype), torch.stack(biases).sum(0).to(dtype)
+    )
+
+
+def small_kernel_size(small_kernel: int, spec: ConvSpec) -> int:
+    """Return the size of a small kernel inside the one of `spec`; ValueError if it cannot be."""
+    large = min(spec.kernel_size)
+    if type(small_kernel) is not int or not 1 <= small_kernel <= large or small_kernel % 2 == 0:
+        raise ValueError(
+            f"`small_kernel` (={small_kernel!r}) must be an odd integer from 1 to K (={large})."
+        )
+    return small_kernel
+
+
+def contained(conv: nn.Conv2d, spec: ConvSpec) -> Tensor | None:
+    """Return the weights of `conv` as a kernel of the shape `spec`; None if it is not contained.
+
+    A convolution of equal channels, groups, stride and padding mode is contained if its taps are
+    among those of `spec` and both centre them alike.
+
+    Example:
+        >>> spec = ConvSpec.make(in_channels=4, out_channels=4, kernel_size=7, groups=4)
+        >>> old = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4)
+        >>> contained(old, spec).shape
+        torch.Size([4, 1, 7, 7])
+        >>> contained(nn.Conv2d(4, 4, 3, padding=0, groups=4), spec) is None
+        True
+    """
+    if isinstance(conv.padding, str):
+        return None
+    shape = (conv.in_channels, conv.out_channels, conv.groups, conv.stride, conv.padding_mode)
+    if shape != (spec.in_channels, spec.out_channels, spec.groups, spec.stride, spec.padding_mode):
+        return None
+    apart = []
+    for axis in range(2):
+        d, k = conv.dilation[axis], conv.kernel_size[axis]
+        if d % spec.dilation[axis] and k > 1:
+            return None
+        slack = spec.dilation[axis] * (spec.kernel_size[axis] - 1) - d * (k - 1)
+        # The taps left over on either side must be as many as the padding differs by.
+        if slack < 0 or slack != 2 * (spec.padding[axis] - conv.padding[axis]):
+            return None
+        if (slack // 2) % spec.dilation[axis]:
+            return None
+        apart.append(d // spec.dilation[axis] if k > 1 else 1)
+    return embed(conv.weight.detach(), spec.kernel_size, (apart[0], apart[1]))
