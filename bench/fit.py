@@ -1,0 +1,250 @@
+"""One run: a Lightning configuration in, a trained and scored model out."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+
+from tasks.base import TaskModule
+
+LAST = "last.ckpt"
+PROGRESS = "progress.json"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message names argument, value and rule."""
+
+
+def parser() -> LightningArgumentParser:
+    """Return the parser of a run: `model`, `data`, `trainer`, `seed_everything`.
+
+    The signatures of the classes are the configuration; `--config` takes a YAML file, and every
+    argument can be given after it.
+    """
+    made = LightningArgumentParser(prog="convboard fit", exit_on_error=False)
+    made.add_argument("--config", action="config", help="YAML file of the run")
+    made.add_argument("--seed_everything", type=int, default=0, help="seed of the run")
+    made.add_lightning_class_args(L.Trainer, "trainer")
+    made.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
+    made.add_lightning_class_args(L.LightningDataModule, "data", subclass_mode=True)
+    made.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+    made.link_arguments("seed_everything", "data.init_args.seed")
+    made.link_arguments("seed_everything", "model.init_args.seed")
+    made.set_defaults(
+        {
+            "trainer.logger": False,
+            "trainer.enable_model_summary": False,
+            "trainer.num_sanity_val_steps": 0,
+            "trainer.devices": 1,
+        }
+    )
+    return made
+
+
+def resolve(config: dict[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """Check a configuration (a mapping, or arguments of the command line) and fill in defaults.
+
+    Raises:
+        ConfigError: an unknown class or argument, or a value of the wrong type.
+    """
+    made = parser()
+    try:
+        parsed = (
+            made.parse_object(config) if isinstance(config, dict) else made.parse_args(list(config))
+        )
+        text = made.dump(parsed, skip_validation=True, skip_link_targets=False, format="json")
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ConfigError(_short(str(error))) from None
+    resolved: dict[str, Any] = json.loads(text)
+    resolved.pop("config", None)
+    return resolved
+
+
+def _short(message: str) -> str:
+    """Keep what a user needs of jsonargparse's nested report: the path, the fault, the value."""
+    keys = re.findall(r'[Pp]arser key "([^"]+)"', message)
+    lines = [line.strip(" -") for line in message.splitlines()]
+    faults = [
+        line
+        for line in lines
+        if line
+        and not re.match(
+            r"(Does not validate|Subtypes:|Errors:|Parser key|Given value|Problem with given|"
+            r"Expected a <class 'NoneType'>|usage:|tip:)",
+            line,
+        )
+    ]
+    values = [line for line in lines if line.startswith("Given value:") and len(line) < 120]
+    if not faults:
+        return message
+    where = f"`{'.'.join(keys)}`: " if keys else ""
+    return where + "; ".join(dict.fromkeys([*faults[:4], *values[:1]]))
+
+
+@dataclass
+class Fitted:
+    """What one run gave."""
+
+    metrics: dict[str, float]
+    curve: dict[str, list[float]]
+    per_class: dict[str, float]
+    outcomes: dict[str, np.ndarray]
+    data: dict[str, Any]
+    seconds: float
+    epochs: int
+    samples_seen: int
+    module: TaskModule
+    datamodule: L.LightningDataModule
+    stopped: bool = field(default=False, metadata={"help": "pruned or interrupted"})
+
+
+def instantiate(config: dict[str, Any]) -> tuple[TaskModule, L.LightningDataModule, Namespace]:
+    """Build the module and the data module of a resolved configuration, seeded.
+
+    Raises:
+        ConfigError: the configuration does not resolve.
+        ValueError: a class refuses its arguments.
+    """
+    made = parser()
+    L.seed_everything(config["seed_everything"], workers=True, verbose=False)
+    try:
+        parsed = made.parse_object({k: v for k, v in config.items() if k != "trainer"})
+    except ArgumentError as error:
+        raise ConfigError(_short(str(error))) from None
+    built = made.instantiate_classes(parsed)
+    if not isinstance(built.model, TaskModule):
+        raise ConfigError(
+            "`model.class_path` (="
+            f"{config['model']['class_path']!r}) must be a tasks.base.TaskModule."
+        )
+    return built.model, built.data, parsed
+
+
+class _Curve(Callback):
+    """Keeps the metrics of every epoch and says on disk how far the run is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.curve: dict[str, list[float]] = {}
+        self.samples = 0
+        self.seconds = 0.0
+        self.folder = folder
+        self._since = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self.samples += len(batch[0])
+        self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for name, value in trainer.callback_metrics.items():
+            if "/" in name:
+                self.curve.setdefault(name, []).append(float(value))
+        self._write(trainer, force=True)
+
+    def _write(self, trainer: L.Trainer, force: bool = False) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._since
+        self._since = now
+        total = trainer.estimated_stepping_batches
+        step = trainer.global_step
+        if force or step % 10 == 0:
+            partial = self.folder / (PROGRESS + ".partial")
+            partial.write_text(json.dumps({"done": step / total if total else 0.0}))
+            partial.replace(self.folder / PROGRESS)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"curve": self.curve, "samples": self.samples, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curve = state_dict["curve"]
+        self.samples = state_dict["samples"]
+        self.seconds = state_dict["seconds"]
+
+
+def fit(
+    config: dict[str, Any],
+    folder: Path,
+    *,
+    logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress_bar: bool = False,
+) -> Fitted:
+    """Train and score the resolved `config`; a run that was cut off goes on from its last epoch.
+
+    Args:
+        config: as `resolve` returns it.
+        folder: where the checkpoint is kept.
+        logger: a Lightning logger.
+        callbacks: more callbacks, e.g. one that prunes.
+        progress_bar: show Lightning's bar.
+
+    Raises:
+        ConfigError, ValueError: before any training, for bad input.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    module, datamodule, _ = instantiate(config)
+    curve = _Curve(folder)
+    last = ModelCheckpoint(folder, save_top_k=0, save_last=True, enable_version_counter=False)
+    settings = {k: v for k, v in config["trainer"].items() if k not in ("logger", "callbacks")}
+    settings |= {
+        "logger": logger or False,
+        "callbacks": [curve, last, *callbacks],
+        "enable_progress_bar": progress_bar,
+        "default_root_dir": str(folder),
+    }
+    trainer = L.Trainer(**settings)
+    checkpoint = folder / LAST
+    trainer.fit(
+        module,
+        datamodule=datamodule,
+        ckpt_path=str(checkpoint) if checkpoint.exists() else None,
+        weights_only=True,
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.should_stop and trainer.current_epoch < (trainer.max_epochs or 0):
+        metrics = {}
+    else:
+        metrics = trainer.validate(module, datamodule=datamodule, verbose=False)[0]
+    return Fitted(
+        metrics={k.removeprefix("val/"): float(v) for k, v in metrics.items()},
+        curve=curve.curve,
+        per_class=module.per_class(),
+        outcomes=module.outcomes(),
+        data=datamodule.describe(),
+        seconds=curve.seconds,
+        epochs=trainer.current_epoch,
+        samples_seen=curve.samples,
+        module=module,
+        datamodule=datamodule,
+    )
+
+
+def load(config: dict[str, Any], checkpoint: Path) -> TaskModule:
+    """Return the module of `config` with the weights of `checkpoint`, read as weights only."""
+    module, _, _ = instantiate(config)
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    module.load_state_dict(state["state_dict"])
+    return module.eval()

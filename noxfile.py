@@ -1,0 +1,114 @@
+"""ConvBoard's sessions: each installs what it needs, pinned, and does one thing."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["tests", "lint", "types", "layers"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHON = ["python3.11", "python3.12", "python3.13"]
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the project and the dependencies of `groups`, pinned by constraints.txt."""
+    session.install(
+        "--constraints",
+        "constraints.txt",
+        "--editable",
+        ".",
+        *nox.project.dependency_groups(PYPROJECT, *groups),
+    )
+
+
+def convboard(session: nox.Session, *arguments: str) -> None:
+    """Run the project's command."""
+    session.run("convboard", *arguments, *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the quick suite, measure its speed and write the site: the main job."""
+    install(session)
+    convboard(session, "bench", "quick")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests: the quick ones first, then the slow ones."""
+    install(session, "test")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("pytest", "-m", "not slow", "-n", "2")
+    session.run("pytest", "-m", "slow", "-n", "2")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(
+        "--constraints", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lint")
+    )
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of bench, tasks and leaderboard, strictly."""
+    install(session, "types")
+    session.run("mypy")
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Check that upper layers import lower ones, never the reverse."""
+    install(session, "layers")
+    session.run("lint-imports")
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Write the site from the records of runs/ into site/."""
+    install(session)
+    convboard(session, "site")
+
+
+@nox.session
+def ui(session: nox.Session) -> None:
+    """Open the MLflow UI over runs/, on loopback."""
+    install(session)
+    convboard(session, "ui")
+
+
+@nox.session(venv_backend="none")
+def pin(session: nox.Session) -> None:
+    """Compile constraints.txt anew: versions and hashes, no addresses."""
+    groups = [
+        argument for group in PYPROJECT["dependency-groups"] for argument in ("--group", group)
+    ]
+    session.run(
+        "uv",
+        "pip",
+        "compile",
+        "pyproject.toml",
+        *groups,
+        "--universal",
+        "--python-version",
+        "3.11",
+        "--generate-hashes",
+        "--no-annotate",
+        "--no-emit-index-url",
+        "--no-emit-find-links",
+        "--no-header",
+        "--output-file",
+        "constraints.txt",
+        "--quiet",
+        *session.posargs,
+        external=True,
+    )
