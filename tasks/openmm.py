@@ -336,3 +336,42 @@ def _portable(cfg: Any) -> Any:
 
 def _is_download(init: Any) -> bool:
     return isinstance(init, Mapping) and init.get("type") == "Pretrained"
+
+
+# Segmentation: mmseg's data structures around plain tensors.
+
+
+def segmentor_losses(
+    model: nn.Module, features: Sequence[Tensor], masks: Tensor
+) -> dict[str, Tensor]:
+    """Return the losses by name of a segmentor that was built around `nn.Identity()`.
+
+    Args:
+        model: from `build("mmseg", config, nn.Identity())`.
+        features: the backbone's maps, in the order in which the config counts them.
+        masks: (N, H, W) int64 labels, 255 ignored.
+    """
+    metas = _metas(masks.shape[0], masks.shape[-2:])
+    samples = []
+    for mask, meta in zip(masks, metas, strict=True):
+        sample = mmseg.structures.SegDataSample(metainfo=meta)
+        sample.gt_sem_seg = mmengine.structures.PixelData(data=mask[None])
+        samples.append(sample)
+    segmentor: Any = model
+    found: dict[str, Tensor] = segmentor.loss(tuple(features), samples)
+    # What is no loss (the accuracy of the batch) is for mmengine's log.
+    return {name: value for name, value in found.items() if "loss" in name}
+
+
+def segmentor_logits(model: nn.Module, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """Return the logits (N, C, *size) of a segmentor that was built around `nn.Identity()`."""
+    segmentor: Any = model
+    logits: Tensor = segmentor.encode_decode(
+        tuple(features), _metas(features[0].shape[0], tuple(size))
+    )
+    return logits
+
+
+def _metas(count: int, size: Sequence[int]) -> list[dict[str, Any]]:
+    shape = tuple(size)
+    return [{"img_shape": shape, "pad_shape": shape, "ori_shape": shape} for _ in range(count)]
