@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from typing import Any
 
 import timm
@@ -54,11 +55,20 @@ def build(
             if value:
                 raise ValueError(f"`{argument}` (={value!r}) needs an `operator`.")
     else:
-        get(operator)
+        _check_options(operator, options or {})
     model = _host(host, pretrained, features_only, host_options or {})
     if operator is None:
         return model
     return swap(model, operator, where=where, input_size=input_size, mix=mix, **(options or {}))
+
+
+def _check_options(operator: str, options: dict[str, Any]) -> None:
+    get(operator)
+    for option in inspect.signature(swap).parameters:
+        if option in options:
+            raise ValueError(
+                f"`options` (={options!r}) are the operator's; `{option}` is none of them."
+            )
 
 
 def _host(

@@ -8,18 +8,23 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import flop_registry
 
 from bench.backbones.probe import blank_forward
 from bench.operators.base import Operator
 
 
-class _Unknown(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the operations that multiply and add but that torch's counter does not know."""
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts by torch's formulas, and notes what multiplies and adds without having one.
+
+    torch's own FlopCounterMode does the same per module, but its tracker fails on models that
+    call a module on a view of a parameter.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: dict[str, int] = {}
+        self.flops = 0
+        self.unknown: dict[str, int] = {}
 
     def __torch_dispatch__(
         self,
@@ -28,12 +33,14 @@ class _Unknown(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Any = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        packet = func._overloadpacket
-        own_kernel = func.namespace not in ("aten", "prims", "prim")
-        if (own_kernel or "fft" in str(packet)) and packet not in flop_registry:
+        kwargs = kwargs or {}
+        out, packet = func(*args, **kwargs), func._overloadpacket
+        if packet in flop_registry:
+            self.flops += flop_registry[packet](*args, **kwargs, out_val=out)
+        elif func.namespace not in ("aten", "prims", "prim") or "fft" in packet.__name__:
             name = f"{func.namespace}.{packet.__name__}"
-            self.seen[name] = self.seen.get(name, 0) + 1
-        return func(*args, **(kwargs or {}))
+            self.unknown[name] = self.unknown.get(name, 0) + 1
+        return out
 
 
 def macs(model: nn.Module, input_size: tuple[int, int] = (224, 224)) -> tuple[int, str, str]:
@@ -57,18 +64,18 @@ def macs(model: nn.Module, input_size: tuple[int, int] = (224, 224)) -> tuple[in
         >>> macs(timm.create_model("resnet18"), (224, 224))
         (1814073344, 'ok', '')
     """
-    counter, unknown = FlopCounterMode(display=False), _Unknown()
+    counter = _Counter()
     formula, counted = 0, 0
     before: list[int] = []
     differing: dict[str, tuple[int, int]] = {}
 
     def starts(op: nn.Module, args: tuple[Tensor, ...]) -> None:
-        before.append(counter.get_total_flops())
+        before.append(counter.flops)
 
     def ends(op: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
         nonlocal formula, counted
         assert isinstance(op, Operator)
-        flops = counter.get_total_flops() - before.pop()
+        flops = counter.flops - before.pop()
         if before:  # an operator inside an operator is part of the outer one's formula
             return
         by_formula = op.macs(args[0].shape[-2], args[0].shape[-1])
@@ -83,13 +90,13 @@ def macs(model: nn.Module, input_size: tuple[int, int] = (224, 224)) -> tuple[in
             handles.append(module.register_forward_hook(ends))
     try:
         # The mathematical form of attention is matrix products, which the counter knows.
-        with sdpa_kernel(SDPBackend.MATH), counter, unknown:
+        with sdpa_kernel(SDPBackend.MATH), counter:
             blank_forward(model, input_size)
     finally:
         for handle in handles:
             handle.remove()
-    total = (counter.get_total_flops() - counted) // 2 + formula
-    notes = [f"{name} ran {n} times, unknown to the counter" for name, n in unknown.seen.items()]
+    total = (counter.flops - counted) // 2 + formula
+    notes = [f"{name} ran {n} times, unknown to the counter" for name, n in counter.unknown.items()]
     notes += [
         f"{name}: {by_formula} MACs by formula, {by_counter} by counter"
         for name, (by_formula, by_counter) in differing.items()
