@@ -19,7 +19,7 @@ class Figure(BaseModel):
 
     Example:
         >>> figure = Figure(
-        ...     figure="SW-T, ImageNet-1k", metric="top1", value=83.4, unit="%", network="shiftwise_t",
+        ...     figure="SW-T", metric="top1", value=83.4, unit="%", network="shiftwise_t",
         ...     operator="shift", task="classification", data="ImageNet-1k",
         ...     setting="300 epochs, 224 px", source="arXiv 2401.12736, table 2",
         ... )

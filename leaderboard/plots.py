@@ -1,0 +1,282 @@
+"""The plots, as Vega-Lite specifications and as SVG: the only file that imports Altair.
+
+Colours are CSS variables of the page, so that a plot follows the reader's light or dark theme.
+Every string of a record is data or a plain title, never an expression.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from leaderboard.board import Arm, Board
+from leaderboard.show import Show
+
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+INK, MUTED, LINE, ACCENT = "var(--ink)", "var(--muted)", "var(--line)", "var(--accent)"
+WIDTH, HEIGHT = 760, 400
+CHARACTER, LABEL_HEIGHT = 7.2, 16
+"""Width of a character of a label and its height, in pixels, nearly."""
+
+
+@cache
+def script() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
+    names = "vegaEmbed, vega, vegaLite"
+    text: str = vl_convert.javascript_bundle(f"Object.assign(window, {{{names}}});", VEGA_LITE)
+    if "</script" in text.lower():
+        raise RuntimeError("the bundle of Vega cannot stand inside a script element.")
+    return text
+
+
+def board_plot(board: Board, show: Show) -> dict[str, Any] | None:
+    """Accuracy against batch-1 latency with intervals on both axes; None without speed.
+
+    The points are the arms that have both; `left_out` names the others.
+    """
+    rows = [_point(arm, show) for arm in board.arms if plotted(arm)]
+    if not rows or board.metric is None or board.headline is None:
+        return None
+    x_scale = _domain(rows, "x")
+    y_scale = _domain(rows, "y")
+    if board.metric.unit == "fraction":
+        y_scale = [max(y_scale[0], 0.0), min(y_scale[1], 100.0)]
+    _place_labels(rows, x_scale, y_scale)
+    seeds = [{"x": row["x"], "y": value} for row in rows for value in row.pop("seeds") if row["x"]]
+    batch = next(a.latency.speed.batch for a in board.arms if a.latency and a.latency.speed)
+    better = "higher" if board.metric.higher_is_better else "lower"
+    x = alt.X("x", type="quantitative").scale(domain=x_scale, nice=False)
+    x = x.title(f"latency, batch {batch} (ms, lower is better)")
+    y = alt.Y("y", type="quantitative").scale(domain=y_scale, nice=False)
+    y = y.title(f"{show.metric_name(board.headline)} ({show.unit}, {better} is better)")
+    data = alt.Data(values=rows)
+    baseline = alt.datum.baseline
+    tooltip = [
+        alt.Tooltip("label", type="nominal", title="arm"),
+        alt.Tooltip("score", type="nominal", title=show.metric_name(board.headline)),
+        alt.Tooltip("latency", type="nominal", title="latency"),
+        alt.Tooltip("ratio", type="nominal", title="time / baseline"),
+        alt.Tooltip("rank", type="nominal", title="rank"),
+    ]
+    across = alt.Chart(data).mark_rule(color=ACCENT, opacity=0.55, strokeWidth=1.5, clip=True)
+    across = across.encode(
+        x=alt.X("x_low", type="quantitative").scale(domain=x_scale, nice=False),
+        x2="x_high",
+        y=y,
+    ).transform_filter("isValid(datum.x_low)")
+    along = alt.Chart(data).mark_rule(color=ACCENT, opacity=0.55, strokeWidth=1.5, clip=True)
+    along = along.encode(
+        x=x,
+        y=alt.Y("y_low", type="quantitative").scale(domain=y_scale, nice=False),
+        y2="y_high",
+    ).transform_filter("isValid(datum.y_low)")
+    single = alt.Chart(alt.Data(values=seeds)).mark_tick(
+        color=MUTED, opacity=0.7, size=9, thickness=1.5, orient="horizontal", clip=True
+    )
+    points = alt.Chart(data).mark_point(filled=True, size=95, opacity=1, strokeWidth=2)
+    points = points.encode(
+        x=x,
+        y=y,
+        shape=alt.condition(baseline, alt.value("diamond"), alt.value("circle")),
+        fill=alt.condition(baseline, alt.value("var(--paper)"), alt.value(ACCENT)),
+        stroke=alt.condition(baseline, alt.value(INK), alt.value(ACCENT)),
+        tooltip=tooltip,
+    )
+    labels = [
+        alt.Chart(data)
+        .mark_text(align=align, dx=dx, dy=dy, baseline="middle", color=INK, fontSize=13)
+        .encode(x=x, y=y, text=alt.Text("text", type="nominal"))
+        .transform_filter(f"datum.side === '{side}'")
+        for side, (align, dx, dy) in SIDES.items()
+    ]
+    layers = [across, along, single.encode(x=x, y=y), points, *labels]
+    chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    return _spec(chart)
+
+
+def plotted(arm: Arm) -> bool:
+    """Whether the arm has a place in the plot: a score and a latency."""
+    speed = arm.latency.speed if arm.latency else None
+    return arm.mean is not None and speed is not None and speed.latency_median_ms is not None
+
+
+def curve_plot(curves: Mapping[int, Sequence[float]], name: str) -> str:
+    """One metric per epoch, a line per seed, as SVG."""
+    rows = [
+        {"epoch": epoch, "value": value, "seed": f"seed {seed}", "last": epoch == len(values)}
+        for seed, values in sorted(curves.items())
+        for epoch, value in enumerate(values, start=1)
+    ]
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("epoch", type="quantitative").axis(tickMinStep=1, format="d").title("epoch"),
+        y=alt.Y("value", type="quantitative").scale(zero=False).title(name),
+        detail=alt.Detail("seed", type="nominal"),
+    )
+    line = base.mark_line(color=ACCENT, strokeWidth=1.8, opacity=0.8)
+    dots = base.mark_point(color=ACCENT, filled=True, size=22)
+    return _svg(alt.layer(line, dots).properties(width=330, height=190))
+
+
+def samples_plot(
+    samples: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], label: str, to: str
+) -> str:
+    """Every raw time of an arm and of the baseline beside it, process by process, as SVG."""
+    arms = [(to, baseline, MUTED, -0.16)] if to != label else []
+    rows: list[dict[str, Any]] = []
+    for name, processes, colour, shift in [*arms, (label, samples, ACCENT, 0.16 if arms else 0.0)]:
+        for process, times in enumerate(processes, start=1):
+            for index, time in enumerate(times):
+                spread = (index + 0.5) / len(times) - 0.5
+                x = process + shift + 0.26 * spread
+                rows.append({"x": x, "y": time, "arm": name, "colour": colour})
+    count = max(len(samples), len(baseline), 1)
+    ticks = list(range(1, count + 1))
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_point(filled=True, size=16, opacity=0.75)
+        .encode(
+            x=alt.X("x", type="quantitative")
+            .scale(domain=[0.5, count + 0.5], nice=False)
+            .axis(values=ticks, format="d", grid=False)
+            .title("process (rounds from left to right)"),
+            y=alt.Y("y", type="quantitative").scale(zero=False).title("time of one forward (ms)"),
+            color=alt.Color("colour", type="nominal").scale(None),
+        )
+        .properties(width=330, height=190)
+    )
+    return _svg(chart)
+
+
+def _point(arm: Arm, show: Show) -> dict[str, Any]:
+    speed = arm.latency.speed if arm.latency else None
+    assert arm.mean is not None
+    assert speed is not None
+    assert speed.latency_median_ms is not None
+    latency, score = speed.latency_median_ms, arm.interval
+    return {
+        "label": arm.label,
+        "text": f"{arm.label} (baseline)" if arm.baseline else arm.label,
+        "baseline": arm.baseline,
+        "x": latency.value,
+        "x_low": latency.low,
+        "x_high": latency.high,
+        "y": show.scaled(arm.mean),
+        "y_low": show.scaled(score.low) if score else None,
+        "y_high": show.scaled(score.high) if score else None,
+        "seeds": [show.scaled(value) for value in arm.scores.values()],
+        "score": f"{show.score(arm.mean)} {show.score_interval(arm.interval)}".strip(),
+        "latency": f"{show.number(latency.value)} {show.interval(latency)} ms",
+        "ratio": show.ratio(speed.ratio_to_baseline),
+        "rank": show.rank(arm.rank),
+    }
+
+
+def _domain(rows: Sequence[Mapping[str, Any]], axis: str) -> list[float]:
+    """Range of the points and of their intervals, which may reach half the range beyond it.
+
+    With two seeds an interval of the mean is many times the range of the points; the plot cuts it
+    (the table has it whole) or the points could not be told apart.
+    """
+    values = [row[axis] for row in rows]
+    if axis == "y":
+        values += [value for row in rows for value in row["seeds"]]
+    low, high = min(values), max(values)
+    span = (high - low) or abs(high) * 0.2 or 1.0
+    bounds = [row[f"{axis}_{end}"] for row in rows for end in ("low", "high")]
+    ends = [bound for bound in bounds if bound is not None]
+    low = max(min([low, *ends]), low - span / 2)
+    high = min(max([high, *ends]), high + span / 2)
+    margin = 0.08 * (high - low or span)
+    return [low - margin, high + margin]
+
+
+SIDES = {
+    "right": ("left", 10, 0),
+    "left": ("right", -10, 0),
+    "above": ("center", 0, -15),
+    "below": ("center", 0, 15),
+    "upper right": ("left", 9, -12),
+    "lower right": ("left", 9, 12),
+    "upper left": ("right", -9, -12),
+    "lower left": ("right", -9, 12),
+}
+"""Where a label may stand: its alignment and its distance from the point in pixels."""
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    def overlap(self, other: _Box) -> float:
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(width, 0.0) * max(height, 0.0)
+
+
+def _place_labels(rows: list[dict[str, Any]], x: list[float], y: list[float]) -> None:
+    """Give each row the side of its label that covers least of points, labels and the edge."""
+    spots = [
+        (
+            WIDTH * (row["x"] - x[0]) / (x[1] - x[0]),
+            HEIGHT * (y[1] - row["y"]) / (y[1] - y[0]),
+        )
+        for row in rows
+    ]
+    taken = [_Box(px - 8, px + 8, py - 8, py + 8) for px, py in spots]
+    # a vertical interval is a thin obstacle: a label may touch it, rather not
+    thin = [_Box(px - 1, px + 1, 0, HEIGHT) for px, _ in spots]
+    for row, (px, py) in zip(rows, spots, strict=True):
+        width = CHARACTER * len(row["text"])
+        best: tuple[float, str, _Box] | None = None
+        for side, (align, dx, dy) in SIDES.items():
+            left = px + dx - {"left": 0.0, "center": 0.5, "right": 1.0}[align] * width
+            middle = py + dy
+            box = _Box(left, left + width, middle - LABEL_HEIGHT / 2, middle + LABEL_HEIGHT / 2)
+            outside = max(0.0, -box.left) + max(0.0, box.right - WIDTH)
+            outside += max(0.0, -box.top) + max(0.0, box.bottom - HEIGHT)
+            cost = 30 * outside + sum(box.overlap(other) for other in taken)
+            cost += 0.5 * sum(box.overlap(other) for other in thin)
+            if best is None or cost < best[0]:
+                best = (cost, side, box)
+        assert best is not None
+        row["side"] = best[1]
+        taken.append(best[2])
+
+
+def _themed(chart: Any) -> Any:
+    return (
+        chart.configure(background="transparent", font="system-ui, sans-serif", padding=4)
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=MUTED,
+            titleColor=MUTED,
+            gridColor=LINE,
+            domainColor=LINE,
+            tickColor=LINE,
+            titleFontWeight="normal",
+            labelFontSize=12,
+            titleFontSize=13,
+            titlePadding=10,
+        )
+    )
+
+
+def _spec(chart: Any) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(_themed(chart).to_json())
+    # Altair names data by a hash and adds an address of the schema; neither is needed
+    spec.pop("$schema", None)
+    return spec
+
+
+def _svg(chart: Any) -> str:
+    svg: str = vl_convert.vegalite_to_svg(_themed(chart).to_dict(), vl_version=VEGA_LITE)
+    return svg
