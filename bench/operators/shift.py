@@ -137,7 +137,7 @@ class Shiftwise(Operator):
 
     def kernels(self) -> tuple[Tensor, Tensor, Tensor]:
         """Horizontal (C, 1, N, nk·N), vertical (C, 1, nk·N, N) and centre kernel (C, 1, N, N)."""
-        blocks = self.weight.sum(0).unflatten(0, (-1, self.horizontal.shape[2]))
+        blocks = torch.unflatten(self.weight.sum(0), 0, (-1, self.horizontal.shape[2]))
         return (
             horizontal(take(blocks, self.horizontal)),
             vertical(take(blocks, self.vertical)),
