@@ -71,7 +71,7 @@ def test_missing_file(elsewhere):
         ("a: [1, 2\n", "is not YAML"),
         ("!!python/object/apply:os.system ['true']\n", "is not YAML of plain data"),
         ("boards: []\nseeds: [0]\n", "`boards`"),
-        ("boards: []\nseed: [0]\n", "`seed` is not known; did you mean 'seeds'"),
+        ("boards: []\nseed: [0]\n", "`seed` is not known; did you mean .*'seeds'"),
         (
             "seeds: [1, 1]\nboards: [{task: t, hosts: [h], operators: [o], recipe: r, baseline: o}]\n",
             "must differ",
