@@ -261,6 +261,34 @@ def test_what_absorbs_a_norm_leaves_its_activation():
     assert type(model.layer1[0].bn1) is nn.Identity
 
 
+@pytest.mark.parametrize("operator", ["acb", "unireplk", "replk"])
+def test_what_contains_the_convolution_takes_its_weights_over(operator):
+    """The output stays, with the statistics of the absorbed norms at random."""
+    model, generator = hosted("test_convnext"), torch.Generator().manual_seed(2)
+    if operator == "acb":
+        model = small_resnet()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.normal_(0, 0.1, generator=generator)
+            norm.running_var.uniform_(0.5, 2, generator=generator)
+            nn.init.uniform_(norm.weight, 0.5, 2, generator=generator)
+            nn.init.normal_(norm.bias, generator=generator)
+    before = output(model, (64, 64))
+    where = {"kernel_size": 3 if operator == "acb" else 7}
+    swap(model, operator, where=where, input_size=(64, 64))
+    report = swap_report(model)
+    assert report.carried == report.swapped
+    assert (report.absorbed != {}) == (operator == "acb")
+    torch.testing.assert_close(output(model, (64, 64)), before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_family_with_a_dense_form_needs_no_mix():
+    model = hosted("resnet18")
+    swap(model, "parc", where={"names": "layer3.1.conv2"}, input_size=(64, 64))
+    assert swap_report(model).mixed == []
+    assert model.layer3[1].conv2.params() == 256 * 256 * 4 // 2 + 256 * 4 + 256
+
+
 def test_other_norms_are_not_absorbed():
     model = hosted("convnext_atto")
     swap(model, "acb", where={"stages": 1, "depthwise": True}, input_size=(64, 64))

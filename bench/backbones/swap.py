@@ -187,10 +187,8 @@ def _change(
     changes = {name: value for name, value in given.items() if name in _SPEC_OPTIONS}
     spec = _respec(slot.spec, changes)
     cls = get(operator)
-    mixed = mix == "pointwise" and cls.depthwise and not spec.depthwise
-    if cls.depthwise and not spec.depthwise and not mixed:
-        refusal = _refusal_of(lambda: _operator(operator, spec, own))
-        raise ValueError(f"{refusal} mix='pointwise' puts a 1x1 convolution behind it.")
+    dense = cls.depthwise and not spec.depthwise
+    mixed = dense and mix == "pointwise"
     entering = _pointwise_partner(spec) if mixed else spec
     h, w = slot.spec.resolution or (1, 1)
     if entering.output_size(h, w) != slot.output_size:
@@ -198,15 +196,19 @@ def _change(
             f"`kernel_size` (={spec.kernel_size}) with `padding` (={spec.padding}) must give the "
             f"slot's output {slot.output_size} from {(h, w)}, not {entering.output_size(h, w)}."
         )
+    norm = None if slot.norm is None else model.get_submodule(slot.norm)
+    absorbs = cls.absorbs_norm and not mixed and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
     device = conv.weight.device
     # Built on the CPU, so that a seed gives the same weights on every device.
     with torch.device("meta" if device.type == "meta" else "cpu"):
-        op = _operator(operator, entering, own)
-        carried = carry and not mixed and op.carry(conv)
+        try:
+            op = create(operator, **entering.__dict__, **own)
+        except ValueError as error:
+            hint = " mix='pointwise' puts a 1x1 convolution behind it." if dense else ""
+            raise ValueError(f"{error}{'' if mixed else hint}") from error
         module: nn.Module = Mixed(op, spec) if mixed else op
     module.to(device=device, dtype=conv.weight.dtype).train(conv.training)
-    norm = None if slot.norm is None else model.get_submodule(slot.norm)
-    absorbs = cls.absorbs_norm and not mixed and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
+    carried = carry and not mixed and op.carry(conv, norm if absorbs else None)
     return _Change(slot, module, slot.norm if absorbs else None, mixed, carried)
 
 
@@ -222,19 +224,6 @@ def _respec(spec: ConvSpec, changes: Mapping[str, Any]) -> ConvSpec:
 def _pointwise_partner(spec: ConvSpec) -> ConvSpec:
     """Return the depthwise convolution over Cin; the bias is left to the 1×1 convolution."""
     return replace(spec, out_channels=spec.in_channels, groups=spec.in_channels, bias=False)
-
-
-def _operator(name: str, spec: ConvSpec, own: Mapping[str, Any]) -> Operator:
-    return create(name, **spec.__dict__, **own)
-
-
-def _refusal_of(make: Any) -> str:
-    """Return the message with which a depthwise operator turns a dense convolution down."""
-    try:
-        make()
-    except ValueError as error:
-        return str(error)
-    raise AssertionError("an operator with depthwise=True accepted a convolution that is not.")
 
 
 def _put_in(model: nn.Module, change: _Change) -> None:
