@@ -7,7 +7,6 @@ import inspect
 import json
 import shutil
 import traceback
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from bench import machine
 from bench.overlays import Arm, Tuned
 from bench.record import (
     Accuracy,
@@ -133,7 +133,7 @@ def run(
         callbacks: more Lightning callbacks.
         parent: id of the MLflow run under which this one is nested.
     """
-    from bench import fit, machine
+    from bench import fit
     from bench.track import Store
 
     store = Store(folder)
@@ -168,7 +168,7 @@ def run(
         recipe=recipe(cell, fitted),
         accuracy=accuracy(cell, fitted, work) if fitted else None,
         cost=cost(cell, fitted) if fitted else None,
-        machine=machine.describe(),
+        machine=machine.machine(),
         software=machine.software(),
         provenance=_provenance(cell, command, run_id),
     )
@@ -303,7 +303,6 @@ def cost(cell: Cell, fitted: Fitted) -> Cost:
 
 def lost(cell: Cell, folder: Path, command: str, status: Status, why: str) -> Record:
     """Keep a cell whose process died or ran out of time as a failed record; return it."""
-    from bench import machine
     from bench.track import Store
 
     store = Store(folder)
@@ -316,7 +315,7 @@ def lost(cell: Cell, folder: Path, command: str, status: Status, why: str) -> Re
         error=why,
         entry=entry(cell),
         recipe=recipe(cell, None),
-        machine=machine.describe(),
+        machine=machine.machine(),
         software=machine.software(),
         provenance=_provenance(cell, command, run_id),
     )
@@ -326,31 +325,23 @@ def lost(cell: Cell, folder: Path, command: str, status: Status, why: str) -> Re
 
 
 def _tags(cell: Cell) -> dict[str, str]:
-    from bench import machine
     from bench.track import CELL
 
-    git = machine.git()
+    git = machine.git_state()
     return {
         **cell.tags(),
         CELL: cell.hash,
-        "git.commit": str(git.commit),
-        "git.dirty": str(git.dirty).lower(),
+        "git.commit": str(git["git_commit"]),
+        "git.dirty": str(git["git_dirty"]).lower(),
     }
 
 
 def _provenance(cell: Cell, command: str, run_id: str) -> Provenance:
-    from bench import machine
-
-    git = machine.git()
-    return Provenance(
-        git_commit=git.commit,
-        git_dirty=git.dirty,
-        git_patch_sha256=git.patch_sha256,
+    return machine.provenance(
         command=command,
         reproduce=cell.reproduce,
         mlflow_run=run_id,
         optuna_study=cell.tuned.study if cell.tuned else None,
         suite=cell.suite,
         cell=cell.hash,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

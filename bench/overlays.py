@@ -145,7 +145,7 @@ class SpeedPlan(_Model):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     compiled: bool = False
-    scopes: list[Literal["backbone", "end_to_end"]] = ["backbone"]
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 class Board(_Model):

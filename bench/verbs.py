@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bench import overlays, suite
+from bench import overlays, pace, suite
 from bench.cell import Cell
 from bench.overlays import OverlayError
 from bench.record import Record
@@ -156,6 +156,52 @@ def _print_means(cells: Sequence[Cell], store: Store) -> None:
     for (task, host, arm), values in groups.items():
         mean = sum(value for _, value in values) / len(values)
         table.add_row(task, host, arm, values[0][0], f"{mean:.4f}", str(len(values)))
+    console.print(table)
+
+
+def speed_suite(name: str, choice: Choice, folder: Path, command: str) -> None:
+    """Measure the speed of a suite's arms, unless that was done on this machine before."""
+    chosen = overlays.load_suite(name)
+    if chosen.speed is None:
+        console.print(f"{chosen.name}: no speed run is asked for.")
+        return
+    kept = Store(folder).kept()
+    for race in pace.races(suite.plan(name, choice), chosen.speed):
+        if race.hash in kept and kept[race.hash].done:
+            console.print(f"{race.title}: done before.")
+            continue
+        _print_speed(_timed(race, folder, command))
+
+
+def _timed(race: pace.Race, folder: Path, command: str) -> list[Record]:
+    with _progress() as progress:
+        bar = progress.add_task(race.title, total=race.plan.processes, left="")
+        since = time.monotonic()
+
+        def tell(done: int, total: int, what: str) -> None:
+            spent = time.monotonic() - since
+            left = f"about {_duration(spent * (total - done) / done)} left" if done else ""
+            progress.update(bar, completed=done, total=total, left=left)  # type: ignore[arg-type]
+
+        return pace.run(race, folder, command, tell)
+
+
+def _print_speed(records: Sequence[Record]) -> None:
+    table = Table("operator", "batch", "median ms", "time / baseline", "verdict", "noise", box=None)
+    for record in records:
+        speed = record.speed
+        if speed is None or record.status != "ok":
+            table.add_row(record.entry.label, "", f"[red]{record.status}[/red]", str(record.error))
+            continue
+        ms, ratio = speed.latency_median_ms, speed.ratio_to_baseline
+        table.add_row(
+            record.entry.label,
+            str(speed.batch),
+            f"{ms.value:.3f} [{ms.low:.3f}, {ms.high:.3f}]" if ms else "",
+            f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else "",
+            speed.verdict or "",
+            speed.noise or "",
+        )
     console.print(table)
 
 
