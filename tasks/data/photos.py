@@ -1,15 +1,17 @@
 """Real photographs that come with scikit-image and scikit-learn, cut into train and val regions.
 
-coffee, chelsea, brick, grass, gravel, hubble_deep_field, rocket and ihc (scikit-image) are CC0 or in
-the public domain. china by danielbuechele and flower by vultilion (scikit-learn, from Flickr) are
-CC BY 2.0.
+coffee, chelsea, brick, grass, gravel, hubble_deep_field, rocket and ihc (scikit-image) are CC0 or
+in the public domain. china by danielbuechele and flower by vultilion (scikit-learn, from Flickr)
+are CC BY 2.0.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,7 +19,7 @@ from PIL import Image
 from tasks.data.errors import DataError
 
 SOURCES = {
-    "skimage.data": (
+    "skimage/data": (
         "coffee.png",
         "chelsea.png",
         "brick.png",
@@ -27,7 +29,7 @@ SOURCES = {
         "rocket.jpg",
         "ihc.png",
     ),
-    "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
+    "sklearn/datasets/images": ("china.jpg", "flower.jpg"),
 }
 TRAIN_SHARE = 0.7
 
@@ -43,17 +45,26 @@ def photos(split: str) -> tuple[NDArray[np.uint8], ...]:
         [(400, 420, 3), (400, 180, 3)]
     """
     regions = []
-    for package, names in SOURCES.items():
+    for folder, names in SOURCES.items():
         for name in names:
-            # The files themselves, as scikit-image's functions would download what is missing.
-            try:
-                with files(package).joinpath(name).open("rb") as file, Image.open(file) as image:
-                    photo = np.asarray(image.convert("RGB"))
-            except (ImportError, OSError) as error:
-                raise DataError(f"The photo {name} of {package} cannot be read: {error}") from None
+            photo = _read(folder, name)
             cut = round(TRAIN_SHARE * photo.shape[1])
             regions.append(photo[:, :cut] if split == "train" else photo[:, cut:])
     return tuple(regions)
+
+
+def _read(folder: str, name: str) -> NDArray[np.uint8]:
+    """Read a file of an installed package: its own functions would download what is missing."""
+    package, _, inside = folder.partition("/")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"The photo {name} comes with the package {package}: not installed.")
+    path = Path(spec.submodule_search_locations[0]) / inside / name
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise DataError(f"The photo {path} cannot be read: {error}") from None
 
 
 def crop(rng: np.random.Generator, split: str, size: int) -> NDArray[np.uint8]:
@@ -61,8 +72,6 @@ def crop(rng: np.random.Generator, split: str, size: int) -> NDArray[np.uint8]:
 
     The side of the crop is drawn between `size` and twice that, as far as the region allows.
     """
-    import cv2
-
     regions = photos(split)
     region = regions[rng.integers(len(regions))]
     height, width = region.shape[:2]

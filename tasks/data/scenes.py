@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -196,7 +197,7 @@ def _occluded(
 def _write(folder: Path, split: str, knobs: Knobs, workers: int) -> None:
     count = knobs.train if split == "train" else knobs.val
     names = [str(digit) for digit in range(knobs.classes)]
-    drawn = drawn_in_order(lambda index: render(knobs, split, index), count, workers)
+    drawn = drawn_in_order(partial(render, knobs, split), count, workers)
     if knobs.task == "classification":
         write_class_folder(folder / split, names, ((s.image, s.objects[0][0]) for s in drawn))
     elif knobs.task == "detection":
