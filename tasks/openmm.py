@@ -18,11 +18,12 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import yaml
@@ -100,14 +101,22 @@ def answer_compiled_calls() -> bool:
     return True
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out the warnings that OpenMMLab's own code causes on a current torch."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"mm(engine|cv|det|seg)\b")
+        # torch blames itself for how mmdet's point generator calls it.
+        warnings.filterwarnings("ignore", message="torch.meshgrid")
+        yield
+
+
 check_versions()
 with warnings.catch_warnings():
     # Deprecation and syntax warnings of packages that are no longer maintained.
     warnings.simplefilter("ignore")
     WITHOUT_COMPILED = answer_compiled_calls()
     import mmdet.models
-    import mmdet.structures
-    import mmdet.structures.mask
     import mmengine.config
     import mmengine.logging
     import mmengine.registry
@@ -116,6 +125,9 @@ with warnings.catch_warnings():
     import mmseg.structures
     from mmdet.registry import MODELS as DETECTORS
     from mmdet.registry import TASK_UTILS as DETECTION_PARTS
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
     from mmseg.registry import MODELS as SEGMENTORS
 
 # Building a model logs a line for each of its parameters otherwise.
@@ -129,12 +141,23 @@ class ConvBoardBackbone(nn.Module):
     Args:
         module: (N, 3, H, W) → list of (N, C_i, H / s_i, W / s_i).
         indices: which of the maps to hand on, in order; None for all.
+        owned: whether the weights of `module` belong to the model. False where the caller holds
+            the module too, so that they are not twice in its parameters and checkpoints.
     """
 
-    def __init__(self, module: nn.Module, indices: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, indices: Sequence[int] | None = None, owned: bool = True
+    ) -> None:
         super().__init__()
-        self.module = module
+        # torch registers a module that is an attribute, and none that is in a tuple.
+        self._lent: tuple[nn.Module, ...] = () if owned else (module,)
+        self._owned = module if owned else None
         self.indices = None if indices is None else tuple(indices)
+
+    @property
+    def module(self) -> nn.Module:
+        """The module itself."""
+        return self._lent[0] if self._owned is None else self._owned
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the chosen feature maps, finest first."""
@@ -188,8 +211,7 @@ def shipped_config(library: Library, name: str) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         whole = mmengine.config.Config.fromfile(path, import_custom_modules=False)
     if "model" not in whole:
         raise ConfigError(f"{path.name} has no `model`.")
@@ -236,11 +258,29 @@ def read_config(library: Library, path: str | Path, *, trust: bool = False) -> d
     if not isinstance(model, dict):
         raise ConfigError(f"{path.name} has no `model`.")
     check_types(model, path.name)
-    if base is None:
-        return model
-    merged = mmengine.config.Config({"model": shipped_config(library, str(base))})
-    merged.merge_from_dict({"model": model})
-    return dict(merged.model.to_dict())
+    return model if base is None else merged(shipped_config(library, str(base)), model)
+
+
+def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model config with some keys changed; mappings merge, everything else replaces.
+
+    Raises:
+        ConfigError: a `type` that is not registered.
+
+    Example:
+        >>> merged({"neck": {"type": "FPN", "num_outs": 5}}, {"neck": {"num_outs": 4}})
+        {'neck': {'type': 'FPN', 'num_outs': 4}}
+    """
+    check_types(changes, "the changes")
+    whole = dict(config)
+    for key, value in changes.items():
+        old = whole.get(key)
+        whole[key] = value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            # A part of another type has other arguments, so nothing of the old one stays.
+            same = value.get("type", old.get("type")) == old.get("type")
+            whole[key] = merged(old, value) if same else value
+    return whole
 
 
 # Types of mmcv's NMS, which it looks up by name outside of the registries.
@@ -285,6 +325,7 @@ def build(
     backbone: nn.Module,
     *,
     indices: Sequence[int] | None = None,
+    owned: bool = True,
 ) -> nn.Module:
     """Build a detector or segmentor of mmdet or mmseg around a backbone.
 
@@ -293,6 +334,7 @@ def build(
         config: the `model` of a config; its `backbone` and pre-processing are replaced.
         backbone: (N, 3, H, W) → list of feature maps; used as it is, not copied.
         indices: which of the maps the neck or head gets; None for all.
+        owned: whether the backbone's weights are the model's own; see `ConvBoardBackbone`.
 
     Returns:
         The initialised model; `model.backbone.module` is `backbone`.
@@ -303,21 +345,25 @@ def build(
         >>> config = shipped_config("mmseg", "upernet/upernet_r50_4xb4-80k_ade20k-512x512.py")
         >>> config["decode_head"] |= {"in_channels": host.feature_info.channels(), "channels": 8}
         >>> config["auxiliary_head"] |= {"in_channels": host.feature_info.channels()[2]}
-        >>> model = build("mmseg", config, host)
+        >>> model = build("mmseg", config, host).eval()
         >>> model.encode_decode(torch.zeros(1, 3, 64, 64), [{"img_shape": (64, 64)}]).shape
         torch.Size([1, 150, 64, 64])
     """
     cfg = _portable(copy.deepcopy(dict(config)))
     for replaced in ("data_preprocessor", "pretrained", "init_cfg"):
         cfg.pop(replaced, None)
-    cfg["backbone"] = {"type": "ConvBoardBackbone", "module": backbone, "indices": indices}
+    cfg["backbone"] = {
+        "type": "ConvBoardBackbone",
+        "module": backbone,
+        "indices": indices,
+        "owned": owned,
+    }
     registry = {"mmdet": DETECTORS, "mmseg": SEGMENTORS}[library]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model: nn.Module = registry.build(mmengine.config.ConfigDict(cfg))
+    with quiet():
+        model: Any = registry.build(mmengine.config.ConfigDict(cfg))
         model.init_weights()
     assert model.backbone.module is backbone
-    return model
+    return cast(nn.Module, model)
 
 
 def _portable(cfg: Any) -> Any:
@@ -375,3 +421,106 @@ def segmentor_logits(model: nn.Module, features: Sequence[Tensor], size: Sequenc
 def _metas(count: int, size: Sequence[int]) -> list[dict[str, Any]]:
     shape = tuple(size)
     return [{"img_shape": shape, "pad_shape": shape, "ori_shape": shape} for _ in range(count)]
+
+
+def detector_losses(
+    model: nn.Module, images: Tensor, targets: Sequence[Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return the losses of a detector of mmdet by name; each is a scalar.
+
+    Args:
+        model: a detector.
+        images: (N, 3, H, W), normalised and padded.
+        targets: for each image `boxes` (n, 4) as (x1, y1, x2, y2) in pixels, `labels` (n) from 0;
+            and where they are given `masks` (n, H', W') with H' ≤ H and W' ≤ W, `iscrowd` (n),
+            nonzero for regions to ignore, and `size`, the (height, width) without padding.
+    """
+    padded = (images.shape[-2], images.shape[-1])
+    samples = []
+    for target in targets:
+        size = tuple(int(n) for n in target["size"]) if "size" in target else padded
+        sample = _sample(size, padded, None)
+        crowd = target["iscrowd"].bool() if "iscrowd" in target else None
+        sample.gt_instances = _instances(target, None if crowd is None else ~crowd, padded)
+        if crowd is None:
+            crowd = torch.zeros(len(target["boxes"]), dtype=torch.bool)
+        sample.ignored_instances = InstanceData(bboxes=target["boxes"][crowd])
+        samples.append(sample)
+    with quiet():
+        losses = model.loss(images, samples)  # type: ignore[operator]
+    return {
+        name: sum(part.mean() for part in value)
+        if isinstance(value, (list, tuple))
+        else value.mean()
+        for name, value in losses.items()
+        if "loss" in name
+    }
+
+
+def _instances(
+    target: Mapping[str, Tensor], keep: Tensor | None, padded: tuple[int, int]
+) -> InstanceData:
+    chosen = slice(None) if keep is None else keep
+    found = InstanceData(bboxes=target["boxes"][chosen].float(), labels=target["labels"][chosen])
+    if "masks" in target:
+        masks = target["masks"][chosen].to(torch.uint8)
+        room = (0, padded[1] - masks.shape[-1], 0, padded[0] - masks.shape[-2])
+        masks = torch.nn.functional.pad(masks, room)
+        found.masks = BitmapMasks(masks.cpu().numpy(), *padded)
+    return found
+
+
+def _sample(
+    size: tuple[int, ...], padded: tuple[int, int], original: tuple[int, int] | None
+) -> DetDataSample:
+    height, width = size if original is None else original
+    meta = {
+        "img_shape": size,
+        "ori_shape": (height, width),
+        "pad_shape": padded,
+        "batch_input_shape": padded,
+        "scale_factor": (size[1] / width, size[0] / height),
+        "flip": False,
+    }
+    return DetDataSample(metainfo=meta)
+
+
+def detections(
+    model: nn.Module,
+    images: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    originals: Sequence[tuple[int, int]] | None = None,
+) -> list[dict[str, Tensor]]:
+    """Return what a detector of mmdet finds, best first.
+
+    Args:
+        model: a detector in evaluation mode.
+        images: (N, 3, H, W), normalised and padded.
+        sizes: (height, width) of each image without padding.
+        originals: (height, width) to which each image's boxes and masks are scaled back; None to
+            leave them in the pixels of `images`.
+
+    Returns:
+        For each image `boxes` (n, 4), `scores` (n), `labels` (n), and where the detector has
+        them `masks` (n, height, width), booleans.
+    """
+    padded = (images.shape[-2], images.shape[-1])
+    samples = [
+        _sample(size, padded, None if originals is None else originals[i])
+        for i, size in enumerate(sizes)
+    ]
+    with quiet(), torch.no_grad():
+        found = model.predict(images, samples, rescale=originals is not None)  # type: ignore[operator]
+    results = []
+    for sample in found:
+        instances = sample.pred_instances
+        order = instances.scores.argsort(descending=True, stable=True)
+        result = {
+            "boxes": instances.bboxes[order].float(),
+            "scores": instances.scores[order].float(),
+            "labels": instances.labels[order],
+        }
+        if "masks" in instances:
+            result["masks"] = instances.masks[order].bool()
+        results.append(result)
+    return results

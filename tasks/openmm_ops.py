@@ -490,7 +490,7 @@ def _deformable_attention(
     batch, _, heads, channels = value.shape
     queries, levels, points = locations.shape[1], locations.shape[3], locations.shape[4]
     sizes = [(int(h), int(w)) for h, w in shapes]
-    parts: tuple[Tensor, ...] = torch.split(value, [h * w for h, w in sizes], dim=1)  # type: ignore[no-untyped-call]
+    parts: tuple[Tensor, ...] = torch.split(value, [h * w for h, w in sizes], dim=1)
     samples = []
     for level, part in enumerate(parts):
         maps = part.permute(0, 2, 3, 1).reshape(batch * heads, channels, *sizes[level])
