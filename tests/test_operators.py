@@ -9,6 +9,7 @@ import importlib.util
 import io
 import pickle
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -252,6 +253,21 @@ def check_macs(name, case):
             assert 2 * form.macs(*size) == counter.get_total_flops(), size
 
 
+def check_carry(name, case):
+    """Carrying says no and leaves everything, or starts with the value of what was replaced."""
+    op = make(name, case)
+    conv, norm = op.spec.conv(), randomise(nn.BatchNorm2d(op.spec.out_channels, eps=1e-3))
+    norm = norm.eval() if op.absorbs_norm else None
+    before = copy.deepcopy(op.state_dict())
+    carried = op.carry(conv, norm)
+    x = image(op, sizes(case)[1])
+    if carried:
+        expected = conv(x) if norm is None else norm(conv(x))
+        assert relative(op.eval()(x), expected) < 1e-5
+    else:
+        assert all(torch.equal(before[k], v) for k, v in op.state_dict().items())
+
+
 def check_compile(name, case):
     for form in forms(name, case):
         torch.compiler.reset()
@@ -330,6 +346,128 @@ def refusals():
 def test_refusal_names_the_argument(name, case, argument):
     with pytest.raises(ValueError, match=f"`{argument}` \\(="):
         operators.create(name, **case)
+
+
+class Together(nn.Module):
+    """All operators side by side, each with its own input: one graph to compile."""
+
+    def __init__(self, modules):
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+
+    def forward(self, inputs):
+        return [part(x) for part, x in zip(self.parts, inputs, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_inductor_compiles_all():
+    chosen = [(n, cases(n)[0]) for n in operators.names()]
+    together = Together([m for name, case in chosen for m in forms(name, case)])
+    inputs = [
+        image(part, sizes(chosen[number // 2][1])[0]) for number, part in enumerate(together.parts)
+    ]
+    torch.compiler.reset()
+    with torch.no_grad():
+        compiled = torch.compile(together, fullgraph=True)(inputs)
+        for out, expected in zip(compiled, together(inputs), strict=True):
+            assert relative(out, expected) < 1e-5
+    torch.compiler.reset()
+
+
+PLUGIN = """
+import torch
+from torch import nn
+from bench.operators import Operator
+
+class Blur(Operator):
+    depthwise = True
+
+    def __init__(self, spec, *, gain: float = 1.0):
+        spec.require_depthwise("blur")
+        super().__init__(spec)
+        self.gain = gain
+        self.conv = spec.conv()
+
+    def forward(self, x):
+        return self.gain * self.conv(x)
+
+    def macs(self, h, w):
+        return self.spec.conv_macs(h, w)
+
+    def params(self):
+        return self.spec.conv_params()
+
+class Broken(Blur):
+    def macs(self, h, w):
+        return 1
+
+    def forward(self, x):
+        return super().forward(x) + torch.rand(1)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Somebody's installed distribution with two operators: one keeps the contract."""
+    (tmp_path / "convboard_plugin.py").write_text(PLUGIN)
+    metadata = tmp_path / "convboard_plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: convboard-plugin\nVersion: 1\n"
+    )
+    (metadata / "entry_points.txt").write_text(
+        f"[{registry.ENTRY_POINTS}]\n"
+        "blur = convboard_plugin:Blur\nbroken = convboard_plugin:Broken\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    registry._load.cache_clear()
+    yield metadata
+    registry._load.cache_clear()
+    sys.modules.pop("convboard_plugin", None)
+
+
+@pytest.mark.slow
+def test_contract_runs_on_a_third_party_operator(plugin):
+    assert {"blur", "broken", "conv"} <= set(operators.names())
+    assert list(operators.options("blur")) == ["gain"]
+    assert len(cases("blur")) == 3
+    for case in cases("blur"):
+        for check in CHECKS:
+            check("blur", case)
+    for check in (check_macs, check_generators, check_fuse):
+        with pytest.raises(AssertionError):
+            check("broken", cases("broken")[0])
+
+
+def test_entry_point_that_is_no_operator_is_named(plugin):
+    (plugin / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\nlog = math:log\n")
+    with pytest.raises(TypeError, match=r"'log' \(math:log\)"):
+        operators.names()
+
+
+def test_entry_point_that_cannot_be_imported_is_named(plugin):
+    (plugin / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\ngone = no_such:Op\n")
+    with pytest.raises(ImportError, match=r"'gone' \(no_such:Op\)"):
+        operators.names()
+
+
+def test_entry_point_cannot_take_a_name(plugin):
+    (plugin / "entry_points.txt").write_text(
+        f"[{registry.ENTRY_POINTS}]\nconv = convboard_plugin:Blur\n"
+    )
+    with pytest.raises(
+        ValueError, match=r"'conv'.*convboard_plugin.Blur.*bench.operators.conv.Conv"
+    ):
+        operators.names()
+
+
+def test_unknown_names_list_near_ones():
+    with pytest.raises(ValueError, match=r"'convv'.*did you mean.*'conv'"):
+        operators.create("convv", in_channels=4, out_channels=4)
+    with pytest.raises(ValueError, match=r"`gama_init` .*did you mean 'gamma_init'"):
+        operators.create("acb", in_channels=4, out_channels=4, gama_init=1)
 
 
 def test_ours_have_references():

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.operators.base import ConvSpec, Operator
-from bench.operators.branches import Branch, Statistics, contained, merge
+from bench.operators.branches import Branch, Statistics, merge
 from bench.operators.conv import Conv
+from bench.operators.kernels import contained
 from bench.operators.registry import register
 
 

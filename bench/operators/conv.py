@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.operators.base import ConvSpec, Operator
+from bench.operators.kernels import contained
 from bench.operators.registry import register
 
 
@@ -55,10 +56,15 @@ class Conv(Operator):
         return self.spec.conv_params()
 
     def carry(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> bool:
-        """Take over the weights of a convolution of the same shape."""
-        if conv.weight.shape != self.conv.weight.shape or (conv.bias is None) != (
-            self.conv.bias is None
-        ):
+        """Take over the weights of a convolution whose taps are among this one's.
+
+        A smaller kernel goes in the middle, among zeros; a bias that is missing becomes 0.
+        """
+        kernel = contained(conv, self.spec)
+        if kernel is None or (conv.bias is not None and self.conv.bias is None):
             return False
-        self.conv.load_state_dict(conv.state_dict())
+        with torch.no_grad():
+            self.conv.weight.copy_(kernel)
+            if self.conv.bias is not None:
+                self.conv.bias.copy_(torch.zeros(()) if conv.bias is None else conv.bias)
         return True

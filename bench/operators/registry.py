@@ -43,7 +43,12 @@ def _load() -> dict[str, type[Operator]]:
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"bench.operators.{module.name}")
     for entry in entry_points(group=ENTRY_POINTS):
-        cls = entry.load()
+        try:
+            cls = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise ImportError(
+                f"entry point {entry.name!r} ({entry.value}) cannot be imported: {error}."
+            ) from error
         if not (inspect.isclass(cls) and issubclass(cls, Operator)):
             raise TypeError(
                 f"entry point {entry.name!r} ({entry.value}) must name a subclass of "

@@ -7,8 +7,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from bench.operators.base import ConvSpec, Operator
-from bench.operators.branches import Branch, contained, merge, small_kernel_size
+from bench.operators.branches import Branch, merge, small_kernel_size
 from bench.operators.conv import Conv
+from bench.operators.kernels import contained
 from bench.operators.registry import register
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from bench.operators.base import ConvSpec, Operator
-from bench.operators.branches import Branch, contained, merge
+from bench.operators.branches import Branch, merge
 from bench.operators.conv import Conv
+from bench.operators.kernels import contained
 from bench.operators.registry import register
 
 # The paper's branches (k, r), kernel size and dilation, for each large kernel K.
