@@ -6,7 +6,6 @@ Every string of a record is data or a plain title, never an expression.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Any
 
 import altair as alt
 import vl_convert
+from altair.utils.schemapi import debug_mode
 
 from leaderboard.board import Arm, Board
 from leaderboard.show import Show
@@ -52,9 +52,11 @@ def board_plot(board: Board, show: Show) -> dict[str, Any] | None:
     batch = next(a.latency.speed.batch for a in board.arms if a.latency and a.latency.speed)
     better = "higher" if board.metric.higher_is_better else "lower"
     x = alt.X("x", type="quantitative").scale(domain=x_scale, nice=False)
-    x = x.title(f"latency, batch {batch} (ms, lower is better)")
+    x = x.axis(grid=False, tickCount=8).title(f"latency, batch {batch} (ms, lower is better)")
     y = alt.Y("y", type="quantitative").scale(domain=y_scale, nice=False)
-    y = y.title(f"{show.metric_name(board.headline)} ({show.unit}, {better} is better)")
+    y = y.axis(tickCount=6).title(
+        f"{show.metric_name(board.headline)} ({show.unit}, {better} is better)"
+    )
     data = alt.Data(values=rows)
     baseline = alt.datum.baseline
     tooltip = [
@@ -64,13 +66,13 @@ def board_plot(board: Board, show: Show) -> dict[str, Any] | None:
         alt.Tooltip("ratio", type="nominal", title="time / baseline"),
         alt.Tooltip("rank", type="nominal", title="rank"),
     ]
-    across = alt.Chart(data).mark_rule(color=ACCENT, opacity=0.55, strokeWidth=1.5, clip=True)
+    across = alt.Chart(data).mark_rule(color=ACCENT, opacity=0.6, strokeWidth=1.5, clip=True)
     across = across.encode(
         x=alt.X("x_low", type="quantitative").scale(domain=x_scale, nice=False),
         x2="x_high",
         y=y,
     ).transform_filter("isValid(datum.x_low)")
-    along = alt.Chart(data).mark_rule(color=ACCENT, opacity=0.55, strokeWidth=1.5, clip=True)
+    along = alt.Chart(data).mark_rule(color=ACCENT, opacity=0.6, strokeWidth=1.5, clip=True)
     along = along.encode(
         x=x,
         y=alt.Y("y_low", type="quantitative").scale(domain=y_scale, nice=False),
@@ -106,6 +108,7 @@ def plotted(arm: Arm) -> bool:
     return arm.mean is not None and speed is not None and speed.latency_median_ms is not None
 
 
+@debug_mode(False)  # checking each part against the schema takes longer than drawing
 def curve_plot(curves: Mapping[int, Sequence[float]], name: str) -> str:
     """One metric per epoch, a line per seed, as SVG."""
     rows = [
@@ -123,6 +126,7 @@ def curve_plot(curves: Mapping[int, Sequence[float]], name: str) -> str:
     return _svg(alt.layer(line, dots).properties(width=330, height=190))
 
 
+@debug_mode(False)
 def samples_plot(
     samples: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], label: str, to: str
 ) -> str:
@@ -197,16 +201,16 @@ def _domain(rows: Sequence[Mapping[str, Any]], axis: str) -> list[float]:
 
 
 SIDES = {
-    "right": ("left", 10, 0),
-    "left": ("right", -10, 0),
-    "above": ("center", 0, -15),
-    "below": ("center", 0, 15),
-    "upper right": ("left", 9, -12),
-    "lower right": ("left", 9, 12),
-    "upper left": ("right", -9, -12),
-    "lower left": ("right", -9, 12),
+    "upper right": ("left", 8, -13),
+    "right": ("left", 11, 0),
+    "lower right": ("left", 8, 13),
+    "upper left": ("right", -8, -13),
+    "lower left": ("right", -8, 13),
+    "left": ("right", -11, 0),
+    "above": ("center", 0, -16),
+    "below": ("center", 0, 16),
 }
-"""Where a label may stand: its alignment and its distance from the point in pixels."""
+"""Where a label may stand, the liked places first: its alignment and its shift in pixels."""
 
 
 @dataclass(frozen=True)
@@ -224,16 +228,21 @@ class _Box:
 
 def _place_labels(rows: list[dict[str, Any]], x: list[float], y: list[float]) -> None:
     """Give each row the side of its label that covers least of points, labels and the edge."""
-    spots = [
-        (
-            WIDTH * (row["x"] - x[0]) / (x[1] - x[0]),
-            HEIGHT * (y[1] - row["y"]) / (y[1] - y[0]),
-        )
-        for row in rows
-    ]
+
+    def across(value: float) -> float:
+        return WIDTH * (value - x[0]) / (x[1] - x[0])
+
+    def down(value: float) -> float:
+        return HEIGHT * (y[1] - value) / (y[1] - y[0])
+
+    spots = [(across(row["x"]), down(row["y"])) for row in rows]
     taken = [_Box(px - 8, px + 8, py - 8, py + 8) for px, py in spots]
-    # a vertical interval is a thin obstacle: a label may touch it, rather not
-    thin = [_Box(px - 1, px + 1, 0, HEIGHT) for px, _ in spots]
+    # intervals are thin obstacles: a label may touch one, rather not
+    thin = []
+    for row, (px, py) in zip(rows, spots, strict=True):
+        thin.append(_Box(across(row["x_low"]), across(row["x_high"]), py - 1, py + 1))
+        if row["y_low"] is not None:
+            thin.append(_Box(px - 1, px + 1, down(row["y_high"]), down(row["y_low"])))
     for row, (px, py) in zip(rows, spots, strict=True):
         width = CHARACTER * len(row["text"])
         best: tuple[float, str, _Box] | None = None
@@ -244,7 +253,7 @@ def _place_labels(rows: list[dict[str, Any]], x: list[float], y: list[float]) ->
             outside = max(0.0, -box.left) + max(0.0, box.right - WIDTH)
             outside += max(0.0, -box.top) + max(0.0, box.bottom - HEIGHT)
             cost = 30 * outside + sum(box.overlap(other) for other in taken)
-            cost += 0.5 * sum(box.overlap(other) for other in thin)
+            cost += 2 * sum(box.overlap(other) for other in thin)
             if best is None or cost < best[0]:
                 best = (cost, side, box)
         assert best is not None
@@ -271,9 +280,8 @@ def _themed(chart: Any) -> Any:
 
 
 def _spec(chart: Any) -> dict[str, Any]:
-    spec: dict[str, Any] = json.loads(_themed(chart).to_json())
-    # Altair names data by a hash and adds an address of the schema; neither is needed
-    spec.pop("$schema", None)
+    spec: dict[str, Any] = _themed(chart).to_dict()
+    del spec["$schema"]  # an address, which nothing needs
     return spec
 
 

@@ -8,7 +8,7 @@ from bench.record import Interval, Metric
 from leaderboard.stats import Rank
 
 MISSING = "—"
-NAMES = {"top1": "Top-1", "top5": "Top-5", "mAP": "mAP", "map": "mAP", "mIoU": "mIoU"}
+NAMES = {"top1": "Top-1", "top5": "Top-5", "mAP": "mAP", "map": "mAP", "mIoU": "mIoU", "ece": "ECE"}
 
 
 @dataclass(frozen=True)
