@@ -7,141 +7,26 @@ what was not measured is None, and a failure is a row with its status and error.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from bench.record import Cost, Interval, Metric, Record, digest
+from bench.record import Metric, Record, digest
 from leaderboard import stats
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One arm of a board with all its records, and what is shown of it."""
-
-    key: str
-    """Hash of what defines the arm on its board; part of the page's name."""
-    records: tuple[Record, ...]
-    """The accuracy record that counts for each seed, failures included, in the order of seeds."""
-    superseded: tuple[Record, ...]
-    """Older results of the same seeds, or of older code of the operator."""
-    scores: dict[int, float]
-    """Seed → headline metric, of the records that are ok."""
-    mean: float | None = None
-    interval: Interval | None = None
-    difference: stats.Difference | None = None
-    """To the baseline, in the block design of the board."""
-    paired: Interval | None = None
-    """To the baseline, by the shared seeds of these two arms alone."""
-    rank: stats.Rank | None = None
-    speeds: tuple[Record, ...] = ()
-    """The newest speed record of each setup, mode and batch."""
-    latency: Record | None = None
-    throughput: Record | None = None
-
-    @property
-    def first(self) -> Record:
-        """A record that stands for the arm: an ok one where there is one."""
-        return next((r for r in self.records if r.status == "ok"), self.records[0])
-
-    @property
-    def label(self) -> str:
-        """The arm's short name."""
-        return self.first.entry.label
-
-    @property
-    def baseline(self) -> bool:
-        """Whether the other arms are compared with this one."""
-        return self.first.entry.baseline
-
-    @property
-    def cost(self) -> Cost | None:
-        """Parameters and MACs."""
-        return next((r.cost for r in (self.first, *self.records) if r.cost), None)
-
-    @property
-    def failures(self) -> tuple[Record, ...]:
-        """The seeds that did not come through."""
-        return tuple(r for r in self.records if r.status != "ok")
-
-    @property
-    def sampling_error(self) -> float | None:
-        """Standard error of the headline from the finite scored set, the mean over seeds.
-
-        More seeds on the same images do not make it smaller.
-        """
-        errors = [
-            r.accuracy.sampling_error
-            for r in self.records
-            if r.accuracy and r.accuracy.sampling_error is not None
-        ]
-        return sum(errors) / len(errors) if errors else None
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How speed was measured: the machine and the settings that rows of one column share."""
-
-    key: str
-    speed: Record
-
-    @property
-    def words(self) -> str:
-        """The setup in a line, e.g. 'CPU X, 2 threads, float32, channels_last'."""
-        speed, machine = self.speed.speed, self.speed.machine
-        assert speed is not None
-        where = machine.cpu if speed.device == "cpu" else (machine.gpu or speed.device)
-        height, width = speed.input_size
-        parts = [
-            where,
-            f"{speed.threads} thread{'s' * (speed.threads != 1)}",
-            speed.dtype,
-            speed.layout,
-            *(["compiled"] if speed.compiled else []),
-            f"input {height}×{width}",
-            f"{speed.processes} processes of {speed.rounds} rounds",
-            f"protocol {speed.protocol}",
-        ]
-        return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class Board:
-    """Arms that may be compared, in the order of their rank."""
-
-    key: str
-    first: Record
-    """A record that stands for task, data, host, head and recipe."""
-    headline: str | None
-    metric: Metric | None
-    """Unit and direction of the headline; its value means nothing here."""
-    arms: tuple[Arm, ...]
-    seeds: tuple[int, ...]
-    baseline: Arm | None
-    detectable: float | None
-    """Difference of two arms that would be found four times out of five."""
-    setup: Setup | None
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def title(self) -> str:
-        """E.g. 'Classification on scenes'."""
-        entry, data = self.first.entry, self.first.data
-        task = entry.task[:1].upper() + entry.task[1:]
-        return f"{task} on {data.name}" if data else task
-
-    @property
-    def slug(self) -> str:
-        """Anchor of the board in the page."""
-        return f"board-{self.key[:8]}"
+from leaderboard.arm import Arm, Board
+from leaderboard.join import swap_key, with_speed
 
 
 def boards(records: Iterable[Record]) -> list[Board]:
     """Group records into boards, in a fixed order whatever the order of the records."""
     ordered = sorted(records, key=lambda r: (r.provenance.created, r.filename))
     scored = [r for r in ordered if r.kind == "accuracy"]
-    speeds = [r for r in ordered if r.kind == "speed" and r.speed and r.speed.scope == "backbone"]
+    speeds = [
+        r
+        for r in ordered
+        if r.kind == "speed" and (r.speed.scope == "backbone" if r.speed else r.status != "ok")
+    ]
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in scored:
         if record.data and record.recipe:
@@ -182,40 +67,7 @@ def _board_key(record: Record) -> str:
 
 def _arm_key(record: Record) -> str:
     entry = record.entry
-    return digest([entry.label, entry.form, _swap_key(record)])
-
-
-def _swap_key(record: Record) -> str:
-    """Hash of the network: host, operator, options and slots, whatever the task."""
-    entry = record.entry
-    return digest(
-        [
-            entry.host,
-            entry.host_options,
-            entry.operator,
-            entry.operator_options,
-            entry.selection,
-            entry.mix,
-        ]
-    )
-
-
-def _setup_key(record: Record) -> str:
-    speed = record.speed
-    assert speed is not None
-    return digest(
-        [
-            speed.protocol,
-            speed.scope,
-            speed.input_size,
-            speed.dtype,
-            speed.layout,
-            speed.compiled,
-            speed.device,
-            speed.threads,
-            record.machine.model_dump(),
-        ]
-    )
+    return digest([entry.label, entry.form, swap_key(record)])
 
 
 def _board(key: str, records: list[Record], speeds: list[Record]) -> Board:
@@ -259,7 +111,7 @@ def _board(key: str, records: list[Record], speeds: list[Record]) -> Board:
             )
             for arm in arms
         ]
-    arms, setup = _with_speed(arms, speeds)
+    arms, setup = with_speed(arms, speeds)
     arms.sort(key=lambda arm: _order(arm, metric))
     return Board(
         key=key,
@@ -305,66 +157,6 @@ def _arm(key: str, records: list[Record], headline: str | None) -> Arm:
         mean=sum(values) / len(values) if values else None,
         interval=stats.mean_interval(values),
     )
-
-
-def _with_speed(arms: list[Arm], speeds: list[Record]) -> tuple[list[Arm], Setup | None]:
-    """Join speed records by network and input size; the columns show one setup for all arms."""
-    sizes = {arm.cost.input_size for arm in arms if arm.cost}
-    common = next(iter(sizes)) if len(sizes) == 1 else None
-    joined: list[Arm] = []
-    counts: Counter[str] = Counter()
-    latest: dict[str, Record] = {}
-    for arm in arms:
-        size = arm.cost.input_size if arm.cost else common
-        newest: dict[tuple[str, str, int], Record] = {}
-        for record in speeds:
-            speed = record.speed
-            if (
-                speed
-                and speed.input_size == size
-                and speed.mode != "training_step"
-                and _swap_key(record) == _swap_key(arm.first)
-            ):
-                newest[_setup_key(record), speed.mode, speed.batch] = record
-        counts.update({setup for setup, _, _ in newest})
-        for (setup, _, _), record in newest.items():
-            if setup not in latest or latest[setup].provenance.created < record.provenance.created:
-                latest[setup] = record
-        joined.append(replace(arm, speeds=tuple(newest[k] for k in sorted(newest))))
-    if not latest:
-        return joined, None
-    # the setup of most arms, then the newest
-    chosen = max(latest, key=lambda s: (counts[s], latest[s].provenance.created, s))
-    latency = _batch(joined, chosen, "latency", smallest=True)
-    throughput = _batch(joined, chosen, "throughput", smallest=False)
-    return [
-        replace(
-            arm,
-            latency=_pick(arm, chosen, "latency", latency),
-            throughput=_pick(arm, chosen, "throughput", throughput),
-        )
-        for arm in joined
-    ], Setup(chosen, latest[chosen])
-
-
-def _pick(arm: Arm, setup: str, mode: str, batch: int | None) -> Record | None:
-    for record in arm.speeds:
-        speed = record.speed
-        if speed and (speed.mode, speed.batch) == (mode, batch) and _setup_key(record) == setup:
-            return record
-    return None
-
-
-def _batch(arms: list[Arm], setup: str, mode: str, *, smallest: bool) -> int | None:
-    """Batch size that most arms have in this mode; of several the smallest or the largest."""
-    counts = Counter(
-        record.speed.batch
-        for arm in arms
-        for record in arm.speeds
-        if record.speed and record.speed.mode == mode and _setup_key(record) == setup
-    )
-    sign = -1 if smallest else 1
-    return max(counts, key=lambda batch: (counts[batch], sign * batch), default=None)
 
 
 def _order(arm: Arm, metric: Metric | None) -> tuple[float, float, float, str, str]:

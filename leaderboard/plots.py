@@ -15,7 +15,7 @@ import altair as alt
 import vl_convert
 from altair.utils.schemapi import debug_mode
 
-from leaderboard.board import Arm, Board
+from leaderboard.arm import Arm, Board
 from leaderboard.show import Show
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])

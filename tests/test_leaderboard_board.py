@@ -169,6 +169,17 @@ def test_speed_of_another_input_size_host_or_scope_is_not_joined():
     assert board.arms[0].latency == good
 
 
+def test_a_failed_gate_is_shown_until_a_later_time():
+    who = make.entry("parc", form="fused", task="backbone")
+    invalid = make.speed(who, 1.3, status="invalid", error="relative error 0.3 > 1e-4", speed=None)
+    score = make.accuracy(make.entry("parc"), 0, 0.8)
+    (board,) = boards([score, invalid])
+    assert board.arms[0].untimed == invalid
+    later = make.speed(who, 1.3, provenance=make.provenance("2026-11-23T00:00:00"))
+    (board,) = boards([score, invalid, later])
+    assert (board.arms[0].untimed, board.arms[0].latency) == (None, later)
+
+
 def test_columns_show_one_setup_that_of_most_arms():
     records = make.suite(seeds=(0, 1))
     gpu = make.MACHINE.model_copy(update={"gpu": "Test GPU"})

@@ -151,6 +151,16 @@ def test_a_failure_is_a_row_with_dashes(plain):
     assert all(cell[0] == "" for cell in row[2:10])
 
 
+def test_a_failed_gate_is_told_in_the_table_and_on_the_page():
+    who = make.entry("parc", form="fused", task="backbone")
+    lost = make.speed(who, 1.3, status="invalid", error="relative error 0.3", speed=None)
+    files = site([make.accuracy(make.entry("parc"), 0, 0.8), lost])
+    (row,) = [row for row in Page(files["index.html"]).rows if row[1][0] == "parc"]
+    assert (row[4], row[6]) == (("", "invalid"), ("", "invalid"))
+    (name,) = [n for n in files if n.startswith("entries/")]
+    assert "relative error 0.3" in Page(files[name]).text
+
+
 def test_plot_has_the_arms_with_both_numbers_and_their_intervals(plain):
     _, files = plain
     found = Page(files["index.html"])
