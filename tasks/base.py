@@ -97,7 +97,7 @@ class TaskModule(L.LightningModule, ABC):
         self.compile_backbone = compile
         self.seed = seed
         if channels_last:
-            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.backbone.to(memory_format=torch.channels_last)
 
     # What a task implements.
 
@@ -161,7 +161,8 @@ class TaskModule(L.LightningModule, ABC):
     def _scored_samples(self) -> int:
         loaders = self.trainer.test_dataloaders if self.trainer.testing else None
         loaders = loaders or self.trainer.val_dataloaders
-        return len(loaders.dataset)
+        loader: Any = loaders
+        return len(loader.dataset)
 
     # What Lightning calls.
 
