@@ -123,6 +123,8 @@ def _said(*command: str) -> str | None:
 def software() -> dict[str, str]:
     """Return package → version, of Python and of those installed that numbers depend on.
 
+    torch's version names its build too, such as '+cpu'.
+
     Example:
         >>> sorted(software())[0], "torch" in software()
         ('convboard', True)
@@ -133,7 +135,9 @@ def software() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return versions
+    import torch
+
+    return {**versions, "torch": str(torch.__version__)}
 
 
 def git_state(root: Path | None = None) -> dict[str, Any]:

@@ -80,19 +80,17 @@ class Note:
     It is written in place, with one system call, outside of the timed blocks.
     """
 
-    SIZE = 512
-
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
 
-    def __call__(self, stage: str, label: str, batch: int | None = None) -> None:
-        """Say that `stage` of an arm begins; `batch` None means all batches."""
+    def __call__(self, stage: str, label: str | None = None, batch: int | None = None) -> None:
+        """Say that `stage` of an arm begins; None means of no arm, or at all batches."""
         text = json.dumps({"stage": stage, "label": label, "batch": batch}).encode()
-        os.pwrite(self._handle, text.ljust(self.SIZE), 0)
+        os.pwrite(self._handle, text + b"\n", 0)
 
     @staticmethod
     def read(path: Path) -> dict[str, Any] | None:
         """Return the last note, or None where the worker never wrote one."""
-        text = path.read_bytes().strip() if path.exists() else b""
+        text = path.read_bytes().split(b"\n")[0] if path.exists() else b""
         found: dict[str, Any] | None = json.loads(text) if text else None
         return found

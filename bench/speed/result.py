@@ -18,8 +18,10 @@ class ArmResult:
     """Raw samples and what follows from them; times in ms, samples as [process][round].
 
     `status` is not ok where the arm failed in any process; `error` then says why, samples taken
-    before stay, and there is no summary. Intervals are None with one process, ratio and verdict
+    before stay, and there is no summary. Intervals are None with one process; ratio and verdict
     are None too where the baseline failed. `gate_error` is the largest of all processes.
+    `wall_ms` (the wall clock beside the device's events) and `host_bound` (most blocks waited
+    for the host to launch them) are there on a GPU only.
     """
 
     label: str

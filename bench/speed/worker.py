@@ -9,7 +9,8 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,9 @@ class Stage:
         synchronise(self.settings)
         block = timer(step, cell.block_iterations)
         cell.samples_ms.append(block.ms)
-        cell.wall_ms.append(block.wall_ms)
-        cell.host_bound_blocks += self.settings.device == "cuda" and block.host_bound
+        if self.settings.device == "cuda":
+            cell.wall_ms.append(block.wall_ms)
+            cell.host_bound_blocks += block.host_bound
 
 
 def _block_ms(timer: Timer, step: Callable[[], object], iterations: int) -> float:
@@ -214,26 +216,9 @@ def measure_memory(stage: Stage) -> None:
             cell.memory = found.get(cell.batch)
 
 
-def import_timm_alone() -> None:
-    """Import timm without torchvision, which it asks for only to trace graphs.
-
-    torchvision takes as long to import as torch itself, and would be half of the time of a short
-    speed run. It can be imported afterwards as usual.
-    """
-    if "torchvision" in sys.modules:
-        return
-    sys.modules["torchvision"] = None  # type: ignore[assignment]
-    try:
-        import timm  # noqa: F401
-    finally:
-        del sys.modules["torchvision"]
-
-
 def run(job: Job, note: Note) -> list[dict[str, Any]]:
     """Do a job and return its cells as JSON objects."""
     configure(job.settings)
-    if any(b"timm" in pickled or b"bench.backbones" in pickled for _, pickled in job.arms):
-        import_timm_alone()
     stage = Stage(job, note)
     if job.memory:
         measure_memory(stage)
@@ -251,9 +236,19 @@ def run(job: Job, note: Note) -> list[dict[str, Any]]:
 
 
 def main(job_path: str, result_path: str, note_path: str) -> None:
-    """Read a job, do it, and write its result in one piece."""
+    """Read a job and import what it needs, wait for the word (what to skip), do it, write it."""
     job: Job = pickle.loads(Path(job_path).read_bytes())
-    cells = run(job, Note(Path(note_path)))
+    for label, _ in job.arms:
+        # What cannot be imported becomes a row when it is built.
+        with suppress(Exception):
+            job.factory(label)
+    note = Note(Path(note_path))
+    note("ready")
+    word = sys.stdin.read()
+    if not word:
+        return
+    skip = frozenset((label, batch) for label, batch in json.loads(word))
+    cells = run(replace(job, skip=skip), note)
     partial_path = Path(f"{result_path}.partial")
     partial_path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
     partial_path.replace(result_path)
