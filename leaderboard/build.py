@@ -210,6 +210,6 @@ def _operator(arm: Arm) -> str:
     )
 
 
-def _first_line(text: str, length: int = 160) -> str:
+def _first_line(text: str, length: int = 100) -> str:
     line = text.strip().splitlines()[0] if text.strip() else ""
     return line if len(line) <= length else f"{line[: length - 1]}…"
