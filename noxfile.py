@@ -11,7 +11,8 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["tests", "lint", "types", "layers"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-PYTHON = ["python3.11", "python3.12", "python3.13"]
+# torch, timm and MLflow take seconds to compile: once is enough, whatever the shell says.
+KEEP_BYTECODE = {"PYTHONDONTWRITEBYTECODE": None}
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -27,7 +28,7 @@ def install(session: nox.Session, *groups: str) -> None:
 
 def convboard(session: nox.Session, *arguments: str) -> None:
     """Run the project's command."""
-    session.run("convboard", *arguments, *session.posargs)
+    session.run("convboard", *arguments, *session.posargs, env=KEEP_BYTECODE)
 
 
 @nox.session
@@ -42,10 +43,10 @@ def tests(session: nox.Session) -> None:
     """Run the tests: the quick ones first, then the slow ones."""
     install(session, "test")
     if session.posargs:
-        session.run("pytest", *session.posargs)
+        session.run("pytest", *session.posargs, env=KEEP_BYTECODE)
         return
-    session.run("pytest", "-m", "not slow", "-n", "2")
-    session.run("pytest", "-m", "slow", "-n", "2")
+    session.run("pytest", "-m", "not slow", "-n", "2", env=KEEP_BYTECODE)
+    session.run("pytest", "-m", "slow", "-n", "2", env=KEEP_BYTECODE)
 
 
 @nox.session

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import shlex
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +66,14 @@ def compose(
     sets: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Lay the overlays of one cell over each other: task, recipe, board, command line, axes."""
-    config = overlays.read(overlays.find("tasks", board.task))
-    config = overlays.merge(config, overlays.read(overlays.find("recipes", board.recipe)))
-    config = overlays.merge(config, board.set)
+    config: dict[str, Any] = {}
+    for layer in (
+        overlays.read(overlays.find("tasks", board.task)),
+        overlays.read(overlays.find("recipes", board.recipe)),
+        board.set,
+    ):
+        config = overlays.merge(config, layer)
+    config.pop("description", None)
     for dotted in sets:
         overlays.assign(config, dotted)
     size = config.get("data", {}).get("init_args", {}).get("image_size", 224)
@@ -231,7 +238,15 @@ def run(
 
 
 def _in_process(cell: Cell, folder: Path, command: str) -> Record:
+    hush()
     return run_cell(cell, folder, command)
+
+
+def hush() -> None:
+    """Keep the words of Lightning and of libraries' warnings out of a suite's progress."""
+    warnings.simplefilter("ignore")
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def fraction(cell: Cell, folder: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -63,6 +64,7 @@ class Store:
     def __init__(self, folder: Path | None = None, uri: str | None = None) -> None:
         self.folder = (folder or default_folder()).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         self.embedded = f"sqlite:///{self.folder / 'mlflow.db'}"
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or self.embedded
         self.client = MlflowClient(self.uri)

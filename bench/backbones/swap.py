@@ -15,8 +15,11 @@ from bench.backbones.select import select
 from bench.backbones.slots import Slot, find_slots
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.registry import create, get, near, options
+from bench.operators.unireplk_block import UniRepLKBlock
 
 _SPEC_OPTIONS = ("kernel_size", "groups", "dilation")
+# What has an inference form of its own; `fuse` does not look inside.
+_FUSING = (Operator, UniRepLKBlock)
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -149,16 +152,22 @@ def fuse(model: nn.Module) -> nn.Module:
         (False, True)
     """
     fused = copy.deepcopy(model).eval()
-    if isinstance(fused, Operator):
+    if isinstance(fused, _FUSING):
         return fused.fuse()
     done: dict[nn.Module, nn.Module] = {}
-    for parent in list(fused.modules()):
-        for name, child in list(parent._modules.items()):
-            if isinstance(child, Operator) and not isinstance(parent, Operator):
-                done.setdefault(child, child.fuse())
-                _take_hooks(done[child], child)
-                parent._modules[name] = done[child]
+    _fuse_children(fused, done)
     return fused
+
+
+def _fuse_children(parent: nn.Module, done: dict[nn.Module, nn.Module]) -> None:
+    for name, child in parent._modules.items():
+        if isinstance(child, _FUSING):
+            if child not in done:  # a shared module stays shared
+                done[child] = child.fuse()
+                _take_hooks(done[child], child)
+            parent._modules[name] = done[child]
+        elif child is not None:
+            _fuse_children(child, done)
 
 
 def _check(operator: str, mix: str | None, given: Mapping[str, Any]) -> None:

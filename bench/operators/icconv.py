@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.conv import Conv
 from bench.operators.icconv_patterns import Strand, default_pattern, key, strands
+from bench.operators.kernels import contained
 from bench.operators.registry import register
 
 # Convolutions of fewer output channels (of a group) than this leave most lanes of a vector unit
@@ -205,14 +206,14 @@ class ICConv(Operator):
 
     def carry(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> bool:
         """Take over the weights of a plain convolution if every dilation is (1, 1)."""
-        if [s.dilation for s in self.layout] != [(1, 1)]:
-            return False
-        if conv.weight.shape != self.weight.shape or (conv.bias is None) != (self.bias is None):
+        kernel = contained(conv, self.spec)
+        dilated = [s.dilation for s in self.layout] != [(1, 1)]
+        if dilated or kernel is None or (conv.bias is not None and self.bias is None):
             return False
         with torch.no_grad():
-            self.weight.copy_(conv.weight)
-            if self.bias is not None and conv.bias is not None:
-                self.bias.copy_(conv.bias)
+            self.weight.copy_(kernel)
+            if self.bias is not None:
+                self.bias.copy_(torch.zeros_like(self.bias) if conv.bias is None else conv.bias)
         return True
 
 
