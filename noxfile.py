@@ -1,8 +1,5 @@
 """ConvBoard's sessions: each installs what it needs, pinned, and does one thing."""
 
-import os
-import shutil
-from pathlib import Path
 
 import nox
 

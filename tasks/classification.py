@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ class Classification(TaskModule):
         mixes = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
         chosen = [mix(alpha=alpha, num_classes=num_classes) for mix, alpha in mixes if alpha > 0]
         self.mix = v2.RandomChoice(chosen) if chosen else None
-        self.metrics = nn.ModuleDict(_metrics(num_classes))
+        self.metrics = nn.ModuleDict(_make_metrics(num_classes))
         self.class_accuracy = MulticlassAccuracy(num_classes, average=None)
         self._rows: list[Tensor] = []
 
@@ -144,7 +144,7 @@ class Classification(TaskModule):
 
     def reset_scores(self) -> None:
         """Forget all scored batches."""
-        for metric in self.metrics.values():
+        for metric in self._metrics().values():
             metric.reset()
         self.class_accuracy.reset()
         self._rows = []
@@ -153,17 +153,18 @@ class Classification(TaskModule):
         """Predict a batch and add it to the scores and outcomes."""
         images, labels = batch
         logits = self.logits(images).float()
-        self.metrics["nll"].update(F.cross_entropy(logits, labels, reduction="none"))
         probabilities = logits.softmax(dim=1)
-        for name, metric in self.metrics.items():
-            if name != "nll":
+        for name, metric in self._metrics().items():
+            if name == "nll":
+                metric.update(F.cross_entropy(logits, labels, reduction="none"))
+            else:
                 metric.update(probabilities, labels)
         self.class_accuracy.update(probabilities, labels)
         self._rows.append(torch.stack([labels, probabilities.argmax(dim=1)], dim=1).cpu())
 
     def scores(self) -> dict[str, float]:
         """Return top1, top5, ece and nll over all scored batches."""
-        return {name: float(metric.compute()) for name, metric in self.metrics.items()}
+        return {name: float(metric.compute()) for name, metric in self._metrics().items()}
 
     def per_class(self) -> dict[str, float]:
         """Return class → share of its images that were classified rightly."""
@@ -179,6 +180,9 @@ class Classification(TaskModule):
             "right": (label == predicted).astype(np.uint8),
         }
 
+    def _metrics(self) -> dict[str, Metric]:
+        return cast("dict[str, Metric]", dict(self.metrics.items()))
+
     def sampling_error(self) -> float:
         """Return √(p(1 − p)/n): the standard error of top-1 from the finite scored split."""
         right = self.outcomes()["right"]
@@ -186,7 +190,7 @@ class Classification(TaskModule):
         return math.sqrt(p * (1 - p) / len(right))
 
 
-def _metrics(num_classes: int) -> dict[str, Metric]:
+def _make_metrics(num_classes: int) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {
         "top1": MulticlassAccuracy(num_classes, average="micro"),
         "ece": MulticlassCalibrationError(num_classes, n_bins=BINS),

@@ -29,7 +29,7 @@ class Detector(nn.Module):
         neck_channels: width of neck and heads; None for the config's.
         head_convs: convolutions in a row in the head; None for the config's.
         anchor_scale: size of the smallest anchor in strides; None for the config's.
-        overrides: keys of mmdet's `model` to change, nested as there.
+        head_options: keys of mmdet's `model` to change, nested as there.
         trust_config: run a config that is a Python file.
         mean: of each channel, in 0…1, subtracted from the images.
         std: of each channel, by which they are divided.
@@ -53,7 +53,7 @@ class Detector(nn.Module):
         neck_channels: int | None = None,
         head_convs: int | None = None,
         anchor_scale: float | None = None,
-        overrides: Mapping[str, Any] | None = None,
+        head_options: Mapping[str, Any] | None = None,
         trust_config: bool = False,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
@@ -92,8 +92,8 @@ class Detector(nn.Module):
             head_convs=head_convs,
             anchor_scale=anchor_scale,
         )
-        if overrides:
-            config = openmm.merged(config, overrides)
+        if head_options:
+            config = openmm.merged(config, head_options)
         self.model: Any = openmm.build(
             "mmdet", config, backbone, indices=[m.index for m in maps], owned=owned
         )

@@ -49,7 +49,7 @@ def data(name):
 
 
 def arguments(case):
-    return {k: v for k, v in case.items() if k not in ("sizes", "exceptions")}
+    return {k: v for k, v in case.items() if k not in ("sizes", "exceptions", "costly")}
 
 
 def sizes(case):
@@ -330,7 +330,7 @@ def parameters():
         seen = []
         for number, case in enumerate(cases(name)):
             own = {k: v for k, v in case.items() if k in operators.options(name)}
-            new = own not in seen
+            new = own not in seen or case.get("costly", False)
             seen.append(own)
             for check in CHECKS:
                 # The costly ones take one case of every setting of the operator's own options.
@@ -379,6 +379,8 @@ class Together(nn.Module):
 
 
 @pytest.mark.slow
+# An FFT stays outside the generated code, which inductor says.
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_inductor_compiles_all():
     chosen = [(n, cases(n)[0]) for n in operators.names()]

@@ -209,7 +209,7 @@ def _change(
     absorbs = cls.absorbs_norm and not mixed and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
     device = conv.weight.device
     # Built on the CPU, so that a seed gives the same weights on every device.
-    with torch.device("meta" if device.type == "meta" else "cpu"):
+    with torch.device("cpu"):
         try:
             op = create(operator, **entering.__dict__, **own)
         except ValueError as error:

@@ -3,8 +3,9 @@
 A file here is named for its operator and may hold
     reference(op, x)   the training form's value in eval mode, computed slowly from the weights;
     ACCEPTS            what `create` must accept: its arguments, and optionally "sizes" (maps to
-                       try, the first one for the costly checks) and "exceptions"
-                       ({name of a check in tests/test_operators.py: reason for leaving it out});
+                       try, the first one for the costly checks), "exceptions" ({name of a check
+                       in tests/test_operators.py: reason for leaving it out}) and "costly" (True:
+                       compile and export this case too; else one of every setting of options);
     REFUSES            what `create` must refuse: (its arguments, the argument the error names).
 """
 
