@@ -1,0 +1,166 @@
+"""COCO's average precision of detections, and what each detection was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchmetrics.detection import MeanAveragePrecision
+
+# Our names, and torchmetrics'.
+NAMES = {
+    "mAP": "map",
+    "mAP50": "map_50",
+    "mAP75": "map_75",
+    "mAP_small": "map_small",
+    "mAP_medium": "map_medium",
+    "mAP_large": "map_large",
+}
+MOST = 100
+"""Detections per image and class that count."""
+
+
+class Scores(nn.Module):
+    """Average precision over images, of boxes and where asked for of masks.
+
+    `mAP` is the mean over classes and over the IoU thresholds 0.50, 0.55 … 0.95; small, medium
+    and large objects have areas below 32², below 96² and above, in pixels.
+
+    Args:
+        masks: whether to score masks as well.
+    """
+
+    def __init__(self, masks: bool = False) -> None:
+        super().__init__()
+        types: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if masks else ("bbox",)
+        self.prefixes = {"": "bbox_" if masks else ""} | ({"mask_": "segm_"} if masks else {})
+        self.metric = MeanAveragePrecision(
+            iou_type=types, extended_summary=True, backend="faster_coco_eval"
+        )
+        # Some heads return more than the 100 that count.
+        self.metric.warn_on_many_detections = False
+        self.masks = masks
+        self._found: dict[str, Any] | None = None
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._found = None
+        self.metric.reset()
+
+    def update(
+        self, detections: Sequence[Mapping[str, Tensor]], truth: Sequence[Mapping[str, Tensor]]
+    ) -> None:
+        """Add images.
+
+        Args:
+            detections: `boxes`, `scores`, `labels` (and `masks`) of each.
+            truth: `boxes`, `labels`, `iscrowd`, `area` (and `masks`) of each.
+        """
+        self._found = None
+        keys = {"boxes", "labels", "scores", "iscrowd", "area"} | (
+            {"masks"} if self.masks else set()
+        )
+
+        def chosen(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            on = self.metric.device
+            return {key: value.to(on) for key, value in rows.items() if key in keys}
+
+        self.metric.update([chosen(d) for d in detections], [chosen(t) for t in truth])
+
+    def compute(self) -> dict[str, Any]:
+        """Return what torchmetrics finds over all images."""
+        if self._found is None:
+            self._found = self.metric.compute()
+        return self._found
+
+    def summary(self) -> dict[str, float]:
+        """Return the metrics by name; without those of sizes of which there are no objects."""
+        found = self.compute()
+        values = {
+            ours + name: float(found[theirs + key])
+            for ours, theirs in self.prefixes.items()
+            for name, key in NAMES.items()
+        }
+        return {name: value for name, value in values.items() if value >= 0}
+
+    def per_class(self) -> dict[int, float]:
+        """Return label → AP of boxes, of the classes that have objects."""
+        found = self.compute()
+        key = self.prefixes[""] + "precision"
+        if key not in found:
+            return {}
+        # IoU thresholds, recalls, classes, areas (all first), limits (100 last); -1 for none.
+        precision = found[key][:, :, :, 0, -1]
+        means = precision.mean(dim=(0, 1)).tolist()
+        labels = found["classes"].reshape(-1).tolist()
+        return {label: ap for label, ap in zip(labels, means, strict=True) if ap >= 0}
+
+
+def match(
+    found: Mapping[str, Tensor], truth: Mapping[str, Tensor], threshold: float = 0.5
+) -> NDArray[np.int8]:
+    """Say of each detection whether it is right (1), wrong (0) or in a crowd region (-1).
+
+    COCO's greedy rule: in each class, best scores first, a detection takes the free object with
+    which its IoU is largest and at least the threshold; only where there is none may it fall into
+    a crowd region, of which its overlap is the share of its own area inside. Beyond the 100 best
+    of a class, detections count as in a crowd.
+
+    Args:
+        found: `boxes` (n, 4), `scores` (n), `labels` (n).
+        truth: `boxes` (m, 4), `labels` (m), and perhaps `iscrowd` (m).
+        threshold: of the IoU.
+
+    Example:
+        >>> import torch
+        >>> found = {
+        ...     "boxes": torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9]]),
+        ...     "scores": torch.tensor([0.5, 0.9]),
+        ...     "labels": torch.tensor([1, 1]),
+        ... }
+        >>> truth = {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([1])}
+        >>> match(found, truth).tolist()
+        [0, 1]
+    """
+    boxes, others = (x["boxes"].double().cpu().numpy() for x in (found, truth))
+    labels, classes = (x["labels"].cpu().numpy() for x in (found, truth))
+    scores = found["scores"].cpu().numpy()
+    crowd = (
+        truth["iscrowd"].cpu().numpy().astype(bool)
+        if "iscrowd" in truth
+        else np.zeros(len(others), dtype=bool)
+    )
+    verdicts = np.full(len(boxes), -1, dtype=np.int8)
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        mine = mine[np.argsort(-scores[mine], kind="stable")][:MOST]
+        theirs = np.flatnonzero(classes == label)
+        overlap = overlaps(boxes[mine], others[theirs], crowd[theirs])
+        free = ~crowd[theirs]
+        for row, detection in zip(overlap, mine, strict=True):
+            reached = row >= min(threshold, 1 - 1e-10)
+            # Of equal overlaps COCO's rule takes the last, and argmax the first.
+            open_ = np.flatnonzero(reached & free)[::-1]
+            if len(open_):
+                free[open_[row[open_].argmax()]] = False
+                verdicts[detection] = 1
+            elif not (reached & crowd[theirs]).any():
+                verdicts[detection] = 0
+    return verdicts
+
+
+def overlaps(
+    boxes: NDArray[np.float64], others: NDArray[np.float64], crowd: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the IoU (n, m) of boxes; over the area of the first with crowd regions."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    inter = np.clip(high - low, 0, None).prod(axis=2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
+    union = area + (others[:, 2:] - others[:, :2]).prod(axis=1)[None] - inter
+    base = np.where(crowd[None], area, union)
+    share: NDArray[np.float64] = np.divide(inter, base, out=np.zeros_like(inter), where=base > 0)
+    return share
