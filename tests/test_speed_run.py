@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench import operators
 from bench.record import Entry, Record
 from bench.speed import SHAPES, Arm, Settings, Shape, measure, operator_arms, worker
 from bench.speed.job import Job, Note
@@ -43,11 +44,10 @@ def run_here(make, tmp_path):
     """Run one worker's job in this process and put torch's settings back."""
     threads = torch.get_num_threads()
 
-    def run(arms, **changes):
-        settings = Settings(**{k: v for k, v in QUICK.items() if k != "memory"}, **changes)
-        job = Job(
-            settings, [(n, pickle.dumps(f)) for n, f in arms.items()], pickle.dumps(make.fuse), 0
-        )
+    def run(arms, prepare=make.fuse, **changes):
+        known = {name: value for name, value in QUICK.items() if name != "memory"}
+        pickled = [(label, pickle.dumps(factory)) for label, factory in arms.items()]
+        job = Job(Settings(**{**known, **changes}), pickled, pickle.dumps(prepare), 0)
         cells = worker.run(job, Note(tmp_path / "note"))
         return {(c["label"], c["batch"]): c for c in cells}
 
@@ -246,6 +246,24 @@ def test_wrong_arguments_are_named_before_anything_runs(tmp_path, arms, changes,
     with pytest.raises(ValueError, match=message):
         measure(arms, folder=tmp_path, **{"baseline": "a", **QUICK, **changes})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_operator_passes_the_gate_as_a_layer(run_here):
+    from bench.backbones import fuse
+
+    shape = Shape(12, 14, 5)
+    arms = {arm.label: arm.factory for arm in operator_arms(operators.names(), shape)}
+    cells = run_here(
+        arms,
+        prepare=fuse,
+        baseline="conv",
+        scope="operator",
+        batches=(2,),
+        in_channels=12,
+        input_size=shape.input_size,
+    )
+    assert {label for label, _ in cells} == set(operators.names())
+    assert {place: cell["error"] for place, cell in cells.items() if cell["error"]} == {}
 
 
 def test_operator_arms_build_layers_at_their_shapes():
