@@ -387,40 +387,37 @@ def _is_download(init: Any) -> bool:
 # Segmentation: mmseg's data structures around plain tensors.
 
 
-def segmentor_losses(
-    model: nn.Module, features: Sequence[Tensor], masks: Tensor
-) -> dict[str, Tensor]:
-    """Return the losses by name of a segmentor that was built around `nn.Identity()`.
+def segmentor_losses(model: nn.Module, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """Return the losses of a segmentor of mmseg by name; each is a scalar.
 
     Args:
-        model: from `build("mmseg", config, nn.Identity())`.
-        features: the backbone's maps, in the order in which the config counts them.
+        model: a segmentor.
+        images: (N, 3, H, W), normalised.
         masks: (N, H, W) int64 labels, 255 ignored.
     """
-    metas = _metas(masks.shape[0], masks.shape[-2:])
     samples = []
-    for mask, meta in zip(masks, metas, strict=True):
+    for mask, meta in zip(masks, _metas(images), strict=True):
         sample = mmseg.structures.SegDataSample(metainfo=meta)
         sample.gt_sem_seg = mmengine.structures.PixelData(data=mask[None])
         samples.append(sample)
     segmentor: Any = model
-    found: dict[str, Tensor] = segmentor.loss(tuple(features), samples)
+    with quiet():
+        found: dict[str, Tensor] = segmentor.loss(images, samples)
     # What is no loss (the accuracy of the batch) is for mmengine's log.
-    return {name: value for name, value in found.items() if "loss" in name}
+    return {name: value.mean() for name, value in found.items() if "loss" in name}
 
 
-def segmentor_logits(model: nn.Module, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """Return the logits (N, C, *size) of a segmentor that was built around `nn.Identity()`."""
+def segmentor_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits (N, C, H, W) of a segmentor for normalised images (N, 3, H, W)."""
     segmentor: Any = model
-    logits: Tensor = segmentor.encode_decode(
-        tuple(features), _metas(features[0].shape[0], tuple(size))
-    )
+    with quiet():
+        logits: Tensor = segmentor.encode_decode(images, _metas(images))
     return logits
 
 
-def _metas(count: int, size: Sequence[int]) -> list[dict[str, Any]]:
-    shape = tuple(size)
-    return [{"img_shape": shape, "pad_shape": shape, "ori_shape": shape} for _ in range(count)]
+def _metas(images: Tensor) -> list[dict[str, Any]]:
+    shape = (images.shape[-2], images.shape[-1])
+    return [{"img_shape": shape, "pad_shape": shape, "ori_shape": shape} for _ in images]
 
 
 def detector_losses(

@@ -64,7 +64,6 @@ def fit_config(
     num_classes: int,
     *,
     head_channels: int | None = None,
-    head_options: Mapping[str, Any] | None = None,
     norm: str = "batch",
     auxiliary: bool = True,
 ) -> dict[str, Any]:
@@ -79,7 +78,6 @@ def fit_config(
         maps: What the backbone gives.
         num_classes: Number of classes.
         head_channels: Width of the head and of its neck; None for the config's own.
-        head_options: Keys of `decode_head` to change at the end, e.g. {"num_queries": 20}.
         norm: "batch" or "group" (8 groups), the norm of neck and heads.
         auxiliary: Whether to keep the auxiliary heads.
 
@@ -98,10 +96,6 @@ def fit_config(
         inputs = _fit_neck(cfg["neck"], maps, head_channels)
     for head in _heads(cfg):
         _fit_head(head, inputs, maps, num_classes, head_channels)
-    if head_options:
-        decode = cfg["decode_head"]
-        last = decode[-1] if isinstance(decode, list) else decode
-        last |= copy.deepcopy(dict(head_options))
     return cfg
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,43 +11,44 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.operators.registry import near
 from tasks.base import TaskModule, require, seeded
 from tasks.data.segmentation import SegmentationData
-from tasks.detection_heads import feature_maps
 from tasks.inference import Inference
-from tasks.seg_heads import HEADS, fit_config, last_maps, needs_compiled
 from tasks.seg_metrics import confusion, sampling_error, scores
 
 __all__ = ["Segmentation", "SegmentationData"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CONFIG_SUFFIXES = (".yaml", ".yml", ".json", ".py")
 
 
 class Segmentation(TaskModule):
     """A backbone with a segmentation head, its losses and its scores.
 
-    Heads are mmsegmentation's, from the configs that it ships: `upernet` (Xiao et al. 2018),
-    `fpn` (Semantic FPN, Kirillov et al. 2019), `deeplabv3plus` (Chen et al. 2018), `pspnet` (Zhao
-    et al. 2017), `segformer` (Xie et al. 2021), `mask2former` (Cheng et al. 2022). Channels and
-    strides are taken from the backbone's last four feature maps.
+    Heads are mmsegmentation's, from the configs that it ships: `upernet` (arXiv 1807.10221),
+    `fpn` (Semantic FPN, 1901.02446), `deeplabv3plus` (1802.02611), `pspnet` (1612.01105),
+    `segformer` (2105.15203), `mask2former` (2112.01527). Channels and strides are taken from the
+    backbone's last four feature maps.
 
     Args:
         backbone: a timm model made with `features_only=True`, swapped or not.
-        num_classes: classes, 1…255; labels are 0…num_classes − 1, and 255 is ignored.
+        num_classes: number of classes, 1…255; labels are 0…num_classes − 1, and 255 is ignored.
         head: a short name, or the path of your own mmsegmentation config (YAML or JSON, see
             `tasks.openmm.read_config`; its backbone and pre-processing are left aside).
-        head_channels: width of head and neck; None for the config's own (512, mask2former 256).
-        head_options: keys of the config's `decode_head` to change, e.g. {"num_queries": 20}.
+        head_channels: width of head and neck, a multiple of 8 (mask2former: 32); None for the
+            config's (512; fpn, segformer, mask2former: 256).
         head_norm: "batch", or "group" (8 groups), which also trains on batches of one image.
-        auxiliary: whether to train with the config's auxiliary head, if it has one.
+        head_options: keys of mmsegmentation's `model` to change, nested as there, e.g.
+            {"decode_head": {"num_queries": 20}}.
+        auxiliary: whether to train the config's auxiliary head, if it has one.
         trust_config: run `head` if it is a Python file.
-        window: (height, width) of sliding windows for inference; None runs images whole.
+        window: (height, width) of sliding windows for inference; None runs images whole, or as
+            a config of your own says.
         window_stride: step between windows; None for two thirds of the window.
         scales: factors of the image's size, over which inference averages probabilities.
         flip: whether inference averages mirror images too.
-        training: what `tasks.base.TaskModule` takes: optimizer, lr, weight_decay, ….
+        mean: per channel, subtracted from the images (in 0…1) before the backbone.
+        std: per channel, by which they are divided then.
+        **training: what `tasks.base.TaskModule` takes: optimizer, lr, weight_decay, ….
 
     Raises:
         ValueError: an unknown head, a backbone without feature maps, a value out of its range.
@@ -65,8 +64,6 @@ class Segmentation(TaskModule):
         torch.Size([2, 64, 64])
     """
 
-    mean: Tensor
-    std: Tensor
     headline: ClassVar[str] = "mIoU"
     metrics_info: ClassVar[dict[str, tuple[str, bool]]] = {
         "mIoU": ("fraction", True),
@@ -84,59 +81,55 @@ class Segmentation(TaskModule):
         *,
         head: str = "upernet",
         head_channels: int | None = None,
-        head_options: dict[str, Any] | None = None,
         head_norm: Literal["batch", "group"] = "batch",
+        head_options: dict[str, Any] | None = None,
         auxiliary: bool = True,
         trust_config: bool = False,
         window: tuple[int, int] | None = None,
         window_stride: tuple[int, int] | None = None,
-        scales: tuple[float, ...] = (1.0,),
+        scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
         **training: Any,
     ) -> None:
         super().__init__(backbone, **training)
-        require("num_classes", num_classes, 1 <= num_classes <= 255, "in 1…255")
-        require("head_norm", head_norm, head_norm in ("batch", "group"), "one of 'batch', 'group'")
         unit = 32 if head == "mask2former" else 8
-        require(
-            "head_channels",
-            head_channels,
-            head_channels is None or (head_channels > 0 and head_channels % unit == 0),
-            f"a multiple of {unit}, or None",
-        )
-        from tasks import openmm
+        fits = head_channels is None or (head_channels > 0 and head_channels % unit == 0)
+        require("num_classes", num_classes, 1 <= num_classes <= 255, "in 1…255")
+        require("head_channels", head_channels, fits, f"a multiple of {unit}, or None")
+        require("head_norm", head_norm, head_norm in ("batch", "group"), "'batch' or 'group'")
+        require("mean", mean, len(mean) == 3, "three numbers, one per channel")
+        require("std", std, len(std) == 3 and min(std) > 0, "three numbers > 0, one per channel")
+        asked = Inference(window, window_stride, tuple(scales), flip)
+        from tasks.segmentor import Segmentor
 
-        self.num_classes = num_classes
-        self.maps = last_maps(feature_maps(backbone))
-        config = fit_config(
-            _head_config(head, trust_config),
-            self.maps,
-            num_classes,
-            head_channels=head_channels,
-            head_options=head_options,
-            norm=head_norm,
-            auxiliary=auxiliary,
-        )
-        reason = needs_compiled(config)
-        if reason is not None and openmm.WITHOUT_COMPILED:
-            raise ValueError(f"`head` (={head!r}) needs a compiled mmcv; {reason}.")
         with seeded(self.seed, "head"):
-            # The backbone stays outside: the segmentor gets its maps in the place of images.
-            self.head = openmm.build("mmseg", config, nn.Identity())
-        own = config.get("test_cfg") or {}
-        if window is None and own.get("mode") == "slide":
-            window, window_stride = tuple(own["crop_size"]), tuple(own["stride"])
-        threshold = getattr(self.head.decode_head, "threshold", None)
-        self.inference = Inference(
-            window, window_stride, tuple(scales), flip, 0.5 if threshold is None else threshold
+            self.segmentor = Segmentor(
+                backbone,
+                num_classes,
+                head=head,
+                head_channels=head_channels,
+                head_norm=head_norm,
+                head_options=head_options,
+                auxiliary=auxiliary,
+                trust_config=trust_config,
+                mean=mean,
+                std=std,
+                owned=False,
+            )
+        own = self.segmentor.inference
+        self.segmentor.inference = replace(
+            asked,
+            window=window or own.window,
+            stride=window_stride if window else own.stride,
+            threshold=own.threshold,
         )
-        mean, std = _statistics(backbone)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.num_classes = num_classes
         self.reset_scores()
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Return the losses of head and auxiliary head.
+        """Return the losses of the head, and of the auxiliary head, by name.
 
         Args:
             batch: images (N, 3, H, W) in 0…1, masks (N, H, W) int64 with 255 ignored.
@@ -144,25 +137,8 @@ class Segmentation(TaskModule):
         Raises:
             ValueError: shapes that don't fit, or a batch of one image where batch norm needs two.
         """
-        from tasks import openmm
-
         images, masks = batch
-        if masks.shape != (images.shape[0], *images.shape[-2:]):
-            raise ValueError(
-                f"`masks` (of shape {tuple(masks.shape)}) must be (N, H, W) of the images' "
-                f"{tuple(images.shape)}."
-            )
-        try:
-            features = self._maps(self.features(self._normalised(images)))
-            return openmm.segmentor_losses(self.head, features, masks)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise ValueError(
-                f"`batch` (of {len(images)} image) must have at least 2 images while training "
-                "with batch norm: a map pooled to 1×1 has one value per channel and image. Or "
-                "choose `head_norm='group'`."
-            ) from error
+        return self.segmentor.loss(self._laid_out(images), masks)
 
     def predict(self, images: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Label every pixel.
@@ -174,15 +150,24 @@ class Segmentation(TaskModule):
         Returns:
             (N, height, width) int64 labels.
         """
-        with _evaluating(self):
-            normalised = self._normalised(images)
-            return self.inference(self._logits, normalised, size or images.shape[-2:])
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self.segmentor.label(self._laid_out(images), size)
+        finally:
+            self.train(training)
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        if self.channels_last:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
 
     def inference_module(self) -> nn.Module:
         """Return images (N, 3, H, W) in 0…1 → labels (N, H, W), its backbone fused."""
         from bench.backbones import fuse
 
-        return Segmenter(fuse(self.backbone), self.head, self)
+        return self.segmentor.around(fuse(self.backbone)).eval()
 
     def reset_scores(self) -> None:
         """Forget all scored batches."""
@@ -232,79 +217,3 @@ class Segmentation(TaskModule):
         data = getattr(self._trainer, "datamodule", None)
         names: Sequence[str] | None = getattr(data, "class_names", None)
         return names or [str(label) for label in range(self.num_classes)]
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
-
-    def _maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return [maps[m.index] for m in self.maps]
-
-    def _logits(self, images: Tensor) -> Tensor:
-        from tasks import openmm
-
-        maps = self._maps(self.features(images))
-        return openmm.segmentor_logits(self.head, maps, images.shape[-2:])
-
-
-class Segmenter(nn.Module):
-    """A task's networks alone: images (N, 3, H, W) in 0…1 to labels (N, H, W).
-
-    Args:
-        backbone: what stands in the place of the task's backbone.
-        head: the segmentor, copied.
-        task: where all other settings come from.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, backbone: nn.Module, head: nn.Module, task: Segmentation) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = copy.deepcopy(head)
-        self.indices = [m.index for m in task.maps]
-        self.inference = task.inference
-        self.register_buffer("mean", task.mean.clone(), persistent=False)
-        self.register_buffer("std", task.std.clone(), persistent=False)
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the labels of every pixel."""
-        return self.inference(self._logits, (images - self.mean) / self.std, images.shape[-2:])
-
-    def _logits(self, images: Tensor) -> Tensor:
-        from tasks import openmm
-
-        maps = self.backbone(images)
-        return openmm.segmentor_logits(
-            self.head, [maps[i] for i in self.indices], images.shape[-2:]
-        )
-
-
-def _head_config(head: str, trust: bool) -> dict[str, Any]:
-    from tasks import openmm
-
-    if head in HEADS:
-        return openmm.shipped_config("mmseg", HEADS[head])
-    if Path(head).suffix not in CONFIG_SUFFIXES:
-        raise ValueError(
-            f"`head` (={head!r}) is neither a head nor a config file; {near(head, HEADS)}"
-        )
-    return openmm.read_config("mmseg", head, trust=trust)
-
-
-def _statistics(backbone: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of colours for which the backbone's weights were made."""
-    cfg = getattr(backbone, "default_cfg", None) or {}
-    return cfg.get("mean", IMAGENET_MEAN), cfg.get("std", IMAGENET_STD)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.train(training)

@@ -13,11 +13,6 @@ from torchvision.transforms.v2 import functional as F
 
 from tasks.data.masks import IGNORED
 
-MEAN_COLOUR = (124, 116, 104)
-"""ImageNet's mean colour, which the normalisation inside the task turns into about 0."""
-
-FILL = {tv_tensors.Image: MEAN_COLOUR, tv_tensors.Mask: IGNORED, "others": 0}
-
 
 class RandomScale(v2.Transform):
     """Resize so that the short side becomes `short_side` × u, u uniform in `scale`.
@@ -58,8 +53,9 @@ class RandomCropByClass(v2.Transform):
 
     A place is drawn up to ten times until no class covers more than `largest_share` of the
     labelled pixels and there is more than one class (the rule of mmsegmentation's cat_max_ratio).
-    Images smaller than the crop are padded at the right and below: with the mean colour, and
-    with the ignored label in the mask.
+    Images smaller than the crop are padded at the right and below, by repeating the border; their
+    masks with the ignored label. (A constant colour can be a constant map behind a convolution,
+    at which layer norms multiply gradients by 1/√ε.)
 
     Args:
         size: (height, width) of the crop in pixels.
@@ -101,8 +97,9 @@ class RandomCropByClass(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Pad where needed and crop one image or mask."""
         if any(params["padding"]):
-            fill = FILL.get(type(inpt), 0)
-            inpt = self._call_kernel(F.pad, inpt, padding=params["padding"], fill=fill)
+            is_mask = isinstance(inpt, tv_tensors.Mask)
+            how = {"fill": IGNORED} if is_mask else {"padding_mode": "edge"}
+            inpt = self._call_kernel(F.pad, inpt, padding=params["padding"], **how)
         height, width = self.size
         return self._call_kernel(
             F.crop, inpt, top=params["top"], left=params["left"], height=height, width=width

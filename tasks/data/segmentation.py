@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import tv_tensors
 
 from bench.operators.registry import near
@@ -19,11 +19,12 @@ from tasks.data.cache import manifest
 from tasks.data.errors import DataError
 from tasks.data.mask_folders import read_mask_folders
 from tasks.data.masks import MaskSet, check, read_image, read_mask
+from tasks.data.order import Draw, EpochSampler
 from tasks.data.paths import paths
 from tasks.data.scenes import scenes
 from tasks.data.seg_transforms import evaluation_transform, training_transform
 from tasks.data.voc_masks import read_voc_masks
-from tasks.seeds import numpy_generator, seeded
+from tasks.seeds import seeded
 
 SOURCES = ("scenes", "paths", "ade20k", "masks", "voc")
 GENERATED = ("scenes", "paths")
@@ -54,7 +55,7 @@ class SegmentationData(L.LightningDataModule):
         largest_share: crops are drawn again while one class fills more than this of them.
         flip: chance of a mirror image.
         photometric: whether colours are changed.
-        generator: knobs of `tasks.data.scenes` or `tasks.data.paths`, e.g. {"train": 500}; size
+        options: knobs of `tasks.data.scenes` or `tasks.data.paths`, e.g. {"train": 500}; size
             is `image_size`, unless given.
         num_classes: for "ade20k" without a list of classes.
         class_names: for "masks" without a classes.txt.
@@ -86,7 +87,7 @@ class SegmentationData(L.LightningDataModule):
         largest_share: float = 0.75,
         flip: float = 0.5,
         photometric: bool = True,
-        generator: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
         num_classes: int | None = None,
         class_names: list[str] | None = None,
         zero_ignored: bool = False,
@@ -101,10 +102,10 @@ class SegmentationData(L.LightningDataModule):
             raise ValueError(f"`source` (={source!r}) is not known; {near(source, SOURCES)}")
         if root is None and source not in GENERATED:
             raise ValueError(f"`root` must be the folder of the set for `source` (={source!r}).")
-        if generator and source not in GENERATED:
-            raise ValueError(f"`generator` (={generator}) has no use for `source` (={source!r}).")
-        if not 0 <= holdout < 1:
-            raise ValueError(f"`holdout` (={holdout}) must be in [0, 1).")
+        if options and source not in GENERATED:
+            raise ValueError(f"`options` (={options}) has no use for `source` (={source!r}).")
+        if not 0 <= holdout <= 0.5:
+            raise ValueError(f"`holdout` (={holdout}) must be in [0, 0.5].")
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` (={value}) must be at least 1.")
@@ -121,7 +122,7 @@ class SegmentationData(L.LightningDataModule):
         self.eval_size = image_size if eval_size is None else eval_size
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
-        self.generator = dict(generator or {})
+        self.options = dict(options or {})
         self.num_workers = num_workers
         self.holdout = holdout
         self.seed = seed
@@ -154,10 +155,10 @@ class SegmentationData(L.LightningDataModule):
     def folder(self) -> Path:
         """Where the set lies; a generated one is written first, if it is not there."""
         if self.source == "scenes":
-            knobs = {"size": self.image_size[0], **self.generator}
+            knobs = {"size": self.image_size[0], **self.options}
             return scenes("segmentation", root=self.root, **knobs)
         if self.source == "paths":
-            return paths(root=self.root, **{"size": self.image_size[0], **self.generator})
+            return paths(root=self.root, **{"size": self.image_size[0], **self.options})
         assert self.root is not None
         if not self.root.is_dir():
             raise DataError(f"`root` (={str(self.root)!r}) must be a folder.")
@@ -186,16 +187,17 @@ class SegmentationData(L.LightningDataModule):
         train = self._published["train"]
         if not self.holdout:
             return self._published
-        order = numpy_generator("holdout").permutation(len(train.pairs)).tolist()
-        held = round(self.holdout * len(order))
-        if not 0 < held < len(order):
-            raise DataError(
-                f"`holdout` (={self.holdout}) of {len(order)} training images leaves a side empty."
-            )
-        return {
-            "train": train.subset(sorted(order[held:])),
-            "val": train.subset(sorted(order[:held])),
-        }
+        count = len(train.pairs)
+        held = {i * count // self._held(count) for i in range(self._held(count))}
+        kept = [i for i in range(count) if i not in held]
+        return {"train": train.subset(kept), "val": train.subset(sorted(held))}
+
+    def _held(self, count: int) -> int:
+        """Number of training images held out, evenly spaced in the order of their names."""
+        held = max(1, round(self.holdout * count))
+        if held == count:
+            raise DataError(f"`holdout` (={self.holdout}) leaves no training image of {count}.")
+        return held
 
     @property
     def _all_files(self) -> MaskSet:
@@ -225,10 +227,11 @@ class SegmentationData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Return the augmented training batches in the order of (seed, epoch)."""
-        order = EpochOrder(
+        order = EpochSampler(
             len(self.train_set),
-            self.seed,
-            lambda: 0 if self.trainer is None else self.trainer.current_epoch,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
         )
         return self._loader(self.train_set, self.batch_size, sampler=order, drop_last=True)
 
@@ -269,7 +272,7 @@ class SegmentationData(L.LightningDataModule):
             "name": self.source if self.source in GENERATED else self.folder.name,
             "revision": revision,
             "files_sha256": files,
-            "split": f"{self.holdout:g} of training" if self.holdout else "validation",
+            "split": f"held out {self.holdout:g} of train" if self.holdout else "val",
             "train_samples": len(self._splits["train"].pairs),
             "scored_samples": len(self._splits["val"].pairs),
             "skipped": {},
@@ -294,7 +297,7 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.masks.pairs)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: int | Draw) -> tuple[Tensor, Tensor]:
         """Return image and mask of an index, or of an (epoch, index)."""
         epoch, index = (0, key) if isinstance(key, int) else key
         image_path, mask_path = self.masks.pairs[index]
@@ -303,29 +306,6 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
         with seeded(self.seed, "augmentation", epoch, index):
             image, mask = self.transform(image, mask)
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)
-
-
-class EpochOrder(Sampler[tuple[int, int]]):
-    """Yield (epoch, index) in an order that is a function of (seed, epoch).
-
-    Args:
-        count: number of samples.
-        seed: of the order.
-        epoch: asked for the current epoch whenever an epoch begins.
-    """
-
-    def __init__(self, count: int, seed: int, epoch: Callable[[], int]) -> None:
-        self.count = count
-        self.seed = seed
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch()
-        order = numpy_generator(self.seed, "order", epoch).permutation(self.count)
-        return iter([(epoch, index) for index in order.tolist()])
 
 
 def collate(batch: Sequence[tuple[Tensor, Tensor]]) -> Any:
