@@ -115,8 +115,8 @@ class ShiftSparsity(L.Callback):
         for name, mask in self.masks.items():
             weight = found[name].weight
             if due:
-                mask = exchange(weight.detach().cpu(), mask, rate, self.generator)
-                self.masks[name] = mask
+                self.masks[name] = exchange(weight.detach().cpu(), mask, rate, self.generator)
+                mask = mask & self.masks[name]  # so that what regrows starts from zero
             with torch.no_grad():
                 weight.mul_(mask.to(weight.device)[..., None, None])
 
