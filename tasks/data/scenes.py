@@ -29,8 +29,6 @@ SPLITS = ("train", "val")
 Task = Literal["classification", "detection", "segmentation"]
 TASKS = ("classification", "detection", "segmentation")
 ROTATION = 20.0
-LARGEST = 0.625
-"""Longest side of the largest digit, as a share of the image's side."""
 VISIBLE = 0.5
 """Share of an object's pixels that must be visible for it to count."""
 SMALLEST_PIXELS = 6
@@ -66,6 +64,7 @@ class Knobs:
     val: int
     classes: int
     ratio: float
+    largest: float
     contrast: float
     objects: tuple[int, int]
     seed: int
@@ -81,7 +80,8 @@ class Knobs:
         for name in ("train", "val"):
             value = getattr(self, name)
             _require(name, value, value >= self.classes, f"at least `classes` (={self.classes})")
-        most = LARGEST * self.size / SMALLEST_PIXELS
+        _require("largest", self.largest, 0.2 <= self.largest <= 0.9, "from 0.2 to 0.9")
+        most = self.largest * self.size / SMALLEST_PIXELS
         rule = f"from 1 to {most:.1f}, so that digits have at least {SMALLEST_PIXELS} pixels"
         _require("ratio", self.ratio, 1 <= self.ratio <= most, rule)
         _require("contrast", self.contrast, 0 <= self.contrast <= 1, "from 0 to 1")
@@ -97,6 +97,7 @@ def scenes(
     val: int = 500,
     classes: int = 10,
     ratio: float = 2.0,
+    largest: float = 0.625,
     contrast: float = 0.55,
     objects: tuple[int, int] = (1, 3),
     seed: int = 0,
@@ -119,6 +120,7 @@ def scenes(
         val: images for validation.
         classes: number of digits, 0 … classes − 1.
         ratio: largest over smallest digit; sizes are log-uniform. The knob of scale.
+        largest: longest side of the largest digit, as a share of `size`.
         contrast: photos are dimmed to 1 − contrast of their brightness; less is harder.
         objects: least and most digits in an image; classification has one.
         seed: of the set.
@@ -130,7 +132,9 @@ def scenes(
         DataError: the folder cannot be written, or a source is missing.
     """
     counts = (1, 1) if task == "classification" else (int(objects[0]), int(objects[1]))
-    knobs = Knobs(task, size, train, val, classes, float(ratio), float(contrast), counts, seed)
+    knobs = Knobs(
+        task, size, train, val, classes, float(ratio), float(largest), float(contrast), counts, seed
+    )
     _require("workers", workers, workers >= 1, ">= 1")
 
     def write(folder: Path) -> None:
@@ -144,7 +148,7 @@ def render(knobs: Knobs, split: str, index: int) -> Scene:
     """Draw one scene.
 
     Example:
-        >>> knobs = Knobs("segmentation", 64, 10, 10, 5, 2.0, 0.55, (1, 3), 0)
+        >>> knobs = Knobs("segmentation", 64, 10, 10, 5, 2.0, 0.625, 0.55, (1, 3), 0)
         >>> scene = render(knobs, "val", 3)
         >>> scene.image.shape, scene.mask().shape, 1 <= len(scene.objects) <= 3
         ((64, 64, 3), (64, 64), True)
@@ -168,7 +172,7 @@ def render(knobs: Knobs, split: str, index: int) -> Scene:
 
 def _placed(rng: np.random.Generator, digit: NDArray[np.uint8], knobs: Knobs) -> NDArray[np.uint8]:
     """Rotate, scale and move a digit onto an empty (size, size) map, wholly inside."""
-    longest = LARGEST * knobs.size * knobs.ratio ** -rng.uniform(0, 1)
+    longest = knobs.largest * knobs.size * knobs.ratio ** -rng.uniform(0, 1)
     angle = np.deg2rad(rng.uniform(-ROTATION, ROTATION))
     height, width = digit.shape
     scale = longest / max(height, width)
