@@ -73,7 +73,8 @@ def circular_circulant(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> 
     matrix = weight[:, :, (place[None, :] - place[::stride, None]) % n]  # (O, fan, ⌈n/s⌉, n)
     if weight.shape[1] == 1:
         rows = matrix[:, 0]
-        return torch.matmul(rows, x) if dim == 2 else torch.matmul(x, rows.transpose(1, 2))
+        out: Tensor = rows @ x if dim == 2 else x @ rows.transpose(1, 2)
+        return out
     equation = "ocik,nckw->noiw" if dim == 2 else "ocik,nchk->nohi"
     return torch.einsum(equation, matrix, x)
 
