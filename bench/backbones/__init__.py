@@ -1,23 +1,32 @@
-"""Hosts: find the slots of any timm model, put an operator in, fuse it, count its cost."""
+"""Hosts: find the slots of any timm model, put an operator in, fuse it, count its cost.
 
-from bench.backbones import acnet, parcnet, shiftwise, unireplknet
+Importing this package registers the networks of the papers with timm: one file a family, found
+in this folder.
+"""
+
+import importlib
+import pkgutil
+
 from bench.backbones.build import build
 from bench.backbones.cost import macs
+from bench.backbones.fuse import fuse
+from bench.backbones.networks import Network, networks
 from bench.backbones.slots import Slot, find_slots
-from bench.backbones.swap import Mixed, SwapReport, fuse, swap, swap_report
+from bench.backbones.swap import Mixed, SwapReport, swap, swap_report
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "Mixed",
+    "Network",
     "Slot",
     "SwapReport",
-    "acnet",
     "build",
     "find_slots",
     "fuse",
     "macs",
-    "parcnet",
-    "shiftwise",
+    "networks",
     "swap",
     "swap_report",
-    "unireplknet",
 ]

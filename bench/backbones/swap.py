@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,22 +11,13 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from bench.backbones.fuse import take_hooks
 from bench.backbones.select import select
 from bench.backbones.slots import Slot, find_slots
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.registry import create, get, near, options
-from bench.operators.unireplk_block import UniRepLKBlock
 
 _SPEC_OPTIONS = ("kernel_size", "groups", "dilation")
-# What has an inference form of its own; `fuse` does not look inside.
-_FUSING = (Operator, UniRepLKBlock)
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-)
 
 
 @dataclass
@@ -112,18 +103,36 @@ def swap(
         ['stages_3.blocks.0.conv_dw', 'stages_3.blocks.1.conv_dw']
     """
     _check(operator, mix, options)
+    chosen = [(slot, options) for slot in select(find_slots(model, input_size), where)]
+    report = exchange(model, operator, chosen, mix=mix, carry=carry)
+    if not report.swapped:
+        raise ValueError(_nothing(operator, where, mix, report.refused))
+    return model
+
+
+def exchange(
+    model: nn.Module,
+    operator: str,
+    chosen: Sequence[tuple[Slot, Mapping[str, Any]]],
+    *,
+    mix: str | None = None,
+    carry: bool = True,
+) -> SwapReport:
+    """Put `operator` into the slots `chosen`, each with options of its own, as `swap` does.
+
+    Returns:
+        What was done; a slot that refuses is in the report, not an error.
+    """
     report, changes = SwapReport(), list[_Change]()
-    for slot in select(find_slots(model, input_size), where):
+    for slot, own in chosen:
         conv = model.get_submodule(slot.name)
         assert isinstance(conv, nn.Conv2d)
         try:
             if slot.refusal is not None:
                 raise ValueError(slot.refusal)
-            changes.append(_change(model, slot, conv, operator, mix, carry, options))
+            changes.append(_change(model, slot, conv, operator, mix, carry, own))
         except ValueError as error:
             report.refused[slot.name] = str(error)
-    if not changes:
-        raise ValueError(_nothing(operator, where, mix, report.refused))
     for change in changes:
         _put_in(model, change)
         name = change.slot.name
@@ -132,42 +141,15 @@ def swap(
             report.absorbed[name] = change.absorbed
         report.mixed += [name] * change.mixed
         report.carried += [name] * change.carried
-    model._convboard_swaps = _joined(swap_report(model), report)  # type: ignore[assignment]
-    return model
+    if changes:
+        model._convboard_swaps = _joined(swap_report(model), report)  # type: ignore[assignment]
+    return report
 
 
 def swap_report(model: nn.Module) -> SwapReport:
     """Return what all calls of `swap` did to `model`; empty if there were none."""
     report = getattr(model, "_convboard_swaps", None)
     return copy.deepcopy(report) if isinstance(report, SwapReport) else SwapReport()
-
-
-def fuse(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` for inference: evaluation mode, every operator in its fused form.
-
-    Example:
-        >>> import timm
-        >>> model = swap(timm.create_model("test_resnet"), "conv", input_size=(64, 64))
-        >>> fuse(model).training, model.training
-        (False, True)
-    """
-    fused = copy.deepcopy(model).eval()
-    if isinstance(fused, _FUSING):
-        return fused.fuse()
-    done: dict[nn.Module, nn.Module] = {}
-    _fuse_children(fused, done)
-    return fused
-
-
-def _fuse_children(parent: nn.Module, done: dict[nn.Module, nn.Module]) -> None:
-    for name, child in parent._modules.items():
-        if isinstance(child, _FUSING):
-            if child not in done:  # a shared module stays shared
-                done[child] = child.fuse()
-                _take_hooks(done[child], child)
-            parent._modules[name] = done[child]
-        elif child is not None:
-            _fuse_children(child, done)
 
 
 def _check(operator: str, mix: str | None, given: Mapping[str, Any]) -> None:
@@ -237,7 +219,7 @@ def _pointwise_partner(spec: ConvSpec) -> ConvSpec:
 
 def _put_in(model: nn.Module, change: _Change) -> None:
     conv = model.get_submodule(change.slot.name)
-    _take_hooks(change.module, conv)
+    take_hooks(change.module, conv)
     _replace(model, conv, change.module)
     if change.absorbed is not None:
         norm = model.get_submodule(change.absorbed)
@@ -245,7 +227,7 @@ def _put_in(model: nn.Module, change: _Change) -> None:
         left: nn.Module = rest[0] if len(rest) == 1 else nn.Sequential(*rest)
         left = left if rest else nn.Identity()
         left.train(norm.training)
-        _take_hooks(left, norm)
+        take_hooks(left, norm)
         _replace(model, norm, left)
 
 
@@ -255,12 +237,6 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in list(parent._modules.items()):
             if child is old:
                 parent._modules[name] = new
-
-
-def _take_hooks(new: nn.Module, old: nn.Module) -> None:
-    """Move the forward hooks over: timm's feature extractors may listen to a convolution."""
-    for kind in _HOOKS:
-        getattr(new, kind).update(getattr(old, kind))
 
 
 def _joined(old: SwapReport, new: SwapReport) -> SwapReport:
