@@ -132,6 +132,13 @@ class Detection(TaskModule):
         images, targets = batch
         return self.detector.loss(self._laid_out(images), targets)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed the draws of this step, and tell the head how far training is."""
+        from tasks.openmm import note_progress
+
+        super().on_train_batch_start(batch, batch_idx)
+        note_progress(self.current_epoch, self.global_step)
+
     def predict(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Return what is found in images (N, 3, H, W) in 0…1.
 

@@ -283,8 +283,8 @@ def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return whole
 
 
-# Types of mmcv's NMS, which it looks up by name outside of the registries.
-_NMS = {"nms", "soft_nms"}
+# Operations of mmcv, which are looked up by name outside of the registries.
+_BY_NAME = {"nms", "soft_nms", "RoIAlign", "RoIPool"}
 
 
 def check_types(cfg: Any, source: str) -> None:
@@ -295,16 +295,12 @@ def check_types(cfg: Any, source: str) -> None:
     """
     if isinstance(cfg, Mapping):
         if "type" in cfg:
-            name = cfg["type"]
-            known = registered() | _NMS
-            bare = (
-                re.sub(r"^(mmdet|mmseg|mmcv|mmengine)\.", "", name)
-                if isinstance(name, str)
-                else name
-            )
+            name = str(cfg["type"])
+            known = registered()
+            bare = re.sub(r"^(mmdet|mmseg|mmcv|mmengine)\.", "", name)
             if bare not in known:
                 raise ConfigError(
-                    f"`type` (={name!r}) in {source} is not registered; {near(str(bare), known)}"
+                    f"`type` (={name!r}) in {source} is not registered; {near(bare, known)}"
                 )
         for value in cfg.values():
             check_types(value, source)
@@ -315,8 +311,14 @@ def check_types(cfg: Any, source: str) -> None:
 
 def registered() -> set[str]:
     """Return the names of all classes that a model config may use."""
-    registries = (DETECTORS, SEGMENTORS, DETECTION_PARTS, mmengine.registry.MODELS)
-    return {name for registry in registries for name in registry.module_dict}
+    registries = (
+        DETECTORS,
+        SEGMENTORS,
+        DETECTION_PARTS,
+        mmengine.registry.MODELS,
+        mmengine.registry.WEIGHT_INITIALIZERS,
+    )
+    return _BY_NAME | {name for registry in registries for name in registry.module_dict}
 
 
 def build(
@@ -359,11 +361,19 @@ def build(
         "owned": owned,
     }
     registry = {"mmdet": DETECTORS, "mmseg": SEGMENTORS}[library]
+    note_progress(0, 0)
     with quiet():
         model: Any = registry.build(mmengine.config.ConfigDict(cfg))
         model.init_weights()
     assert model.backbone.module is backbone
     return cast(nn.Module, model)
+
+
+def note_progress(epoch: int, step: int) -> None:
+    """Say how far training is: some heads (TOOD's) change their assigner with it."""
+    hub = mmengine.logging.MessageHub.get_current_instance()
+    hub.update_info("epoch", epoch)
+    hub.update_info("iter", step)
 
 
 def _portable(cfg: Any) -> Any:

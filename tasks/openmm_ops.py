@@ -390,18 +390,24 @@ def _class_weights(weight: Tensor, target: Tensor) -> Tensor | None:
     return torch.where(target < len(weight), weight[target.clamp(max=len(weight) - 1)], 0)
 
 
-def _sigmoid_focal(input: Tensor, target: Tensor, gamma: float, alpha: float) -> Tensor:
-    # The background class lies past the last column, so its row is all zeros.
-    positive = F.one_hot(target, input.shape[1] + 1)[:, :-1].to(input.dtype)
-    loss: Tensor = tv.sigmoid_focal_loss(input, positive, alpha, gamma)
-    return loss
+def _is_class(input: Tensor, target: Tensor) -> Tensor:
+    """Where a column is its row's label: (N, C); the background lies past the last column."""
+    return target[:, None] == torch.arange(input.shape[1], device=target.device)
 
 
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Focal loss (Lin et al. 2017, arXiv 1708.02002) of logits (N, C), labels 0…C (C: none)."""
-    loss = _sigmoid_focal(_at_least_single(input), target, gamma, alpha)
+    """Focal loss (Lin et al. 2017, arXiv 1708.02002) of logits (N, C), labels 0…C (C: none).
+
+    With p = sigmoid(x): -alpha·(1-p)^gamma·log p for the label's class, and
+    -(1-alpha)·p^gamma·log(1-p) for the others.
+    """
+    x = _at_least_single(input)
+    p = x.sigmoid()
+    right = -alpha * (1 - p) ** gamma * F.logsigmoid(x)
+    wrong = -(1 - alpha) * p**gamma * F.logsigmoid(-x)
+    loss = torch.where(_is_class(x, target), right, wrong)
     weights = _class_weights(weight, target)
     output.copy_(loss if weights is None else loss * weights[:, None])
 
@@ -409,13 +415,17 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Gradient of the sum of `sigmoid_focal_loss_forward`."""
-    with torch.enable_grad():
-        x = _at_least_single(input).detach().requires_grad_()
-        loss = _sigmoid_focal(x, target, gamma, alpha)
+    """Gradient of the sum of `sigmoid_focal_loss_forward`.
+
+    By formula: that of (1-p)^gamma alone diverges at p = 1 for gamma < 1.
+    """
+    x = _at_least_single(input)
+    p = x.sigmoid()
+    right = -alpha * (1 - p) ** gamma * (1 - p - gamma * p * F.logsigmoid(x))
+    wrong = -(1 - alpha) * p**gamma * (gamma * (1 - p) * F.logsigmoid(-x) - p)
+    grad = torch.where(_is_class(x, target), right, wrong)
     weights = _class_weights(weight, target)
-    seed = torch.ones_like(loss) if weights is None else weights[:, None].expand_as(loss)
-    grad_input.copy_(torch.autograd.grad(loss, x, seed)[0])
+    grad_input.copy_(grad if weights is None else grad * weights[:, None])
 
 
 def _softmax_focal(p: Tensor, gamma: float, alpha: float) -> Tensor:
