@@ -234,7 +234,7 @@ def test_shipped_detectors_train_and_predict(head):
         *(head.config for head in HEADS.values()),
         "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
         "dino/dino-4scale_r50_8xb2-12e_coco.py",
-        "dcnv2/faster-rcnn_r50_fpn_mdpool_1x_coco.py",
+        "vfnet/vfnet_r50_fpn_1x_coco.py",
         "gfl/gfl_r50_fpn_1x_coco.py",
         "tood/tood_r50_fpn_1x_coco.py",
     ],
@@ -246,7 +246,7 @@ def test_shipped_configs_at_full_width(name):
     maps = feature_maps(host)
     if "num_queries" in config:
         # Images of 64 pixels have fewer places than the config has queries.
-        config["num_queries"] = 20
+        config["num_queries"] = config["test_cfg"]["max_per_img"] = 20
     masks = "mask_head" in config.get("roi_head", {})
     train_and_predict(wire(config, maps, 3), host, maps, masks)
 
