@@ -124,7 +124,7 @@ def instantiate(config: dict[str, Any]) -> tuple[TaskModule, L.LightningDataModu
         parsed = made.parse_object({k: v for k, v in config.items() if k != "trainer"})
     except ArgumentError as error:
         raise ConfigError(_short(str(error))) from None
-    built = made.instantiate_classes(parsed)
+    built = made.instantiate(parsed)
     if not isinstance(built.model, TaskModule):
         raise ConfigError(
             "`model.class_path` (="

@@ -73,7 +73,8 @@ def test_missing_file(elsewhere):
         ("boards: []\nseeds: [0]\n", "`boards`"),
         ("boards: []\nseed: [0]\n", "`seed` is not known; did you mean .*'seeds'"),
         (
-            "seeds: [1, 1]\nboards: [{task: t, hosts: [h], operators: [o], recipe: r, baseline: o}]\n",
+            "seeds: [1, 1]\nboards:\n"
+            "- {task: t, hosts: [h], operators: [o], recipe: r, baseline: o}\n",
             "must differ",
         ),
     ],
