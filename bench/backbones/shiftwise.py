@@ -40,12 +40,13 @@ def _operator(channels: int, kernel_size: int, *, official_tables: bool) -> Oper
 def _network(
     variant: str,
     pretrained: bool,
-    depths: tuple[int, ...],
     channels: int,
+    third: int,
     *,
     official_tables: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
+    depths = (3, 3, third, 3)
     own = {
         "depths": depths,
         "dims": tuple(channels * 2**i for i in range(4)),
@@ -61,7 +62,7 @@ def shiftwise_t(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
     `official_tables=True` lays the kernels out as the public networks do.
     """
-    return _network("shiftwise_t", pretrained, (3, 3, 18, 3), 80, **kwargs)
+    return _network("shiftwise_t", pretrained, 80, 18, **kwargs)
 
 
 @register_model
@@ -70,4 +71,4 @@ def shiftwise_s(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
     `official_tables=True` lays the kernels out as the public networks do.
     """
-    return _network("shiftwise_s", pretrained, (3, 3, 27, 3), 96, **kwargs)
+    return _network("shiftwise_s", pretrained, 96, 27, **kwargs)
