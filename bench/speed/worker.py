@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import pickle
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -235,8 +237,18 @@ def run(job: Job, note: Note) -> list[dict[str, Any]]:
     return [cell.to_json() for cell in stage.cells]
 
 
+def end_with_parent() -> None:
+    """On Linux, have the system end this process when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+_PR_SET_PDEATHSIG = 1
+
+
 def main(job_path: str, result_path: str, note_path: str) -> None:
     """Read a job and import what it needs, wait for the word (what to skip), do it, write it."""
+    end_with_parent()
     job: Job = pickle.loads(Path(job_path).read_bytes())
     for label, _ in job.arms:
         # What cannot be imported becomes a row when it is built.
