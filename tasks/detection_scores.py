@@ -37,8 +37,14 @@ class Scores(nn.Module):
         super().__init__()
         types: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if masks else ("bbox",)
         self.prefixes = {"": "bbox_" if masks else ""} | ({"mask_": "segm_"} if masks else {})
+        # torchmetrics' own thresholds are rounded to single precision, by which objects that lie
+        # on one count differently than for pycocotools.
         self.metric = MeanAveragePrecision(
-            iou_type=types, extended_summary=True, backend="faster_coco_eval"
+            iou_type=types,
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+            rec_thresholds=np.linspace(0, 1, 101).tolist(),
+            extended_summary=True,
+            backend="faster_coco_eval",
         )
         # Some heads return more than the 100 that count.
         self.metric.warn_on_many_detections = False
