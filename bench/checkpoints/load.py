@@ -1,0 +1,67 @@
+"""Load a public checkpoint, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+import bench.checkpoints.networks  # noqa: F401  (the rules for the networks)
+from bench.checkpoints.operators import take_over
+from bench.checkpoints.read import read
+from bench.checkpoints.transfer import Scope, Transfer
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def load_official(
+    module: _Module, source: Mapping[str, Any] | str | Path, *, allow: Sequence[str] = ()
+) -> _Module:
+    """Load the authors' weights into one of our operators or networks, in place.
+
+    Every public tensor goes to one place of ours with exactly its values; where a public tensor
+    has another shape of the same order (a linear layer for a 1×1 convolution), it is reshaped.
+    A fused checkpoint goes into the fused module, `bench.backbones.fuse(network)`; only the
+    merged Shiftwise form, whose norms are not folded, goes into the training form. Shiftwise gets
+    the public networks' tables, whatever its own were.
+
+    Known are the public names of ACB, UniRepLK, ParC, Shiftwise and IC-Conv, alone and in
+    UniRepLKNet, the Shiftwise networks, ParC-ConvNeXt, and, by the names that torchvision and
+    timm share, in ResNets; all else must have our own names.
+
+    Args:
+        module: operator or network, in the form of the checkpoint.
+        source: a state_dict or a file (.pth, .pt, .bin, .ckpt, .safetensors; read without
+            executing anything), plain, or under `model` or `state_dict`, or with `module.`
+            before every key.
+        allow: patterns (`*`, `?`) of public keys that may be left over or missing, such as
+            "head.*" for a backbone; what is missing stays as it is.
+
+    Returns:
+        The module.
+
+    Raises:
+        CheckpointError: keys missing or unexpected, or shapes that differ, all named; the module
+            is as it was. It is a ValueError.
+        ValueError: the source is no state_dict.
+
+    Example:
+        >>> import torch
+        >>> from bench.operators import create
+        >>> op = create("parc", in_channels=4, out_channels=4, resolution=7, axis="height")
+        >>> public = {"pe": torch.randn(1, 4, 7, 1), "gcc_conv.weight": torch.randn(4, 1, 7, 1),
+        ...           "gcc_conv.bias": torch.randn(4)}
+        >>> torch.equal(load_official(op, {"model": public}).axes[0].pe, public["pe"][0, :, :, 0])
+        True
+        >>> load_official(op, {**public, "gcc_conv.bias": torch.randn(5)})
+        Traceback (most recent call last):
+            ...
+        bench.checkpoints.transfer.CheckpointError: the checkpoint does not fit, nothing was loaded:
+          of another shape: gcc_conv.bias: (5,) in the checkpoint, (4,) here
+    """
+    transfer = Transfer(public=read(source), ours=module.state_dict())
+    take_over(module, Scope(transfer))
+    module.load_state_dict(transfer.finish(allow))
+    return module
