@@ -1,6 +1,9 @@
 """What the tasks share: optimiser, averaging, resumption, pairing."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -50,7 +53,7 @@ def cache(tmp_path_factory):
 
 
 def data(cache, **changes):
-    options = {"train": 40, "val": 20, "classes": 5}
+    options = {"train": 40, "val": 21, "classes": 5}
     arguments = {"root": cache, "image_size": 32, "batch_size": 10, "options": options, "pad": 2}
     return ClassificationData("scenes", **(arguments | changes))
 
@@ -270,6 +273,34 @@ def test_losses_are_logged_per_step_and_epoch(tmp_path, cache):
     assert {"train/loss_step", "train/loss_epoch", "val/top1", "val/ece", "val/nll"} <= set(
         run.callback_metrics
     )
+
+
+TWO_PROCESSES = """
+import sys, numpy as np, torch
+sys.path.insert(0, sys.argv[1])
+from test_task_base import data, task, trainer
+
+if __name__ == "__main__":
+    model, run = task(), trainer(1, ".", devices=2, strategy="ddp")
+    run.fit(model, data("cache"))
+    samples = model.outcomes()
+    if run.is_global_zero:
+        np.savez("two.npz", **samples)
+        torch.save(model.state_dict(), "two.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_gather_the_outcomes_in_order(tmp_path):
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    here = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "two.py", here], cwd=tmp_path, check=True, timeout=300)
+    model = task()
+    model.load_state_dict(torch.load(tmp_path / "two.pt", weights_only=True))
+    trainer(1, tmp_path).validate(model, data(str(tmp_path / "cache")), verbose=False)
+    two = np.load(tmp_path / "two.npz")
+    for name, values in model.outcomes().items():
+        assert np.array_equal(two[name], values)
 
 
 def test_seeds_are_functions_of_their_key():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from tasks.seeds import numpy_generator
 
@@ -12,7 +13,7 @@ Draw = tuple[int, int]
 """(epoch, index): what a training sample and its augmentation are a function of."""
 
 
-class EpochSampler(Sampler[Draw]):
+class EpochSampler(DistributedSampler[Any]):
     """Yield every index once per epoch, in an order that only seed and epoch decide.
 
     Yields pairs (epoch, index), so that the data set can derive the augmentation from them in
@@ -28,20 +29,13 @@ class EpochSampler(Sampler[Draw]):
     """
 
     def __init__(self, length: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        # Lightning leaves a DistributedSampler as it is, and tells it the epoch.
+        positions: Any = range(length)
         self.length = length
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length // self.world_size
+        super().__init__(positions, world_size, rank, shuffle=True, seed=seed, drop_last=True)
 
     def __iter__(self) -> Iterator[Draw]:
+        """Return the pairs (epoch, index) of this process."""
         order = numpy_generator("order", self.seed, self.epoch).permutation(self.length)
-        own = order[self.rank :: self.world_size][: len(self)]
+        own = order[self.rank :: self.num_replicas][: len(self)]
         return ((self.epoch, int(index)) for index in own)
