@@ -142,6 +142,8 @@ class SpeedPlan(_Model):
     batches: list[int] = [1, 8]
     processes: int = Field(5, ge=1)
     rounds: int = Field(20, ge=2)
+    min_block_ms: float = Field(10, gt=0, description="the least time of one sample")
+    warmup_cap_ms: float = Field(2000, gt=0, description="the longest warm-up")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     compiled: bool = False
