@@ -272,9 +272,7 @@ def test_hash_of_the_files_is_that_of_their_contents(tmp_path):
 # Order, augmentation, transforms.
 
 
-def _epoch(module, epoch, **options):
-    for name, value in options.items():
-        setattr(module, name, value)
+def _epoch(module, epoch):
     loader = module.train_dataloader()
     loader.sampler.set_epoch(epoch)
     return [torch.cat([b[0], b[1][:, None] / 255], 1) for b in loader]
@@ -295,8 +293,17 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image(tmp_path):
     assert torch.equal(first, batches(0, workers=2))
     assert not torch.equal(first, batches(1))
     assert not torch.equal(first, batches(0, seed=1))
-    # Another batch size changes neither order nor images.
+    # Neither what is kept in memory nor another batch size changes order or images.
+    assert torch.equal(first, batches(0, memory_mb=0))
     assert torch.equal(first, batches(0, batch_size=2))
+
+
+def test_images_in_memory_are_not_changed_by_their_augmentation(tmp_path):
+    module = data(ade20k(tmp_path / "set"))
+    module.prepare_data()
+    module.setup("fit")
+    first, _, again = _epoch(module, 0), _epoch(module, 1), _epoch(module, 0)
+    assert torch.equal(torch.cat(first), torch.cat(again))
 
 
 def test_images_and_masks_move_together(tmp_path):

@@ -63,6 +63,7 @@ class SegmentationData(L.LightningDataModule):
         image_suffix: for "masks": how the names of images end.
         mask_suffix: for "masks": how the names of masks end.
         num_workers: processes that load.
+        memory_mb: decoded images of a split are kept in memory up to this size, per process.
         holdout: share of the training set that is held out and validated on, in place of the
             validation set; for tuning. 0 for none.
         seed: of order and augmentation.
@@ -94,6 +95,7 @@ class SegmentationData(L.LightningDataModule):
         image_suffix: str | None = None,
         mask_suffix: str | None = None,
         num_workers: int = 0,
+        memory_mb: int = 1024,
         holdout: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -111,6 +113,8 @@ class SegmentationData(L.LightningDataModule):
                 raise ValueError(f"`{name}` (={value}) must be at least 1.")
         if num_workers < 0:
             raise ValueError(f"`num_workers` (={num_workers}) must be at least 0.")
+        if memory_mb < 0:
+            raise ValueError(f"`memory_mb` (={memory_mb}) must be at least 0.")
         if not 0 <= flip <= 1:
             raise ValueError(f"`flip` (={flip}) must be in [0, 1].")
         self.source = source
@@ -124,6 +128,7 @@ class SegmentationData(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size or batch_size
         self.options = dict(options or {})
         self.num_workers = num_workers
+        self.memory_mb = memory_mb
         self.holdout = holdout
         self.seed = seed
         self._num_classes = num_classes
@@ -222,8 +227,9 @@ class SegmentationData(L.LightningDataModule):
             raise DataError(
                 f"`num_classes` (={wanted}) of the model must be the data's {self.num_classes}."
             )
-        self.train_set = MaskDataset(self._splits["train"], self._train_transform, self.seed)
-        self.val_set = MaskDataset(self._splits["val"], self._eval_transform, self.seed)
+        train, val = self._splits["train"], self._splits["val"]
+        self.train_set = MaskDataset(train, self._train_transform, self.seed, self.memory_mb)
+        self.val_set = MaskDataset(val, self._eval_transform, self.seed, self.memory_mb)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Return the augmented training batches in the order of (seed, epoch)."""
@@ -287,12 +293,17 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
         masks: the set.
         transform: of an image (tv_tensors.Image) and a mask (tv_tensors.Mask) together.
         seed: of the draws.
+        memory_mb: decoded pairs are kept up to this size.
     """
 
-    def __init__(self, masks: MaskSet, transform: Callable[..., Any], seed: int) -> None:
+    def __init__(
+        self, masks: MaskSet, transform: Callable[..., Any], seed: int, memory_mb: int = 0
+    ) -> None:
         self.masks = masks
         self.transform = transform
         self.seed = seed
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._room = memory_mb * 2**20
 
     def __len__(self) -> int:
         return len(self.masks.pairs)
@@ -300,12 +311,23 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, key: int | Draw) -> tuple[Tensor, Tensor]:
         """Return image and mask of an index, or of an (epoch, index)."""
         epoch, index = (0, key) if isinstance(key, int) else key
-        image_path, mask_path = self.masks.pairs[index]
-        image = tv_tensors.Image(torch.from_numpy(read_image(image_path)).permute(2, 0, 1))
-        mask = tv_tensors.Mask(torch.from_numpy(read_mask(mask_path, self.masks.zero_ignored)))
+        pixels, labels = self._decoded(index)
+        image, mask = tv_tensors.Image(pixels), tv_tensors.Mask(labels)
         with seeded(self.seed, "augmentation", epoch, index):
             image, mask = self.transform(image, mask)
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)
+
+    def _decoded(self, index: int) -> tuple[Tensor, Tensor]:
+        if index in self._kept:
+            return self._kept[index]
+        image_path, mask_path = self.masks.pairs[index]
+        image = torch.from_numpy(read_image(image_path)).permute(2, 0, 1).contiguous()
+        mask = torch.from_numpy(read_mask(mask_path, self.masks.zero_ignored))
+        size = image.nbytes + mask.nbytes
+        if size <= self._room:
+            self._room -= size
+            self._kept[index] = image, mask
+        return image, mask
 
 
 def collate(batch: Sequence[tuple[Tensor, Tensor]]) -> Any:
