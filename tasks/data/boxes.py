@@ -97,7 +97,7 @@ def decode(segmentation: Segmentation, height: int, width: int) -> NDArray[np.bo
         >>> decode({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).astype(int).tolist()
         [[0, 1], [1, 0]]
     """
-    from pycocotools import mask as coco_mask
+    from faster_coco_eval.core import mask as coco_mask
 
     runs = segmentation
     if isinstance(segmentation, list):
