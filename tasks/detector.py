@@ -97,6 +97,7 @@ class Detector(nn.Module):
         self.model: Any = openmm.build(
             "mmdet", config, backbone, indices=[m.index for m in maps], owned=owned
         )
+        self.num_classes = num_classes
         self.divisor = maps[-1].stride
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -141,14 +142,28 @@ class Detector(nn.Module):
         if len(images) != len(targets):
             raise ValueError(f"`targets` (={len(targets)} of them) must be one for each image.")
         for target in targets:
-            if self.has_masks and "masks" not in target:
-                raise ValueError("`targets` need `masks` for a head that predicts them.")
+            self._check(target)
         given = [
             target if self.has_masks else {k: v for k, v in target.items() if k != "masks"}
             for target in targets
         ]
         given = [{"size": torch.tensor(images.shape[-2:])} | dict(target) for target in given]
         return openmm.detector_losses(self.model, self._prepared(images), given)
+
+    def _check(self, target: Mapping[str, Tensor]) -> None:
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or len(labels) != len(boxes):
+            raise ValueError(
+                f"`boxes` (of shape {tuple(boxes.shape)}) must be (n, 4) with n `labels` "
+                f"(of shape {tuple(labels.shape)})."
+            )
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            raise ValueError(
+                f"`labels` (up to {int(labels.max())}) must be below `num_classes` "
+                f"(={self.num_classes}) and at least 0."
+            )
+        if self.has_masks and "masks" not in target:
+            raise ValueError("`targets` need `masks` for a head that predicts them.")
 
     def detect(
         self,
