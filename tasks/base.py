@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from bench.operators.registry import near
+from tasks.arguments import require
+from tasks.averaging import Averaging
+from tasks.optimisation import parameter_groups, warmup_cosine
 from tasks.seeds import derive, seeded
 
-__all__ = ["TaskModule", "derive", "parameter_groups", "seeded"]
+__all__ = ["TaskModule", "derive", "require", "seeded"]
 
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -256,77 +257,3 @@ class TaskModule(L.LightningModule, ABC):
     def configure_callbacks(self) -> Any:
         """Average the weights, where asked."""
         return [] if self.ema_decay is None else [Averaging(self.ema_decay)]
-
-
-class Averaging(WeightAveraging):
-    """Exponential moving average of weights and buffers; validation and checkpoints hold it.
-
-    The decay starts small, min(decay, (1 + n)/(10 + n)) at step n, so that short runs do not keep
-    the initial weights. Buffers of whole numbers (tables, counters) are copied, not averaged:
-    rounding would change an operator's table.
-    """
-
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-        super().__init__(avg_fn=self._average)
-
-    def _average(self, average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-        if not average.is_floating_point():
-            return current
-        n = int(steps)
-        return average.lerp(current, 1 - min(self.decay, (1 + n) / (10 + n)))
-
-    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Restore the average to go on training; to score, the checkpoint's weights are it."""
-        if self._average_model is not None:
-            super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-
-def warmup_cosine(step: int, total: int, warmup: int) -> float:
-    """Return the factor of the learning rate: (step + 1)/(warmup + 1) rising, then a cosine to 0.
-
-    Example:
-        >>> [round(warmup_cosine(s, 10, 2), 2) for s in (0, 1, 2, 6, 10)]
-        [0.33, 0.67, 1.0, 0.5, 0.0]
-    """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trained parameters of a module into those with and without weight decay.
-
-    Biases and all parameters with at most one axis longer than 1 (norms, layer scales, GRN's
-    (1, 1, 1, C)) get none.
-
-    Example:
-        >>> groups = parameter_groups(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)), 0.1)
-        >>> [(len(g["params"]), g["weight_decay"]) for g in groups]
-        [(1, 0.1), (3, 0.0)]
-    """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        axes = sum(size > 1 for size in parameter.shape)
-        (plain if axes <= 1 or name.endswith("bias") else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-
-
-def require(argument: str, value: Any, holds: bool, rule: str) -> None:
-    """ValueError naming argument, value and rule unless the rule holds.
-
-    Example:
-        >>> require("lr", -1.0, -1.0 > 0, "> 0")
-        Traceback (most recent call last):
-            ...
-        ValueError: `lr` (=-1.0) must be > 0.
-    """
-    if not holds:
-        raise ValueError(f"`{argument}` (={value!r}) must be {rule}.")

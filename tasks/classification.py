@@ -14,8 +14,10 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 from torchvision.transforms import v2
 
-from tasks.base import TaskModule, require, seeded
+from tasks.arguments import require
+from tasks.base import TaskModule
 from tasks.classification_data import ClassificationData
+from tasks.seeds import seeded
 
 __all__ = ["Classification", "ClassificationData"]
 

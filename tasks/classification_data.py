@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from tasks.base import require
+from tasks.arguments import require
 from tasks.data.class_batches import (
     Images,
     ScoringSamples,

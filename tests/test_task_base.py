@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
-from tasks.base import TaskModule, parameter_groups, warmup_cosine
+from tasks.base import TaskModule
 from tasks.classification import Classification
 from tasks.classification_data import ClassificationData
+from tasks.optimisation import parameter_groups, warmup_cosine
 from tasks.seeds import derive, numpy_generator, seeded
 
 pytestmark = pytest.mark.filterwarnings(

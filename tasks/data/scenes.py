@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.arguments import require
 from tasks.data.cache import cached
 from tasks.data.digits import INK, digits
 from tasks.data.photos import crop
@@ -70,23 +71,23 @@ class Knobs:
     seed: int
 
     def __post_init__(self) -> None:
-        _require("task", self.task, self.task in TASKS, f"one of {TASKS}")
+        require("task", self.task, self.task in TASKS, f"one of {TASKS}")
         for name in ("size", "train", "val", "classes", "seed"):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
-            _require(name, value, whole and value >= 0, "an integer >= 0")
-        _require("size", self.size, 24 <= self.size <= 1024, "from 24 to 1024")
-        _require("classes", self.classes, 2 <= self.classes <= 10, "from 2 to 10")
+            require(name, value, whole and value >= 0, "an integer >= 0")
+        require("size", self.size, 24 <= self.size <= 1024, "from 24 to 1024")
+        require("classes", self.classes, 2 <= self.classes <= 10, "from 2 to 10")
         for name in ("train", "val"):
             value = getattr(self, name)
-            _require(name, value, value >= self.classes, f"at least `classes` (={self.classes})")
-        _require("largest", self.largest, 0.2 <= self.largest <= 0.9, "from 0.2 to 0.9")
+            require(name, value, value >= self.classes, f"at least `classes` (={self.classes})")
+        require("largest", self.largest, 0.2 <= self.largest <= 0.9, "from 0.2 to 0.9")
         most = self.largest * self.size / SMALLEST_PIXELS
         rule = f"from 1 to {most:.1f}, so that digits have at least {SMALLEST_PIXELS} pixels"
-        _require("ratio", self.ratio, 1 <= self.ratio <= most, rule)
-        _require("contrast", self.contrast, 0 <= self.contrast <= 1, "from 0 to 1")
+        require("ratio", self.ratio, 1 <= self.ratio <= most, rule)
+        require("contrast", self.contrast, 0 <= self.contrast <= 1, "from 0 to 1")
         low, high = self.objects
-        _require("objects", self.objects, 1 <= low <= high <= 20, "(least, most), from 1 to 20")
+        require("objects", self.objects, 1 <= low <= high <= 20, "(least, most), from 1 to 20")
 
 
 def scenes(
@@ -135,7 +136,7 @@ def scenes(
     knobs = Knobs(
         task, size, train, val, classes, float(ratio), float(largest), float(contrast), counts, seed
     )
-    _require("workers", workers, workers >= 1, ">= 1")
+    require("workers", workers, workers >= 1, ">= 1")
 
     def write(folder: Path) -> None:
         for split in SPLITS:
@@ -219,8 +220,3 @@ def drawn_in_order(draw: Callable[[int], T], count: int, workers: int) -> Iterat
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, count, 64 * workers):
             yield from pool.map(draw, range(start, min(count, start + 64 * workers)))
-
-
-def _require(argument: str, value: object, holds: bool, rule: str) -> None:
-    if not holds:
-        raise ValueError(f"`{argument}` (={value!r}) must be {rule}.")

@@ -1,0 +1,45 @@
+"""Which parameters decay, and how the learning rate moves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+
+def warmup_cosine(step: int, total: int, warmup: int) -> float:
+    """Return the factor of the learning rate: (step + 1)/(warmup + 1) rising, then a cosine to 0.
+
+    Example:
+        >>> [round(warmup_cosine(s, 10, 2), 2) for s in (0, 1, 2, 6, 10)]
+        [0.33, 0.67, 1.0, 0.5, 0.0]
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trained parameters of a module into those with and without weight decay.
+
+    Biases and all parameters with at most one axis longer than 1 (norms, layer scales, GRN's
+    (1, 1, 1, C)) get none.
+
+    Example:
+        >>> groups = parameter_groups(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)), 0.1)
+        >>> [(len(g["params"]), g["weight_decay"]) for g in groups]
+        [(1, 0.1), (3, 0.0)]
+    """
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        axes = sum(size > 1 for size in parameter.shape)
+        (plain if axes <= 1 or name.endswith("bias") else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
