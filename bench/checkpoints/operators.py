@@ -98,16 +98,16 @@ def _axis_scope(scope: Scope, letter: str, *, alone: bool) -> Scope:
 @take_over.register
 def _shiftwise(module: Shiftwise, scope: Scope) -> None:
     """The paths, or the public merged form, which equals one path; the tables are drawn anew."""
-    paths, *shape = module.weight.shape
+    paths, rows, *size = module.weight.shape
     if scope.has("LoRA."):
         keys = ["LoRA.weight"]
     else:
         keys = [f"LoRAs.{path}.weight" for path in range(paths)]
-    taken = [scope.transfer.take(scope.public + key, shape) for key in keys]
+    taken = [scope.transfer.take(scope.public + key, (rows, 1, *size)) for key in keys]
     weight = torch.zeros_like(scope.transfer.ours[f"{scope.ours}weight"])
     for path, value in enumerate(taken):
         if value is not None:
-            weight[path] = value
+            weight[path] = value.squeeze(1)
     scope.set("weight", weight)
     norms = (("horizontal", "bn_lora1"), ("vertical", "bn_lora2"), ("centre", "bn_small"))
     for ours, public in norms:
