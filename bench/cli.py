@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         )
         return added
 
-    def choice(added: argparse.ArgumentParser) -> None:
+    def choice(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added.add_argument("suite", help="name of a suite, or a path to its YAML file")
         added.add_argument(
             "--only",
@@ -71,19 +71,22 @@ def parser() -> argparse.ArgumentParser:
             metavar="NAME=VALUE",
             help="lay a value over every cell's configuration, e.g. trainer.max_epochs=3",
         )
+        return added
 
-    def running(added: argparse.ArgumentParser) -> None:
+    def running(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added.add_argument("--workers", type=int, default=None, help="processes at a time")
+        return added
 
-    def places(added: argparse.ArgumentParser) -> None:
+    def places(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added.add_argument("--records", type=Path, default=None, help="default: RUNS/records")
         added.add_argument("--out", type=Path, default=Path("site"), help="default: site")
+        return added
 
-    added = verb("bench", "run a suite, measure its speed, export the records, write the site")
-    choice(added), running(added), places(added)
+    places(
+        running(choice(verb("bench", "run a suite, time it, export its records, write the site")))
+    )
     choice(verb("plan", "show the cells of a suite and which are done"))
-    added = verb("run", "run the cells of a suite that are not done")
-    choice(added), running(added)
+    running(choice(verb("run", "run the cells of a suite that are not done")))
     choice(verb("speed", "measure the speed of a suite's operators, all arms interleaved"))
     added = verb("show", "show one cell: its state, scores, error and configuration")
     added.add_argument("cell", help="hash of the cell, or its beginning")

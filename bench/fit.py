@@ -6,19 +6,20 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from tasks.base import TaskModule
+from tasks.data.module import TaskData
 
 LAST = "last.ckpt"
 PROGRESS = "progress.json"
@@ -107,11 +108,10 @@ class Fitted:
     epochs: int
     samples_seen: int
     module: TaskModule
-    datamodule: L.LightningDataModule
-    stopped: bool = field(default=False, metadata={"help": "pruned or interrupted"})
+    datamodule: TaskData
 
 
-def instantiate(config: dict[str, Any]) -> tuple[TaskModule, L.LightningDataModule, Namespace]:
+def instantiate(config: dict[str, Any]) -> tuple[TaskModule, TaskData]:
     """Build the module and the data module of a resolved configuration, seeded.
 
     Raises:
@@ -130,7 +130,12 @@ def instantiate(config: dict[str, Any]) -> tuple[TaskModule, L.LightningDataModu
             "`model.class_path` (="
             f"{config['model']['class_path']!r}) must be a tasks.base.TaskModule."
         )
-    return built.model, built.data, parsed
+    if not isinstance(built.data, TaskData):
+        raise ConfigError(
+            f"`data.class_path` (={config['data']['class_path']!r}) must be a "
+            "tasks.data.module.TaskData."
+        )
+    return built.model, built.data
 
 
 class _Curve(Callback):
@@ -204,7 +209,7 @@ def fit(
         ConfigError, ValueError: before any training, for bad input.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    module, datamodule, _ = instantiate(config)
+    module, datamodule = instantiate(config)
     curve = _Curve(folder)
     last = ModelCheckpoint(folder, save_top_k=0, save_last=True, enable_version_counter=False)
     settings = {k: v for k, v in config["trainer"].items() if k not in ("logger", "callbacks")}
@@ -224,12 +229,9 @@ def fit(
     )
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if trainer.should_stop and trainer.current_epoch < (trainer.max_epochs or 0):
-        metrics = {}
-    else:
-        metrics = trainer.validate(module, datamodule=datamodule, verbose=False)[0]
+    scored = trainer.validate(module, datamodule=datamodule, verbose=False)[0]
     return Fitted(
-        metrics={k.removeprefix("val/"): float(v) for k, v in metrics.items()},
+        metrics={k.removeprefix("val/"): float(v) for k, v in scored.items()},
         curve=curve.curve,
         per_class=module.per_class(),
         outcomes=module.outcomes(),
@@ -244,7 +246,7 @@ def fit(
 
 def load(config: dict[str, Any], checkpoint: Path) -> TaskModule:
     """Return the module of `config` with the weights of `checkpoint`, read as weights only."""
-    module, _, _ = instantiate(config)
+    module, _ = instantiate(config)
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")
     module.load_state_dict(state["state_dict"])
     return module.eval()

@@ -194,7 +194,7 @@ def preflight(cells: Sequence[Cell]) -> None:
                 continue
             seen.add(key)
             try:
-                _, datamodule, _ = fit.instantiate(cell.config)
+                _, datamodule = fit.instantiate(cell.config)
                 datamodule.prepare_data()
                 if part == "data":
                     datamodule.setup("fit")

@@ -14,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -90,7 +91,7 @@ class _Clock:
     """Keeps the bar and its estimate of the time left going while cells run."""
 
     def __init__(
-        self, progress: Progress, bar: int, total: int, folder: Path, running: dict[str, Cell]
+        self, progress: Progress, bar: TaskID, total: int, folder: Path, running: dict[str, Cell]
     ) -> None:
         self.progress, self.bar, self.total = progress, bar, total
         self.folder, self.running = folder, running
@@ -117,7 +118,7 @@ class _Clock:
         spent = time.monotonic() - self._since
         rest = spent * (self.total - done) / done if done > 0.02 else None
         text = "" if rest is None else f"about {_duration(rest)} left"
-        self.progress.update(self.bar, completed=self.ended, left=text)  # type: ignore[arg-type]
+        self.progress.update(self.bar, completed=self.ended, left=text)
 
 
 def _duration(seconds: float) -> str:
@@ -181,7 +182,7 @@ def _timed(race: pace.Race, folder: Path, command: str) -> list[Record]:
         def tell(done: int, total: int, what: str) -> None:
             spent = time.monotonic() - since
             left = f"about {_duration(spent * (total - done) / done)} left" if done else ""
-            progress.update(bar, completed=done, total=total, left=left)  # type: ignore[arg-type]
+            progress.update(bar, completed=done, total=total, left=left)
 
         return pace.run(race, folder, command, tell)
 
@@ -232,7 +233,7 @@ def show(folder: Path, beginning: str) -> str:
     return yaml.safe_dump(told, sort_keys=False, allow_unicode=True).rstrip()
 
 
-def listing(kind: str) -> str:
+def listing(kind: overlays.Kind) -> str:
     """Return the names of a kind, one a line, each with its description."""
     if kind == "operators":
         from bench import operators
@@ -243,11 +244,9 @@ def listing(kind: str) -> str:
             arm = overlays.load_arm(name)
             lines.append(f"{name:12} {arm.description or arm.operator}")
         return "\n".join(lines)
-    if kind not in ("suites", "tasks", "hosts", "recipes"):
-        raise OverlayError(f"`kind` (={kind!r}) cannot be listed yet.")
     lines = []
-    for name in overlays.known(kind):  # type: ignore[arg-type]
-        text = overlays.read(overlays.find(kind, name)).get("description", "")  # type: ignore[arg-type]
+    for name in overlays.known(kind):
+        text = overlays.read(overlays.find(kind, name)).get("description", "")
         lines.append(f"{name:28} {text}".rstrip())
     if kind == "hosts":
         lines.append("… and any timm model by its name")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -23,10 +22,11 @@ from tasks.data.class_batches import (
 from tasks.data.class_sources import open_source
 from tasks.data.errors import DataError
 from tasks.data.labelled import Source
+from tasks.data.module import TaskData
 from tasks.data.order import EpochSampler
 
 
-class ClassificationData(L.LightningDataModule):
+class ClassificationData(TaskData):
     """Batches of images (N, 3, S, S), floats in 0…1, and labels (N).
 
     The order of the samples and their augmentation are functions of `seed` and the epoch alone,

@@ -96,8 +96,14 @@ def test_bad_choices_name_what_is_wrong(tiny, choice, message):
     [
         (Choice(hosts=["resnet18x"]), "resnet18"),
         (Choice(sets=("model.init_args.lr=-1",)), r"`lr` \(=-1"),
+        (Choice(sets=("data.init_args.source=folder",)), r"`options` .* must be empty"),
         (
-            Choice(sets=("data.init_args.source=folder", "data.init_args.root=nowhere")),
+            Choice(
+                sets=tuple(
+                    f"data.init_args.{part}"
+                    for part in ("source=folder", "root=nowhere", "options=null")
+                )
+            ),
             "nowhere",
         ),
     ],

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -21,6 +20,7 @@ from tasks.data.cache import manifest
 from tasks.data.checked import check_images
 from tasks.data.coco import coco_files, read_coco
 from tasks.data.errors import DataError
+from tasks.data.module import TaskData
 from tasks.data.order import EpochSampler
 from tasks.data.scenes import scenes
 from tasks.data.visdrone import read_visdrone
@@ -32,7 +32,7 @@ SPLITS = ("train", "val")
 Batch = tuple[Tensor, list[Target]]
 
 
-class DetectionData(L.LightningDataModule):
+class DetectionData(TaskData):
     """Images with boxes (and masks), in training and in validation.
 
     Images are fitted to `image_size`, the aspect ratio kept, and padded black at the right and

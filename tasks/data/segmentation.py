@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -19,6 +18,7 @@ from tasks.data.cache import manifest
 from tasks.data.errors import DataError
 from tasks.data.mask_folders import read_mask_folders
 from tasks.data.masks import MaskSet, check, read_image, read_mask
+from tasks.data.module import TaskData
 from tasks.data.order import Draw, EpochSampler
 from tasks.data.paths import paths
 from tasks.data.scenes import scenes
@@ -30,7 +30,7 @@ SOURCES = ("scenes", "paths", "ade20k", "masks", "voc")
 GENERATED = ("scenes", "paths")
 
 
-class SegmentationData(L.LightningDataModule):
+class SegmentationData(TaskData):
     """Images with a label per pixel, in training and in validation.
 
     A training image is scaled at random, cropped to `image_size`, mirrored and changed in colour;

@@ -1,0 +1,26 @@
+"""What the data of all tasks have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import lightning as L
+
+
+class TaskData(L.LightningDataModule, ABC):
+    """The data of a task: batches to train on and to score, and what they are."""
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return the fields of `bench.record.Data`."""
