@@ -211,7 +211,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     module, datamodule = instantiate(config)
     curve = _Curve(folder)
-    last = ModelCheckpoint(folder, save_top_k=0, save_last=True, enable_version_counter=False)
+    # the newest of every epoch, in one file: with no monitor, "top 1" is the last
+    last = ModelCheckpoint(folder, Path(LAST).stem, save_top_k=1, enable_version_counter=False)
     settings = {k: v for k, v in config["trainer"].items() if k not in ("logger", "callbacks")}
     settings |= {
         "logger": logger or False,
