@@ -48,7 +48,9 @@ def hosted(name: str, host: str, pretrained: bool, kwargs: Mapping[str, Any]) ->
             "a public checkpoint with bench.checkpoints.load_official."
         )
     model: nn.Module = timm.create_model(host, **kwargs)
-    own = {**model.pretrained_cfg, "architecture": name, "tag": "", "hf_hub_id": None, "url": ""}
+    # A plain dict to timm, whatever torch says of a module's attributes.
+    own: Any = {**vars(model)["pretrained_cfg"]}
+    own.update(architecture=name, tag="", hf_hub_id=None, url="")
     model.pretrained_cfg = model.default_cfg = own
     return model
 

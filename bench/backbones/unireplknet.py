@@ -47,7 +47,9 @@ class Stage(nn.Module):
         """Map (N, C, H, W) to (N, C', ⌈H/2⌉, ⌈W/2⌉)."""
         x = self.downsample(x)
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            out: Tensor = checkpoint_sequential(self.blocks, len(self.blocks), x, False)
+            out: Tensor = checkpoint_sequential(  # type: ignore[no-untyped-call]
+                self.blocks, len(self.blocks), x, use_reentrant=False
+            )
             return out
         return self.blocks(x)  # type: ignore[no-any-return]
 
@@ -179,7 +181,7 @@ class UniRepLKNet(nn.Module):
         self.stages = self.stages[: last + 1]
         self.feature_norms = self.feature_norms[: last + 1]
         if prune_head or last + 1 < len(self.feature_info):
-            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]  # type: ignore[assignment]
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
             self.num_classes = 0
             self.head = nn.Identity()
         return list(taken)
