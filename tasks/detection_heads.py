@@ -233,12 +233,9 @@ def _set_width(wired: dict[str, Any], neck: dict[str, Any], width: int) -> None:
         _walk(part, "fc_out_channels", 4 * width)
     for part in _heads(wired.get("bbox_head") or {}):
         if part.get("type") in ("FCOSHead", "ATSSHead"):
-            # Their default has 32 groups.
-            part["norm_cfg"] = {
-                "type": "GN",
-                "num_groups": math.gcd(32, width),
-                "requires_grad": True,
-            }
+            # Their default is 32 groups of 8 channels.
+            groups = width // 8 if width % 8 == 0 else math.gcd(32, width)
+            part["norm_cfg"] = {"type": "GN", "num_groups": groups, "requires_grad": True}
 
 
 def _set_anchor_scale(wired: dict[str, Any], scale: float) -> None:
