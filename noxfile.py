@@ -1,6 +1,5 @@
 """ConvBoard's sessions: each installs what it needs, pinned, and does one thing."""
 
-
 import nox
 
 nox.needs_version = ">=2025.2.9"
@@ -39,11 +38,12 @@ def bench(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests: the quick ones first, then the slow ones."""
     install(session, "test")
+    env = {**KEEP_BYTECODE, "OMP_NUM_THREADS": "1"}  # two processes share the cores
     if session.posargs:
-        session.run("pytest", *session.posargs, env=KEEP_BYTECODE)
+        session.run("pytest", *session.posargs, env=env)
         return
-    session.run("pytest", "-m", "not slow", "-n", "2", env=KEEP_BYTECODE)
-    session.run("pytest", "-m", "slow", "-n", "2", env=KEEP_BYTECODE)
+    session.run("pytest", "-m", "not slow", "-n", "2", env=env)
+    session.run("pytest", "-m", "slow", "-n", "2", env=env)
 
 
 @nox.session

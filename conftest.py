@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parent
 
 TINY = {
     "description": "a suite that runs in seconds",
@@ -46,10 +46,13 @@ def tiny(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Folder of generated data, shared by the session's processes."""
-    return tmp_path_factory.mktemp("cache")
+    """Folder of generated data, in place of the user's, for this process and those it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVBOARD_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +60,7 @@ def convboard(cache):
     """Run the command in a process of its own; return the finished process."""
 
     def run(*arguments, folder=ROOT, status=0, path=(), wait=True):
-        env = {**os.environ, "CONVBOARD_CACHE": str(cache), "COLUMNS": "200"}
+        env = {**os.environ, "COLUMNS": "200"}
         env["PYTHONPATH"] = os.pathsep.join([*map(str, path), env.get("PYTHONPATH", "")])
         env.pop("CONVBOARD_RUNS", None)
         env.pop("MLFLOW_TRACKING_URI", None)

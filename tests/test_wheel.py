@@ -1,0 +1,82 @@
+"""Installed anywhere: the wheel in a fresh environment, used from an empty folder."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command, folder, env=None):
+    done = subprocess.run(
+        [str(part) for part in command], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", out, folder=ROOT)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_code_configs_and_templates_only(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    for kept in (ROOT / "configs").rglob("*.yaml"):
+        assert f"bench/configs/{kept.relative_to(ROOT / 'configs').as_posix()}" in names
+    for kept in (
+        *(ROOT / "leaderboard" / "templates").iterdir(),
+        ROOT / "leaderboard/schema-1.json",
+    ):
+        assert kept.relative_to(ROOT).as_posix() in names
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "bench",
+        "tasks",
+        "leaderboard",
+    }
+
+
+@pytest.mark.slow
+def test_it_works_from_an_empty_folder(wheel, tmp_path, cache):
+    """Dependencies come from uv's cache, which `nox -s tests` has filled: no network."""
+    uv = [sys.executable, "-m", "uv"]
+    overrides = tmp_path / "overrides.txt"
+    overrides.write_text("opencv-python ; sys_platform == 'never'\nopencv-python-headless\n")
+    run(*uv, "venv", "--python", sys.executable, tmp_path / "venv", folder=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(
+        *(*uv, "pip", "install", "--offline", "--python", python),
+        *("--constraints", ROOT / "constraints.txt", "--overrides", overrides, wheel),
+        folder=tmp_path,
+    )
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    env = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "CONVBOARD", "MLFLOW"))
+    }
+    env |= {"CONVBOARD_CACHE": str(cache), "COLUMNS": "200"}
+    convboard = tmp_path / "venv" / "bin" / "convboard"
+    small = [
+        *("--only", "operator=dwconv", "--only", "seed=0", "--only", "task=scenes-classification"),
+        *("--set", "data.init_args.options={train: 60, val: 30}"),
+        *("--set", "data.init_args.image_size=32", "--set", "trainer.max_epochs=1"),
+    ]
+    plan = run(convboard, "plan", "quick", folder=empty, env=env)
+    assert "dwconv (baseline)" in plan
+    out = run(convboard, "run", "quick", *small, folder=empty, env=env)
+    assert "top1" in out
+    assert "0 to run" in run(convboard, "plan", "quick", *small, folder=empty, env=env)
+    run(convboard, "export", folder=empty, env=env)
+    run(convboard, "site", folder=empty, env=env)
+    assert (empty / "site" / "index.html").is_file()
+    where = run(python, "-c", "import bench; print(bench.__file__)", folder=empty, env=env)
+    assert str(tmp_path) in where
