@@ -162,11 +162,18 @@ class _Curve(Callback):
         self.samples += len(batch[0])
         self._write(trainer)
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._keep(trainer, "val/")
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for name, value in trainer.callback_metrics.items():
-            if "/" in name:
-                self.curve.setdefault(name, []).append(float(value))
+        self._keep(trainer, "train/")
         self._write(trainer, force=True)
+
+    def _keep(self, trainer: L.Trainer, prefix: str) -> None:
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith(prefix):
+                self.curve.setdefault(name, []).append(float(value))
 
     def _write(self, trainer: L.Trainer, force: bool = False) -> None:
         now = time.monotonic()

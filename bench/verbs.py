@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import yaml
 from rich.console import Console
@@ -233,8 +234,10 @@ def show(folder: Path, beginning: str) -> str:
     return yaml.safe_dump(told, sort_keys=False, allow_unicode=True).rstrip()
 
 
-def listing(kind: overlays.Kind) -> str:
+def listing(kind: str) -> str:
     """Return the names of a kind, one a line, each with its description."""
+    if kind == "networks":
+        return _networks()
     if kind == "operators":
         from bench import operators
 
@@ -245,11 +248,37 @@ def listing(kind: overlays.Kind) -> str:
             lines.append(f"{name:12} {arm.description or arm.operator}")
         return "\n".join(lines)
     lines = []
-    for name in overlays.known(kind):
-        text = overlays.read(overlays.find(kind, name)).get("description", "")
+    shipped = cast(overlays.Kind, kind)
+    for name in overlays.known(shipped):
+        text = overlays.read(overlays.find(shipped, name)).get("description", "")
         lines.append(f"{name:28} {text}".rstrip())
     if kind == "hosts":
         lines.append("… and any timm model by its name")
+    return "\n".join(lines)
+
+
+def _networks() -> str:
+    """Return the papers' networks with their costs, beside what was published of them."""
+    from bench.backbones import networks
+    from leaderboard.published import load
+
+    figures = load()
+    lines = [f"{'network':24}{'params M':>10}{'fused M':>10}{'GMACs':>8}  at     published"]
+    sources: dict[str, int] = {}
+    for network in networks():
+        h, w = network.input_size
+        told = []
+        for figure in (f for f in figures if f.network == network.name):
+            number = sources.setdefault(figure.source, len(sources) + 1)
+            without = f"{figure.without_operator:g}→" if figure.without_operator else ""
+            unit = "" if figure.unit == "%" else f" {figure.unit}"
+            told.append(f"{figure.metric} {without}{figure.value:g}{unit} [{number}]")
+        lines.append(
+            f"{network.name:24}{network.params / 1e6:10.3f}{network.params_fused / 1e6:10.3f}"
+            f"{network.gmacs:8.3f}  {f'{h}×{w}':6} {', '.join(told) or '—'}"
+        )
+    lines += ["", "counted here: params, fused params, GMACs of the fused form; sources:"]
+    lines += [f"[{number}] {source}" for source, number in sources.items()]
     return "\n".join(lines)
 
 
