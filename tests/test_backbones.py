@@ -204,7 +204,9 @@ def test_conv_for_itself_changes_nothing(host):
     assert report.carried == report.swapped == [s.name for s in find_slots(hosted(host), size)]
     assert torch.equal(output(model, size), before)
     assert torch.equal(output(fuse(model), size), before)
-    assert find_slots(model, size) == []
+    specs = [slot.spec for slot in find_slots(hosted(host), size)]
+    again = find_slots(model, size)
+    assert [(slot.holds, slot.spec) for slot in again] == [("conv", spec) for spec in specs]
 
 
 @pytest.mark.parametrize("host", ["convnext_atto", "efficientnet_b0", "mobilevit_xxs"])
@@ -355,13 +357,41 @@ def test_a_kernel_that_changes_the_size_of_the_map_is_refused():
         swap(small_resnet(), "conv", where={"indices": [1]}, input_size=(128, 128), kernel_size=2)
 
 
-def test_a_second_swap_adds_to_the_report():
-    model = hosted("test_convnext")
-    swap(model, "dwconv", where={"stages": 1, "depthwise": True}, input_size=(64, 64))
-    swap(model, "conv", input_size=(64, 64))
-    everything = [slot.name for slot in find_slots(hosted("test_convnext"), (64, 64))]
-    assert sorted(swap_report(model).swapped) == sorted(everything)
-    assert swap_report(copy.deepcopy(model)) == swap_report(model)
+def test_a_slot_can_be_swapped_again():
+    model, depthwise = hosted("test_convnext"), {"depthwise": True}
+    before = output(model, (64, 64))
+    swap(model, "dwconv", where=depthwise, input_size=(64, 64))
+    swap(model, "replk", where={**depthwise, "stages": 3}, input_size=(64, 64))
+    report = swap_report(model)
+    slots = find_slots(model, (64, 64))
+    held = {slot.holds for slot in slots if slot.stage == 3 and slot.spec.depthwise}
+    assert held == {"replk"}
+    assert sorted(report.swapped) == sorted(s.name for s in slots if s.spec.depthwise)
+    assert sorted(report.carried) == sorted(report.swapped)
+    assert swap_report(copy.deepcopy(model)) == report
+    torch.testing.assert_close(output(model, (64, 64)), before, rtol=1e-4, atol=1e-5)
+
+
+def test_an_operator_that_took_the_norm_stays():
+    model = swap(small_resnet(), "acb", where={"stages": 4}, input_size=(64, 64))
+    report = swap_report(swap(model, "conv", input_size=(64, 64)))
+    assert "it holds acb, which took the place of the norm" in report.refused["layer4.0.conv1"]
+    assert "layer4.0.conv1" in report.swapped
+
+
+def test_operators_of_a_papers_network_are_slots():
+    model = build(
+        "unireplknet_a",
+        operator="acb",
+        where={"names": "stages.1.*.operator"},
+        input_size=(64, 64),
+        host_options={"num_classes": 3},
+    )
+    blocks = model.stages[1].blocks
+    assert {type(block.operator).__name__ for block in blocks} == {"ACB"}
+    assert {type(block.norm) for block in blocks} == {nn.Identity}
+    assert {block.operator.spec.kernel_size for block in blocks} == {(13, 13)}
+    assert output(model.eval(), (64, 96)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""Slots: the spatial convolutions of any model, found by one forward pass."""
+"""Slots: the spatial convolutions of any model and the operators in it, found by one forward."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -13,15 +13,17 @@ from bench.backbones.probe import blank_forward
 from bench.operators.base import ConvSpec, Operator, pair
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+_Holder = nn.Conv2d | Operator
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a host where an operator can stand: one spatial convolution.
+    """A place in a host where an operator can stand: it holds a spatial convolution or operator.
 
     Attributes:
         name: the convolution's name in the host, as `named_modules` gives it.
         spec: what the convolution is; `spec.resolution` is the size of the map that enters.
+        holds: the name of the operator that stands there, None for a plain convolution.
         output_size: height and width of the map that leaves, in pixels.
         reduction: pixels of the input image per pixel of the map that leaves, along an axis.
         stage: log2(reduction) − 1, at least 0: the stem up to stride 2 is stage 0, maps at
@@ -36,6 +38,7 @@ class Slot:
     output_size: tuple[int, int]
     reduction: float
     stage: int
+    holds: str | None = None
     norm: str | None = None
     calls: int = 1
     refusal: str | None = None
@@ -51,7 +54,10 @@ def _padding(conv: nn.Conv2d) -> tuple[tuple[int, int], bool]:
     return (total[0] // 2, total[1] // 2), all(t % 2 == 0 for t in total)
 
 
-def _refusal(conv: nn.Conv2d) -> str | None:
+def _refusal(conv: nn.Conv2d | Operator) -> str | None:
+    if isinstance(conv, Operator):
+        taken = f"it holds {conv.name}, which took the place of the norm behind it too."
+        return taken if conv.absorbs_norm else None
     if type(conv) is not nn.Conv2d:
         return (
             f"it is a {type(conv).__name__}, which computes more than torch.nn.Conv2d "
@@ -69,16 +75,16 @@ class _Trace:
     """What the hooks see of one forward pass."""
 
     names: dict[nn.Module, str]
-    seen: dict[nn.Conv2d, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
+    seen: dict[_Holder, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
     calls: dict[nn.Module, int] = field(default_factory=dict)
     # The tensor is kept so that its id is not used again, with its version: an in-place
     # operation between the convolution and the norm leaves the tensor but counts it up.
-    made: dict[int, tuple[Tensor, int, nn.Conv2d]] = field(default_factory=dict)
-    norms: dict[nn.Conv2d, nn.Module] = field(default_factory=dict)
-    takers: dict[nn.Conv2d, int] = field(default_factory=dict)
+    made: dict[int, tuple[Tensor, int, _Holder]] = field(default_factory=dict)
+    norms: dict[_Holder, nn.Module] = field(default_factory=dict)
+    takers: dict[_Holder, int] = field(default_factory=dict)
 
     def conv_ran(self, conv: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(conv, _Holder)
         self.calls[conv] = self.calls.get(conv, 0) + 1
         size = args[0].shape
         self.seen.setdefault(conv, ((size[-2], size[-1]), (out.shape[-2], out.shape[-1])))
@@ -96,7 +102,7 @@ class _Trace:
         if isinstance(leaf, _NORMS) and tensor._version == version:
             self.norms[conv] = leaf
 
-    def norm_behind(self, conv: nn.Conv2d) -> str | None:
+    def norm_behind(self, conv: _Holder) -> str | None:
         norm = self.norms.get(conv)
         alone = norm is not None and self.takers[conv] == self.calls[conv] == self.calls[norm] == 1
         return self.names[norm] if alone and norm is not None else None
@@ -115,9 +121,10 @@ def _outside_operators(module: nn.Module, prefix: str = "") -> dict[nn.Module, s
 def find_slots(model: nn.Module, input_size: tuple[int, int] = (224, 224)) -> list[Slot]:
     """Find every spatial convolution (kernel > 1 along an axis) that a forward pass runs.
 
-    Works on any model, with hooks alone; the model is left as it was. Operators that `swap` put
-    in are no slots. A convolution that does more than torch.nn.Conv2d (timm's Conv2dSame,
-    weight standardisation, parametrisations) is listed with its `refusal`.
+    Works on any model, with hooks alone; the model is left as it was. An operator, such as those
+    of the papers' networks, is a slot too, as a whole. A convolution that does more than
+    torch.nn.Conv2d (timm's Conv2dSame, weight standardisation, parametrisations) is listed with
+    its `refusal`.
 
     Args:
         model: any model that takes (N, C, H, W), on any device.
@@ -142,7 +149,7 @@ def find_slots(model: nn.Module, input_size: tuple[int, int] = (224, 224)) -> li
     handles: list[RemovableHandle] = []
     try:
         for module in trace.names:
-            if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
+            if isinstance(module, _Holder) and max(_kernel_size(module)) > 1:
                 handles.append(module.register_forward_hook(trace.conv_ran))
             if isinstance(module, _NORMS) or next(module.children(), None) is None:
                 handles.append(module.register_forward_pre_hook(trace.leaf_starts))
@@ -153,26 +160,37 @@ def find_slots(model: nn.Module, input_size: tuple[int, int] = (224, 224)) -> li
     return [_slot(conv, trace, size) for conv in trace.seen]
 
 
-def _slot(conv: nn.Conv2d, trace: _Trace, size: tuple[int, int]) -> Slot:
+def _kernel_size(holder: _Holder) -> tuple[int, ...]:
+    return holder.spec.kernel_size if isinstance(holder, Operator) else holder.kernel_size
+
+
+def _spec(holder: _Holder, entering: tuple[int, int]) -> ConvSpec:
+    if isinstance(holder, Operator):
+        return replace(holder.spec, resolution=entering)
+    return ConvSpec.make(
+        in_channels=holder.in_channels,
+        out_channels=holder.out_channels,
+        kernel_size=holder.kernel_size,
+        stride=holder.stride,
+        padding=_padding(holder)[0],
+        dilation=holder.dilation,
+        groups=holder.groups,
+        resolution=entering,
+        bias=holder.bias is not None,
+        padding_mode=holder.padding_mode,
+    )
+
+
+def _slot(conv: _Holder, trace: _Trace, size: tuple[int, int]) -> Slot:
     entering, leaving = trace.seen[conv]
     reduction = math.sqrt(size[0] / leaving[0] * size[1] / leaving[1])
     return Slot(
         name=trace.names[conv],
-        spec=ConvSpec.make(
-            in_channels=conv.in_channels,
-            out_channels=conv.out_channels,
-            kernel_size=conv.kernel_size,
-            stride=conv.stride,
-            padding=_padding(conv)[0],
-            dilation=conv.dilation,
-            groups=conv.groups,
-            resolution=entering,
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-        ),
+        spec=_spec(conv, entering),
         output_size=leaving,
         reduction=reduction,
         stage=max(0, round(math.log2(reduction)) - 1),
+        holds=conv.name if isinstance(conv, Operator) else None,
         norm=trace.norm_behind(conv),
         calls=trace.calls[conv],
         refusal=_refusal(conv),

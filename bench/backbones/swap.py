@@ -15,6 +15,7 @@ from bench.backbones.fuse import take_hooks
 from bench.backbones.select import select
 from bench.backbones.slots import Slot, find_slots
 from bench.operators.base import ConvSpec, Operator
+from bench.operators.conv import Conv
 from bench.operators.registry import create, get, near, options
 
 _SPEC_OPTIONS = ("kernel_size", "groups", "dilation")
@@ -69,7 +70,7 @@ def swap(
     carry: bool = True,
     **options: Any,
 ) -> nn.Module:
-    """Replace convolutions of `model` by `operator`, in place.
+    """Replace convolutions, or operators in their place, of `model` by `operator`, in place.
 
     Channels, stride, groups, bias, device, dtype and training mode are the slot's. An operator
     with a norm of its own replaces the BatchNorm2d behind the slot too (what is inside it, such
@@ -125,12 +126,10 @@ def exchange(
     """
     report, changes = SwapReport(), list[_Change]()
     for slot, own in chosen:
-        conv = model.get_submodule(slot.name)
-        assert isinstance(conv, nn.Conv2d)
         try:
             if slot.refusal is not None:
                 raise ValueError(slot.refusal)
-            changes.append(_change(model, slot, conv, operator, mix, carry, own))
+            changes.append(_change(model, slot, operator, mix, carry, own))
         except ValueError as error:
             report.refused[slot.name] = str(error)
     for change in changes:
@@ -167,7 +166,6 @@ def _check(operator: str, mix: str | None, given: Mapping[str, Any]) -> None:
 def _change(
     model: nn.Module,
     slot: Slot,
-    conv: nn.Conv2d,
     operator: str,
     mix: str | None,
     carry: bool,
@@ -189,7 +187,9 @@ def _change(
         )
     norm = None if slot.norm is None else model.get_submodule(slot.norm)
     absorbs = cls.absorbs_norm and not mixed and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
-    device = conv.weight.device
+    old = model.get_submodule(slot.name)
+    conv = old.conv if isinstance(old, Conv) else old
+    like = next(old.parameters())
     # Built on the CPU, so that a seed gives the same weights on every device.
     with torch.device("cpu"):
         try:
@@ -198,8 +198,10 @@ def _change(
             hint = " mix='pointwise' puts a 1x1 convolution behind it." if dense else ""
             raise ValueError(f"{error}{'' if mixed else hint}") from error
         module: nn.Module = Mixed(op, spec) if mixed else op
-    module.to(device=device, dtype=conv.weight.dtype).train(conv.training)
-    carried = carry and not mixed and op.carry(conv, norm if absorbs else None)
+    module.to(device=like.device, dtype=like.dtype).train(old.training)
+    carried = False
+    if carry and not mixed and isinstance(conv, nn.Conv2d):
+        carried = op.carry(conv, norm if absorbs else None)
     return _Change(slot, module, slot.norm if absorbs else None, mixed, carried)
 
 
@@ -240,13 +242,14 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def _joined(old: SwapReport, new: SwapReport) -> SwapReport:
-    refused = {k: v for k, v in old.refused.items() if k not in new.swapped}
+    """Add `new` to `old`: a slot that was swapped again is as `new` says."""
+    again = {*new.swapped}
     return SwapReport(
-        swapped=old.swapped + new.swapped,
-        refused={**refused, **new.refused},
-        absorbed={**old.absorbed, **new.absorbed},
-        mixed=old.mixed + new.mixed,
-        carried=old.carried + new.carried,
+        swapped=[name for name in old.swapped if name not in again] + new.swapped,
+        refused={k: v for k, v in {**old.refused, **new.refused}.items() if k not in again},
+        absorbed={k: v for k, v in old.absorbed.items() if k not in again} | new.absorbed,
+        mixed=[name for name in old.mixed if name not in again] + new.mixed,
+        carried=[name for name in old.carried if name not in again] + new.carried,
     )
 
 
