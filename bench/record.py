@@ -1,6 +1,7 @@
 """The record: one result as one JSON file, the only thing that the leaderboard reads.
 
-A record is the result of a cell (`kind: accuracy`) or of one arm of a speed run (`kind: speed`).
+A record is the result of a cell (`kind: accuracy`), of one arm of a speed run (`kind: speed`), or
+what a cell's network sees (`kind: view`). Other files lie beside it, named in it with their hashes.
 Units stand in the field names; what is missing is None, never imputed; failures are records too.
 """
 
@@ -166,6 +167,38 @@ class Speed(_Part):
     gate_tolerance: float | None = None
 
 
+class FieldArea(_Part):
+    """The smallest centred rectangle, of the image's aspect ratio, with a share of the field."""
+
+    share: float = Field(gt=0, le=1, description="of the effective receptive field")
+    area: float = Field(gt=0, le=1, description="fraction of the image's area")
+    height_px: float
+    width_px: float
+
+
+class Picture(_Part):
+    """A picture of a view."""
+
+    file: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.png$",
+        description="name of the .png file beside the record",
+    )
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    caption: str
+
+
+class View(_Part):
+    """What a network sees: its effective receptive field, and for classifiers Grad-CAM."""
+
+    method: str = Field(description="version of the method, e.g. '1'")
+    weights: Literal["trained", "fresh"]
+    images: int = Field(ge=1, description="images of the scored split over which it is the mean")
+    input_size: tuple[int, int] = Field(description="height and width of those images")
+    map_size: tuple[int, int] = Field(description="height and width of the last map")
+    field: list[FieldArea] = Field(description="effective receptive field, by share")
+    pictures: list[Picture]
+
+
 class Memory(_Part):
     """Peak memory, measured in a pass of its own."""
 
@@ -202,10 +235,14 @@ class Provenance(_Part):
 
 
 class Record(_Part):
-    """One result. Accuracy records have data, recipe and accuracy; speed records have speed."""
+    """One result.
+
+    Accuracy records have data, recipe and accuracy; speed records have speed; views have data,
+    recipe and view.
+    """
 
     schema_version: Literal[1] = 1
-    kind: Literal["accuracy", "speed"]
+    kind: Literal["accuracy", "speed", "view"]
     identity: str = Field("", description="hash of what defines the result; filled in")
     status: Status
     error: str | None = Field(None, description="why the status is not ok")
@@ -215,6 +252,7 @@ class Record(_Part):
     accuracy: Accuracy | None = None
     cost: Cost | None = None
     speed: Speed | None = None
+    view: View | None = None
     memory: Memory | None = None
     machine: Machine
     software: dict[str, str] = Field(description="package → version")
@@ -222,7 +260,11 @@ class Record(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        wanted = {"accuracy": ("accuracy", "data", "recipe"), "speed": ("speed",)}[self.kind]
+        wanted = {
+            "accuracy": ("accuracy", "data", "recipe"),
+            "speed": ("speed",),
+            "view": ("view", "data", "recipe"),
+        }[self.kind]
         missing = [name for name in wanted if getattr(self, name) is None]
         if self.status == "ok" and missing:
             raise ValueError(f"an ok record of kind {self.kind!r} needs {', '.join(missing)}.")
@@ -233,7 +275,7 @@ class Record(_Part):
         return self
 
     def _identity(self) -> str:
-        speed = self.speed
+        speed, view = self.speed, self.view
         return digest(
             {
                 "kind": self.kind,
@@ -254,8 +296,20 @@ class Record(_Part):
                     speed.threads,
                 ],
                 "machine": speed and self.machine.model_dump(),
+                # only where there is one: other records' identities are older than views
+                **({"view": [view.method, view.weights, view.input_size]} if view else {}),
             }
         )
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """Files that lie beside the record: name → SHA-256."""
+        files = {}
+        if self.accuracy and self.accuracy.outcomes:
+            files[self.accuracy.outcomes.file] = self.accuracy.outcomes.sha256
+        if self.view:
+            files |= {picture.file: picture.sha256 for picture in self.view.pictures}
+        return files
 
     @property
     def filename(self) -> str:

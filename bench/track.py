@@ -172,7 +172,7 @@ class Store:
         yield Path(self.client.download_artifacts(run_id, name, str(into)))
 
     def export(self, folder: Path, experiment: str | None = None) -> list[Path]:
-        """Write the records of all ended runs into `folder`, their outcomes beside them.
+        """Write the records of all ended runs into `folder`, their other files beside them.
 
         Nothing is overwritten: a record's file name holds its own hash.
         """
@@ -190,13 +190,9 @@ class Store:
                     continue
                 scratch.mkdir(exist_ok=True)
                 with self.artifact(run.info.run_id, name, scratch) as path:
-                    record = Record.load(path)
-                    beside = record.accuracy and record.accuracy.outcomes
-                    if beside:
-                        with self.artifact(
-                            run.info.run_id, f"records/{beside.file}", scratch
-                        ) as outcomes:
-                            shutil.copyfile(outcomes, folder / beside.file)
+                    for beside in Record.load(path).beside:
+                        with self.artifact(run.info.run_id, f"records/{beside}", scratch) as file:
+                            shutil.copyfile(file, folder / beside)
                     shutil.copyfile(path, target)
         shutil.rmtree(scratch, ignore_errors=True)
         return written

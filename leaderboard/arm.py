@@ -31,6 +31,8 @@ class Arm:
     """The newest speed record of each setup, mode and batch."""
     latency: Record | None = None
     throughput: Record | None = None
+    views: tuple[Record, ...] = ()
+    """The newest view of each seed and kind of weights, trained before fresh."""
     untimed: Record | None = None
     """A failed speed record that has no mode and batch, newer than any other of the arm."""
 

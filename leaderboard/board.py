@@ -22,6 +22,7 @@ def boards(records: Iterable[Record]) -> list[Board]:
     """Group records into boards, in a fixed order whatever the order of the records."""
     ordered = sorted(records, key=lambda r: (r.provenance.created, r.filename))
     scored = [r for r in ordered if r.kind == "accuracy"]
+    views = [r for r in ordered if r.kind == "view"]
     speeds = [
         r
         for r in ordered
@@ -37,7 +38,10 @@ def boards(records: Iterable[Record]) -> list[Board]:
             homes = [key for key, group in groups.items() if _place(group[0]) == place]
             for key in homes or [_board_key(record)]:
                 groups[key].append(record)
-    made = [_board(key, group, speeds) for key, group in groups.items()]
+    made = [
+        _board(key, group, speeds, [view for view in views if _board_key(view) == key])
+        for key, group in groups.items()
+    ]
     return sorted(made, key=lambda b: (b.title, b.first.entry.host, b.key))
 
 
@@ -70,7 +74,7 @@ def _arm_key(record: Record) -> str:
     return digest([entry.label, entry.form, swap_key(record)])
 
 
-def _board(key: str, records: list[Record], speeds: list[Record]) -> Board:
+def _board(key: str, records: list[Record], speeds: list[Record], views: list[Record]) -> Board:
     ok = [r for r in records if r.status == "ok"]
     best_known = ok[-1] if ok else records[-1]
     headline = best_known.accuracy.headline if ok and best_known.accuracy else None
@@ -79,7 +83,13 @@ def _board(key: str, records: list[Record], speeds: list[Record]) -> Board:
     by_arm: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_arm[_arm_key(record)].append(record)
-    arms = [_arm(arm_key, group, headline) for arm_key, group in sorted(by_arm.items())]
+    seen: dict[str, list[Record]] = defaultdict(list)
+    for view in views:
+        seen[_arm_key(view)].append(view)
+    arms = [
+        replace(_arm(arm_key, group, headline), views=_views(seen[arm_key], group))
+        for arm_key, group in sorted(by_arm.items())
+    ]
 
     notes = []
     baselines = [arm for arm in arms if arm.baseline]
@@ -157,6 +167,16 @@ def _arm(key: str, records: list[Record], headline: str | None) -> Arm:
         mean=sum(values) / len(values) if values else None,
         interval=stats.mean_interval(values),
     )
+
+
+def _views(views: list[Record], records: list[Record]) -> tuple[Record, ...]:
+    """Take the newest view of each seed and kind of weights, of the newest code of the operator."""
+    code = records[-1].entry.operator_sha256
+    newest: dict[tuple[bool, int], Record] = {}
+    for record in views:  # the newest come last
+        if record.view and record.recipe and record.entry.operator_sha256 == code:
+            newest[record.view.weights == "fresh", record.recipe.seed] = record
+    return tuple(newest[key] for key in sorted(newest))
 
 
 def _order(arm: Arm, metric: Metric | None) -> tuple[float, float, float, str, str]:

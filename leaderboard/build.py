@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -22,6 +23,7 @@ from leaderboard.entry import entry_view
 from leaderboard.show import Show
 
 TEMPLATES = Path(__file__).parent / "templates"
+PNG = b"\x89PNG\r\n\x1a\n"
 MANIFEST = "convboard-site.json"
 """File of the site that lists the others, by which an older build is known and cleared."""
 
@@ -59,7 +61,13 @@ def build(
             f"`site` (={str(site)!r}) must be a new or empty folder, or one built before; "
             "this one holds other files."
         )
-    files = pages(_read(records), title=title, figures=published.load(figures))
+    found = _read(records)
+    files = pages(
+        {record.filename: record for record in found.values()},
+        title=title,
+        figures=published.load(figures),
+        pictures=_pictures(found),
+    )
     _clear(site)
     for name, content in files.items():
         path = site / name
@@ -68,7 +76,11 @@ def build(
 
 
 def pages(
-    records: Mapping[str, Record], *, title: str, figures: Sequence[published.Figure]
+    records: Mapping[str, Record],
+    *,
+    title: str,
+    figures: Sequence[published.Figure],
+    pictures: Mapping[str, bytes] | None = None,
 ) -> dict[str, bytes]:
     """Return the files of the site: path in the site → content.
 
@@ -76,6 +88,7 @@ def pages(
         records: name of the record's file → record.
         title: name of the site.
         figures: published figures, shown apart.
+        pictures: name of a picture's file → content; a missing one is shown as missing.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -92,6 +105,7 @@ def pages(
         plots_js=_asset("plots.js"),
     )
     made = boards(records.values())
+    drawn = {f"pictures/{name}": content for name, content in (pictures or {}).items()}
     raw = {
         f"records/{name}": (canonical(record.model_dump(mode="json")) + "\n").encode()
         for name, record in records.items()
@@ -110,16 +124,37 @@ def pages(
     entry = environment.get_template("entry.html")
     for board in made:
         for arm in board.arms:
-            texts[_page(board, arm)] = entry.render(root="../", **entry_view(board, arm))
-    files = {name: text.encode() for name, text in texts.items()} | raw
+            texts[_page(board, arm)] = entry.render(root="../", **entry_view(board, arm, drawn))
+    files = {name: text.encode() for name, text in texts.items()} | raw | drawn
     files["records.zip"] = _zip(raw)
     files[MANIFEST] = (canonical({"files": sorted(files)}) + "\n").encode()
     return dict(sorted(files.items()))
 
 
-def _read(folder: Path) -> dict[str, Record]:
-    paths = sorted(folder.rglob("*.json"))
-    return {record.filename: record for record in map(Record.load, paths)}
+def _read(folder: Path) -> dict[Path, Record]:
+    return {path: Record.load(path) for path in sorted(folder.rglob("*.json"))}
+
+
+def _pictures(records: Mapping[Path, Record]) -> dict[str, bytes]:
+    """Read the pictures beside the records; one that is not what its record says stops the build.
+
+    A picture comes from whoever made the record, and is published: its hash and its signature are
+    checked, and its name cannot lead out of the folder (see `bench.record.Picture`).
+    """
+    found: dict[str, bytes] = {}
+    for path, record in records.items():
+        for picture in record.view.pictures if record.view else ():
+            file = path.with_name(picture.file)
+            if not file.is_file():
+                continue
+            content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() != picture.sha256:
+                raise ValueError(f"{picture.file} is not the picture of {path.name}: other hash.")
+            if not content.startswith(PNG):
+                raise ValueError(f"{picture.file} of {path.name} is no PNG file.")
+            if found.setdefault(picture.file, content) != content:
+                raise ValueError(f"{picture.file} of {path.name}: another picture has this name.")
+    return found
 
 
 def _clear(site: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -15,10 +15,15 @@ from leaderboard.arm import Arm, Board, Setup
 from leaderboard.show import Show
 
 
-def entry_view(board: Board, arm: Arm) -> dict[str, Any]:
-    """Return the variables of `entry.html`."""
+def entry_view(board: Board, arm: Arm, pictures: Container[str]) -> dict[str, Any]:
+    """Return the variables of `entry.html`; `pictures` are the files of the site that there are."""
     show = Show(board.metric)
-    records = (*arm.records, *arm.speeds, *([arm.untimed] if arm.untimed else []))
+    records = (
+        *arm.records,
+        *arm.speeds,
+        *arm.views,
+        *([arm.untimed] if arm.untimed else []),
+    )
     scored = [r for r in arm.records if r.status == "ok" and r.accuracy and r.recipe]
     every = [(r, False) for r in records] + [(r, True) for r in arm.superseded]
     return {
@@ -31,6 +36,8 @@ def entry_view(board: Board, arm: Arm) -> dict[str, Any]:
         "curves": _curves(scored, board.headline),
         "classes": _classes(scored),
         "speeds": [_speed_view(r, show) for r in arm.speeds],
+        "views": arm.views,
+        "pictures": pictures,
         "identity": _identity(arm.first),
         "configs": [
             {
