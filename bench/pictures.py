@@ -1,0 +1,94 @@
+"""Pictures of what networks see; matplotlib, imported here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from bench.erf import Area
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DECADES = 4
+"""Contributions below the largest by more than this power of ten are drawn as none."""
+COLOURS = ("#ffffff", "#8ce0ff", "#ffb454")
+
+
+def field_picture(field: Tensor, areas: Sequence[Area], path: Path) -> None:
+    """Draw an effective receptive field with the rectangles that hold its shares, as a PNG.
+
+    Colours are logarithmic: a linear scale would show little but the centre.
+
+    Args:
+        field: (H, W), values ≥ 0.
+        areas: as `bench.erf.areas` gives them.
+        path: of the PNG file.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.patches import Rectangle
+
+    height, width = field.shape
+    figure = _figure(4.6, 4.0)
+    axes = figure.add_subplot()
+    strength = (field / field.max()).numpy()
+    drawn = axes.imshow(
+        np.maximum(strength, 10.0**-DECADES),
+        norm=LogNorm(10.0**-DECADES, 1),
+        cmap="inferno",
+        interpolation="nearest",
+        extent=(0, width, height, 0),
+    )
+    for area, colour in zip(areas, COLOURS * len(areas), strict=False):
+        corner = ((width - area.width) / 2, (height - area.height) / 2)
+        frame = Rectangle(corner, area.width, area.height, fill=False, lw=1.4, edgecolor=colour)
+        axes.add_patch(frame)
+        frame.set_label(f"{area.share:.0%} in {area.fraction:.1%} of the image")
+    axes.set_xlabel("pixel")
+    bar = figure.colorbar(drawn, ax=axes, fraction=0.046)
+    bar.set_label("contribution / largest")
+    legend = figure.legend(loc="outside upper center", ncols=1, fontsize=7)
+    legend.get_frame().set_facecolor("#555555")
+    for text in legend.get_texts():
+        text.set_color("white")
+    _save(figure, path)
+
+
+def overlay_picture(images: Tensor, heat: Tensor, titles: Sequence[str], path: Path) -> None:
+    """Draw images in a row and below them the same with a heat map over it, as a PNG.
+
+    Args:
+        images: (N, 3, H, W) in 0…1.
+        heat: (N, H, W) in 0…1.
+        titles: one per image.
+        path: of the PNG file.
+    """
+    count = len(images)
+    figure = _figure(1.5 * count + 0.2, 3.4)
+    grid = figure.subplots(2, count, squeeze=False)
+    for column, (image, warmth, title) in enumerate(zip(images, heat, titles, strict=True)):
+        pixels = image.clamp(0, 1).permute(1, 2, 0).numpy()
+        for axes in grid[:, column]:
+            axes.imshow(pixels)
+            axes.set_axis_off()
+        grid[1, column].imshow(warmth.numpy(), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        # A class's name is no mathematics, whatever dollars stand in it.
+        grid[0, column].set_title(title, fontsize=7, parse_math=False)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Without pyplot there is no global state and no window.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # The version of matplotlib would change the bytes of an unchanged picture.
+    metadata: dict[str, Any] = {"Software": None}
+    figure.savefig(path, format="png", metadata=metadata)
