@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
+from bench import overlays
 from tasks.base import TaskModule
 from tasks.data.module import TaskData
 
@@ -32,11 +33,9 @@ class ConfigError(ValueError):
 def parser() -> LightningArgumentParser:
     """Return the parser of a run: `model`, `data`, `trainer`, `seed_everything`.
 
-    The signatures of the classes are the configuration; `--config` takes a YAML file, and every
-    argument can be given after it.
+    The signatures of the classes are the configuration.
     """
     made = LightningArgumentParser(prog="convboard fit", exit_on_error=False)
-    made.add_argument("--config", action="config", help="YAML file of the run")
     made.add_argument("--seed_everything", type=int, default=0, help="seed of the run")
     made.add_lightning_class_args(L.Trainer, "trainer")
     made.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
@@ -55,22 +54,68 @@ def parser() -> LightningArgumentParser:
     return made
 
 
-def resolve(config: dict[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """Check a configuration (a mapping, or arguments of the command line) and fill in defaults.
+def from_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read Lightning's form of a command line: `--config FILE`, then `--name value` over it.
+
+    `--model` and `--data` name classes; a class's own arguments may be written with or without
+    `init_args`. Values are read as YAML; what comes later goes over what came before.
+
+    Raises:
+        ConfigError: not of this form.
+
+    Example:
+        >>> from_arguments(["--data", "tasks.ClassificationData", "--data.batch_size=8"])
+        {'data': {'class_path': 'tasks.ClassificationData', 'init_args': {'batch_size': 8}}}
+    """
+    config: dict[str, Any] = {}
+    left = list(arguments)
+    while left:
+        name, equals, text = left.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise ConfigError(f"`{name}` stands alone; write --name value, e.g. --model.lr 0.01.")
+        if not equals:
+            if not left:
+                raise ConfigError(f"`{name}` has no value.")
+            text = left.pop(0)
+        name = name.removeprefix("--")
+        if name == "config":
+            config = overlays.merge(config, overlays.read(overlays.existing(text)))
+            continue
+        overlays.assign(config, f"{_path(name.split('.'))}={text}")
+    return config
+
+
+def _path(parts: list[str]) -> str:
+    """Fill in what Lightning lets people leave out: class_path and init_args."""
+    if parts[0] not in ("model", "data"):
+        return ".".join(parts)
+    if len(parts) == 1:
+        return f"{parts[0]}.class_path"
+    full = parts[:1]
+    if parts[1] not in ("class_path", "init_args"):
+        full.append("init_args")
+    full += parts[1:]
+    if full[:3] == ["model", "init_args", "backbone"]:
+        if len(full) == 3:
+            full.append("class_path")
+        elif full[3] not in ("class_path", "init_args"):
+            full.insert(3, "init_args")
+    return ".".join(full)
+
+
+def resolve(config: dict[str, Any]) -> dict[str, Any]:
+    """Check a configuration and fill in the defaults of every class in it.
 
     Raises:
         ConfigError: an unknown class or argument, or a value of the wrong type.
     """
     made = parser()
     try:
-        parsed = (
-            made.parse_object(config) if isinstance(config, dict) else made.parse_args(list(config))
-        )
+        parsed = made.parse_object(config)
         text = made.dump(parsed, skip_validation=True, skip_link_targets=False, format="json")
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(_short(str(error))) from None
     resolved: dict[str, Any] = json.loads(text)
-    resolved.pop("config", None)
     return resolved
 
 

@@ -34,15 +34,20 @@ def known(kind: Kind) -> list[str]:
 def find(kind: Kind, name: str) -> Path:
     """Return the file of a config: a path that ends in .yaml, or a name in configs/."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise OverlayError(f"`{kind[:-1]}` (={name!r}): there is no such file.")
-        return path
+        return existing(name)
     for folder in folders():
         path = folder / kind / f"{name}.yaml"
         if path.is_file():
             return path
     raise OverlayError(f"`{kind[:-1]}` (={name!r}) is not known; {near(name, known(kind))}")
+
+
+def existing(name: str) -> Path:
+    """Return the path of a file that must be there."""
+    path = Path(name)
+    if not path.is_file():
+        raise OverlayError(f"`{name}`: there is no such file.")
+    return path
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
@@ -82,7 +83,7 @@ def compose(
         "host_options": host.host_options or None,
         "pretrained": host.pretrained,
         "operator": arm.operator,
-        "options": arm.options or None,
+        "options": _options(arm),
         "where": arm.where if arm.where is not None or arm.operator is None else board.where,
         "mix": arm.mix,
         "input_size": [size, size] if isinstance(size, int) else list(size),
@@ -96,6 +97,14 @@ def compose(
     return overlays.merge(config, axes)
 
 
+def _options(arm: overlays.Arm) -> dict[str, Any] | None:
+    if arm.operator is None:
+        return arm.options or None
+    from bench import operators
+
+    return operators.get(arm.operator).with_files(arm.options) or None
+
+
 def plan(name: str, choice: Choice | None = None) -> list[Cell]:
     """Return the cells of a suite, resolved and checked, in the order in which they run.
 
@@ -104,11 +113,49 @@ def plan(name: str, choice: Choice | None = None) -> list[Cell]:
     Raises:
         ValueError: an unknown name, or an argument that a class does not take.
     """
+    choice = choice or Choice()
+    cells: dict[str, Cell] = {}
+    for _, cell in _planned(name, choice):
+        cells.setdefault(cell.hash, cell)
+    return _chosen(list(cells.values()), choice.only or {})
+
+
+def board(name: str, choice: Choice, cell: Cell) -> overlays.Board:
+    """Return the board on which a cell of the suite stands, with the choice's values laid over.
+
+    Example:
+        >>> cell = plan("quick")[0]
+        >>> board("quick", Choice(), cell).baseline
+        'dwconv'
+    """
+    found = next(board for board, other in _planned(name, choice) if other.hash == cell.hash)
+    above = copy.deepcopy(found.set)
+    for dotted in choice.sets:
+        overlays.assign(above, dotted)
+    return found.model_copy(update={"set": above})
+
+
+def one(cells: Sequence[Cell]) -> Cell:
+    """Return the first of cells that differ by their seeds alone.
+
+    Raises:
+        ValueError: they differ by more.
+    """
+    first = cells[0]
+    same = [c for c in cells if (c.task, c.host, c.arm) == (first.task, first.host, first.arm)]
+    if len(same) < len(cells):
+        arms = sorted({f"{c.task} · {c.host} · {c.arm.label}" for c in cells})
+        raise OverlayError(
+            f"this takes one cell, and {len(arms)} are chosen; narrow it, e.g. "
+            f"--only operator={first.arm.label} --only task={first.task}."
+        )
+    return first
+
+
+def _planned(name: str, choice: Choice) -> Iterator[tuple[overlays.Board, Cell]]:
     from bench import fit
 
-    choice = choice or Choice()
     suite = overlays.load_suite(name)
-    cells: dict[str, Cell] = {}
     for board in suite.boards:
         labels = {overlays.load_arm(arm).label: arm for arm in board.operators}
         if board.baseline not in labels:
@@ -129,20 +176,21 @@ def plan(name: str, choice: Choice | None = None) -> list[Cell]:
                     except fit.ConfigError as error:
                         where = f"{board.task} · {made.label} · {arm.label}"
                         raise OverlayError(f"{where}: {error}") from None
-                    cell = Cell(
-                        suite=suite.name,
-                        task=board.task,
-                        host=made.label,
-                        arm=arm,
-                        recipe=board.recipe,
-                        seed=seed,
-                        baseline=arm.label == board.baseline,
-                        config=resolved,
-                        tuned=board.tuned,
-                        words=choice.words(name),
+                    yield (
+                        board,
+                        Cell(
+                            suite=suite.name,
+                            task=board.task,
+                            host=made.label,
+                            arm=arm,
+                            recipe=board.recipe,
+                            seed=seed,
+                            baseline=arm.label == board.baseline,
+                            config=resolved,
+                            tuned=board.tuned,
+                            words=choice.words(name),
+                        ),
                     )
-                    cells.setdefault(cell.hash, cell)
-    return _chosen(list(cells.values()), choice.only or {})
 
 
 def _chosen(cells: list[Cell], only: dict[str, list[str]]) -> list[Cell]:

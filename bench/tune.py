@@ -50,11 +50,13 @@ def tune(
     """
     if trials < 1:
         raise OverlayError(f"`--trials` (={trials}) must be at least 1.")
-    cell = _one(suite.plan(name, choice))
+    suite.hush()
+    cell = suite.one(suite.plan(name, choice))
     held = overlays.merge(cell.config, {"data": {"init_args": {"holdout": HOLDOUT}}})
     suite.preflight([cell.model_copy(update={"config": held})])
     spaces = space(cell)
     store = Store(folder)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     title = f"{cell.task}/{cell.host}/{cell.arm.label}/{digest([held, _dump(spaces)])[:12]}"
     study = optuna.create_study(
         storage=f"sqlite:///{store.folder / 'optuna.db'}",
@@ -64,7 +66,6 @@ def tune(
         direction="maximize",
         load_if_exists=True,
     )
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     _settle(study)
     experiment = f"{cell.suite}-tune"
     parent = study.user_attrs.get("mlflow_run")
@@ -82,8 +83,14 @@ def tune(
             trial = study.ask()
             _run(study, trial, cell, held, spaces, store, experiment, parent)
             ended = study.trials[trial.number]
-            value = "pruned" if ended.state == TrialState.PRUNED else f"{ended.value}"
-            progress.console.print(f"trial {trial.number}: {value} {ended.params}")
+            value = ended.state.name.lower() if ended.value is None else f"{ended.value:.4f}"
+            told = ", ".join(
+                f"{name.rpartition('.')[2]} {value:.4g}"
+                if isinstance(value, float)
+                else f"{name.rpartition('.')[2]} {value}"
+                for name, value in _drawn(spaces, ended.params).items()
+            )
+            progress.console.print(f"trial {trial.number}: {value} with {told}")
             progress.update(bar, completed=len(_ended(study)))
     complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
     if not complete:
@@ -94,21 +101,9 @@ def tune(
     write(path, cell, best.params, title, len(_ended(study)))
     store.keep(parent, path)
     store.end(parent)
-    print(f"best of {len(complete)}: {study.best_value:.4f} with {best.params}")
+    print(f"best of {len(complete)} complete trials: {study.best_value:.4f} on the held-out split")
     print(f"next: convboard run {path}")
     return path
-
-
-def _one(cells: list[Cell]) -> Cell:
-    first = cells[0]
-    same = [c for c in cells if (c.task, c.host, c.arm) == (first.task, first.host, first.arm)]
-    if len(same) < len(cells):
-        arms = sorted({f"{c.task} · {c.host} · {c.arm.label}" for c in cells})
-        raise OverlayError(
-            f"a study tunes one cell, and {len(arms)} are chosen; narrow it, e.g. "
-            f"--only operator={first.arm.label} --only task={first.task}."
-        )
-    return first
 
 
 def space(cell: Cell) -> dict[str, Space]:
@@ -139,6 +134,15 @@ def suggest(trial: optuna.Trial, spaces: Mapping[str, Space]) -> dict[str, Any]:
     return config
 
 
+def _drawn(spaces: Mapping[str, Space], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted name → value of a trial's parameters, in which a choice is an index."""
+    drawn = {}
+    for name, of in spaces.items():
+        value = params[name.rpartition(".")[2]]
+        drawn[name] = value if of.values is None else of.values[value]
+    return drawn
+
+
 def _put(config: dict[str, Any], dotted: str, value: Any) -> None:
     *path, last = dotted.split(".")
     for key in path:
@@ -166,7 +170,7 @@ class _Pruner(Callback):
     def __init__(self, trial: optuna.Trial) -> None:
         self.trial = trial
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit" or not isinstance(pl_module, TaskModule):
             return
         value = float(trainer.callback_metrics[f"val/{pl_module.headline}"])
@@ -202,6 +206,7 @@ def _run(
         raise
     except Exception as error:
         study.tell(trial, state=TrialState.FAIL)
+        print(f"trial {trial.number} failed: {type(error).__name__}: {error}")
         store.tag(run_id, {"error": f"{type(error).__name__}: {error}"[:5000]})
         store.end(run_id, "FAILED")
         if len([t for t in study.trials if t.state == TrialState.FAIL]) >= 5:
@@ -219,13 +224,9 @@ def write(path: Path, cell: Cell, params: Mapping[str, Any], study: str, trials:
     """Write the best parameters as a suite of one board that `convboard run` takes as it is."""
     config: dict[str, Any] = {}
     options = dict(cell.arm.options)
-    for name, of in space(cell).items():
-        short = name.rpartition(".")[2]
-        value = params[short]
-        if of.values is not None:
-            value = of.values[value]
+    for name, value in _drawn(space(cell), params).items():
         if ".options." in name:
-            options[short] = value
+            options[name.rpartition(".")[2]] = value
         else:
             _put(config, name, value)
     arm = Arm(

@@ -294,7 +294,7 @@ def fit_once(arguments: Sequence[str], folder: Path, command: str) -> bool:
     if not arguments or "--help" in arguments or "-h" in arguments:
         fit.parser().print_help()
         return True
-    config = fit.resolve(arguments)
+    config = fit.resolve(fit.from_arguments(arguments))
     build = config["model"]["init_args"]["backbone"].get("init_args") or {}
     arm = overlays.Arm(
         label=build.get("operator") or "host",

@@ -69,7 +69,4 @@ def put(model: nn.Module, operator: str, chosen: Sequence[tuple[Slot, Mapping[st
     Raises:
         ValueError: a slot cannot hold it: the network would not be the one that it is named for.
     """
-    refused = exchange(model, operator, chosen, carry=False).refused
-    if refused:
-        name, reason = next(iter(refused.items()))
-        raise ValueError(f"{operator} cannot stand in {name}: {reason}")
+    exchange(model, operator, chosen, carry=False, strict=True)

@@ -94,7 +94,8 @@ def swap(
 
     Raises:
         ValueError: unknown operator, option or key, or a selection in which the operator can
-            replace nothing; the message gives the reasons.
+            replace nothing, or not all where each slot has options of its own (`icconv` with a
+            list of patterns); the message gives the reasons.
 
     Example:
         >>> import timm, torch
@@ -104,8 +105,12 @@ def swap(
         ['stages_3.blocks.0.conv_dw', 'stages_3.blocks.1.conv_dw']
     """
     _check(operator, mix, options)
-    chosen = [(slot, options) for slot in select(find_slots(model, input_size), where)]
-    report = exchange(model, operator, chosen, mix=mix, carry=carry)
+    slots = select(find_slots(model, input_size), where)
+    each = get(operator).for_slots(options, len(slots))
+    chosen = list(zip(slots, each, strict=True))
+    # What was made for one slot must not be lost on another's reasons.
+    own = any(one != options for one in each)
+    report = exchange(model, operator, chosen, mix=mix, carry=carry, strict=own)
     if not report.swapped:
         raise ValueError(_nothing(operator, where, mix, report.refused))
     return model
@@ -118,11 +123,15 @@ def exchange(
     *,
     mix: str | None = None,
     carry: bool = True,
+    strict: bool = False,
 ) -> SwapReport:
     """Put `operator` into the slots `chosen`, each with options of its own, as `swap` does.
 
     Returns:
-        What was done; a slot that refuses is in the report, not an error.
+        What was done; a slot that refuses is in the report.
+
+    Raises:
+        ValueError: `strict`, and a slot refuses; the model is as it was.
     """
     report, changes = SwapReport(), list[_Change]()
     for slot, own in chosen:
@@ -131,6 +140,8 @@ def exchange(
                 raise ValueError(slot.refusal)
             changes.append(_change(model, slot, operator, mix, carry, own))
         except ValueError as error:
+            if strict:
+                raise ValueError(f"{operator} cannot stand in {slot.name}: {error}") from error
             report.refused[slot.name] = str(error)
     for change in changes:
         _put_in(model, change)

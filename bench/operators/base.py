@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, cast, get_args
 
@@ -206,6 +206,16 @@ class Operator(nn.Module, ABC):
     def __init__(self, spec: ConvSpec) -> None:
         super().__init__()
         self.spec = spec
+
+    @classmethod
+    def with_files(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `options` with what they name by a path read: a hash of them is of all they say."""
+        return dict(options)
+
+    @classmethod
+    def for_slots(cls, options: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+        """Return the options of each of `count` slots that are filled at once: all the same."""
+        return [dict(options) for _ in range(count)]
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

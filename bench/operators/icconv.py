@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,13 @@ from torch.nn import functional as F
 
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.conv import Conv
-from bench.operators.icconv_patterns import Strand, default_pattern, key, strands
+from bench.operators.icconv_patterns import (
+    Strand,
+    default_pattern,
+    key,
+    read_patterns,
+    strands,
+)
 from bench.operators.kernels import contained
 from bench.operators.registry import register
 
@@ -113,7 +120,9 @@ class ICConv(Operator):
     Args:
         spec: odd kernel, dilation 1, padded with zeros to the same size.
         pattern: {"(i, j)": n}, n channels with dilation (i + 1, j + 1); None for a default without
-            a search, by the next two arguments.
+            a search, by the next two arguments. Where slots of a host are filled, also a list of
+            such, one per selected slot in the order in which they run, or the path of a pattern
+            file, which holds that list.
         dmax: largest dilation of an axis in the default pattern.
         plain_share: share of the channels with dilation (1, 1) in the default pattern; the
             authors' fallback takes 0.5 in a network's first layer and 0.7 later.
@@ -158,6 +167,27 @@ class ICConv(Operator):
         self.bias = whole.bias
         table = [s.dilation for s in self.layout for _ in range(s.start, s.stop)]
         self.register_buffer("dilations", torch.tensor(table))
+
+    @classmethod
+    def with_files(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `options` with the pattern file, where one is named, read."""
+        pattern = options.get("pattern")
+        if isinstance(pattern, str | Path):
+            return {**options, "pattern": read_patterns(pattern)}
+        return dict(options)
+
+    @classmethod
+    def for_slots(cls, options: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+        """Return the options of each of `count` slots: of a list of patterns, each its own."""
+        patterns = cls.with_files(options).get("pattern")
+        if not isinstance(patterns, list | tuple):
+            return super().for_slots(options, count)
+        if len(patterns) != count:
+            raise ValueError(
+                f"`pattern` must hold one pattern for each of the {count} selected slots, not "
+                f"{len(patterns)}; `where` selects."
+            )
+        return [{**options, "pattern": pattern} for pattern in patterns]
 
     def _load_from_state_dict(
         self,
