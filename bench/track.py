@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import MLFlowLogger
@@ -105,6 +108,34 @@ class Store:
                     dict(run.data.tags),
                 )
         return newest
+
+    def find(self, beginning: str) -> Kept:
+        """Return the newest run of the one cell whose hash begins so.
+
+        Raises:
+            ValueError: there is none, or more than one.
+        """
+        found = [run for cell, run in self.kept().items() if cell.startswith(beginning)]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise ValueError(
+                f"`cell` (={beginning!r}): no cell that was run in {self.folder.name}/ has a hash "
+                "that begins so; `convboard plan SUITE` lists them."
+            )
+        raise ValueError(
+            f"`cell` (={beginning!r}) begins the hashes of {len(found)} cells in "
+            f"{self.folder.name}/: {', '.join(sorted(run.cell for run in found)[:5])}."
+        )
+
+    def config(self, run: Kept) -> dict[str, Any]:
+        """Return the resolved configuration of a run."""
+        with (
+            TemporaryDirectory() as scratch,
+            self.artifact(run.run_id, "config.yaml", Path(scratch)) as path,
+        ):
+            config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return config
 
     def _runs(self, experiment: str | None) -> Iterator[tuple[Run, str]]:
         for found in self.client.search_experiments():

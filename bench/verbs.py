@@ -210,16 +210,7 @@ def _print_speed(records: Sequence[Record]) -> None:
 def show(folder: Path, beginning: str) -> str:
     """Return what is known of the cell whose hash begins so, as YAML."""
     store = Store(folder)
-    found = [run for cell, run in store.kept().items() if cell.startswith(beginning)]
-    if len(found) != 1:
-        what = "no cell" if not found else f"{len(found)} cells"
-        raise OverlayError(f"`cell` (={beginning!r}): {what} in {folder.name}/ with such a hash.")
-    run = found[0]
-    config = None
-    scratch = store.folder / ".partial"
-    scratch.mkdir(exist_ok=True)
-    with store.artifact(run.run_id, "config.yaml", scratch) as path:
-        config = overlays.read(path)
+    run = store.find(beginning)
     told = {
         "cell": run.cell,
         "suite": run.experiment,
@@ -229,7 +220,7 @@ def show(folder: Path, beginning: str) -> str:
             k: v for k, v in sorted(run.tags.items()) if not k.startswith("mlflow.") and k != CELL
         },
         "metrics": {k: round(v, 6) for k, v in sorted(run.metrics.items())},
-        "config": config,
+        "config": store.config(run),
     }
     return yaml.safe_dump(told, sort_keys=False, allow_unicode=True).rstrip()
 

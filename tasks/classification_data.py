@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tasks.arguments import require
@@ -212,6 +213,11 @@ class ClassificationData(TaskData):
             pin_memory=torch.cuda.is_available(),
             **arguments,
         )
+
+    def as_scored(self, image: Tensor) -> Tensor:
+        """Return an image, uint8 (3, H, W), resized and cropped as when scored, in 0…1."""
+        cropped: Tensor = self._plain(image)
+        return cropped.float() / 255
 
     def describe(self) -> dict[str, Any]:
         """Return what the model is trained and scored on, by the keys of bench.record.Data."""

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision import tv_tensors
 
 from bench.operators.registry import near
 from bench.record import digest
 from tasks.data.box_dataset import AspectBatches, BoxDataset, Target, collate
-from tasks.data.box_transforms import Training
+from tasks.data.box_transforms import Training, fit
 from tasks.data.boxes import BoxSet
 from tasks.data.cache import manifest
 from tasks.data.checked import check_images
@@ -281,6 +282,15 @@ class DetectionData(TaskData):
             for target in targets
         ]
         return images.to(device, non_blocking=True), moved
+
+    def as_scored(self, image: Tensor) -> Tensor:
+        """Return an image, uint8 (3, H, W), fitted to the frame as when scored, in 0…1."""
+        height, width = image.shape[-2:]
+        frame = self.image_size
+        if self.group_aspect and (height > width) != (frame[0] > frame[1]):
+            frame = frame[::-1]
+        fitted = fit({"image": tv_tensors.Image(image)}, frame)["image"]
+        return fitted.as_subclass(Tensor).float() / 255
 
     def describe(self) -> dict[str, Any]:
         """Return what a record says of its data: the fields of `bench.record.Data`."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning as L
+from torch import Tensor
 
 
 class TaskData(L.LightningDataModule, ABC):
@@ -20,6 +21,10 @@ class TaskData(L.LightningDataModule, ABC):
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the labels."""
+
+    @abstractmethod
+    def as_scored(self, image: Tensor) -> Tensor:
+        """Return an image, uint8 (3, H, W), as it is when scored: (3, H', W') floats in 0…1."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

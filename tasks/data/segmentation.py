@@ -265,6 +265,11 @@ class SegmentationData(TaskData):
             **options,
         )
 
+    def as_scored(self, image: Tensor) -> Tensor:
+        """Return an image, uint8 (3, H, W), resized as when scored, in 0…1."""
+        resized: Tensor = self._eval_transform(tv_tensors.Image(image))
+        return resized.as_subclass(Tensor)
+
     def describe(self) -> dict[str, Any]:
         """Return what a record says of its data: the fields of `bench.record.Data`."""
         if self.source in GENERATED:
