@@ -176,21 +176,19 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[overlays.Board, Cell]]
                     except fit.ConfigError as error:
                         where = f"{board.task} · {made.label} · {arm.label}"
                         raise OverlayError(f"{where}: {error}") from None
-                    yield (
-                        board,
-                        Cell(
-                            suite=suite.name,
-                            task=board.task,
-                            host=made.label,
-                            arm=arm,
-                            recipe=board.recipe,
-                            seed=seed,
-                            baseline=arm.label == board.baseline,
-                            config=resolved,
-                            tuned=board.tuned,
-                            words=choice.words(name),
-                        ),
+                    cell = Cell(
+                        suite=suite.name,
+                        task=board.task,
+                        host=made.label,
+                        arm=arm,
+                        recipe=board.recipe,
+                        seed=seed,
+                        baseline=arm.label == board.baseline,
+                        config=resolved,
+                        tuned=board.tuned,
+                        words=choice.words(name),
                     )
+                    yield board, cell
 
 
 def _chosen(cells: list[Cell], only: dict[str, list[str]]) -> list[Cell]:

@@ -209,7 +209,7 @@ class Operator(nn.Module, ABC):
 
     @classmethod
     def with_files(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `options` with what they name by a path read: a hash of them is of all they say."""
+        """Return `options` with files read in place of their paths: what a hash is of."""
         return dict(options)
 
     @classmethod
