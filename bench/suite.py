@@ -290,6 +290,8 @@ def _in_process(cell: Cell, folder: Path, command: str) -> Record:
 
 def hush() -> None:
     """Keep the words of Lightning and of libraries' warnings out of a suite's progress."""
+    import lightning  # noqa: F401  it sets its loggers' levels when it is imported
+
     warnings.simplefilter("ignore")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
