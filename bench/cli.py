@@ -1,4 +1,4 @@
-"""The command `convboard`: plan, run, show, list, fit, tune, speed, export, site, ui, bench."""
+"""The command `convboard`: its verbs and their arguments."""
 
 from __future__ import annotations
 
@@ -98,6 +98,21 @@ def parser() -> argparse.ArgumentParser:
     choice(added)
     added.add_argument("--trials", type=int, default=20, help="trials in the study, in all")
     added.add_argument("--out", type=Path, default=None, help="the best trial's configuration")
+    added = choice(
+        verb("erf", "draw what the operators of a suite see: receptive fields, Grad-CAM")
+    )
+    added.add_argument(
+        "--fresh", action="store_true", help="networks before training, in place of trained ones"
+    )
+    added.add_argument("--images", type=int, default=16, help="images of the scored split")
+    added.add_argument(
+        "--size", type=int, default=None, help="their short side; default: 7 positions on the map"
+    )
+    added = verb("predict", "draw what a finished cell predicts on images")
+    added.add_argument("cell", help="hash of the cell, or its beginning")
+    added.add_argument("images", type=Path, nargs="+", metavar="image", help="image files")
+    added.add_argument("--out", type=Path, required=True, help="folder of the drawn images")
+    added.add_argument("--score", type=float, default=0.3, help="least score of a detection")
     added = verb("export", "write the records of all runs")
     added.add_argument("--records", type=Path, default=None, help="default: RUNS/records")
     places(verb("site", "write the static leaderboard from records"))
@@ -254,6 +269,55 @@ def _do_tune(options: argparse.Namespace) -> None:
         out=options.out,
         command=options.line,
     )
+
+
+def _do_erf(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench import suite, views
+    from bench.erf import SHARES
+
+    suite.hush()
+    cells = suite.plan(options.suite, _choice(options))
+    seen = views.look(
+        cells,
+        _runs(options),
+        options.line,
+        fresh=options.fresh,
+        images=options.images,
+        size=options.size,
+    )
+    shares = [f"{share:.0%} in" for share in SHARES]
+    table = Table("task", "host", "operator", "seed", "weights", "images", *shares, box=None)
+    for cell, record in seen:
+        view = record.view
+        assert view is not None
+        height, width = view.input_size
+        table.add_row(
+            cell.task,
+            cell.host,
+            cell.arm.label,
+            str(cell.seed),
+            view.weights,
+            f"{view.images} of {height}×{width}",
+            *(f"{area.area:.1%}" for area in view.field),
+        )
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    left = len(cells) - table.row_count
+    more = f" {left} cells were left out, not being done." if left else ""
+    console.print(f"Share of the image that holds so much of the receptive field.{more}")
+
+
+def _do_predict(options: argparse.Namespace) -> None:
+    from bench import suite
+    from bench.predict import predict
+
+    suite.hush()
+    found = predict(_runs(options), options.cell, options.images, options.out, options.score)
+    for path, words in found:
+        print(f"{path}: {words}")
 
 
 def _records(options: argparse.Namespace) -> Path:

@@ -1,0 +1,149 @@
+"""Predictions drawn on their image with torchvision's drawing functions."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+SHORTEST = 320
+"""Smaller images are enlarged until their short side has so many pixels, or no word would fit."""
+LINE = 13
+"""Height of a line of text in pixels."""
+TOP = 5
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture, uint8 (3, H, W), and what it shows in words."""
+
+    picture: Tensor
+    words: str
+
+
+def classes(image: Tensor, probabilities: Tensor, names: Sequence[str]) -> Drawn:
+    """Write the likeliest classes on an image.
+
+    Args:
+        image: uint8 (3, H, W).
+        probabilities: (C), in 0…1.
+        names: of the classes.
+
+    Example:
+        >>> classes(torch.zeros(3, 64, 64, dtype=torch.uint8), torch.tensor([0.2, 0.8]), "ab").words
+        'b 0.80, a 0.20'
+    """
+    best = probabilities.cpu().topk(min(TOP, len(names)))
+    lines = [
+        f"{names[label]} {p:.2f}"
+        for p, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+    colours = [colour(int(label)) for label in best.indices]
+    return Drawn(_captioned(enlarged(image), lines, colours), ", ".join(lines))
+
+
+def detections(
+    image: Tensor,
+    found: Mapping[str, Tensor],
+    seen: Sequence[int],
+    names: Sequence[str],
+    threshold: float,
+) -> Drawn:
+    """Draw the boxes, and masks where there are any, whose score reaches the threshold.
+
+    Args:
+        image: uint8 (3, H, W), the original.
+        found: `boxes`, `scores`, `labels` and perhaps `masks`, in pixels of the image seen.
+        seen: (height, width) of the image that the network saw.
+        names: of the classes.
+        threshold: least score.
+
+    Example:
+        >>> found = {"boxes": torch.tensor([[4.0, 4, 20, 20]]), "scores": torch.tensor([0.9]),
+        ...          "labels": torch.tensor([1])}
+        >>> detections(torch.zeros(3, 64, 64, dtype=torch.uint8), found, (32, 32), "ab", 0.5).words
+        'b 0.90'
+    """
+    canvas = enlarged(image)
+    height, width = canvas.shape[-2:]
+    kept = found["scores"].cpu() >= threshold
+    scale = torch.tensor([width / seen[1], height / seen[0]]).repeat(2)
+    boxes = found["boxes"].cpu()[kept] * scale
+    labels = found["labels"].cpu()[kept].tolist()
+    said = [
+        f"{names[label]} {score:.2f}"
+        for label, score in zip(labels, found["scores"].cpu()[kept].tolist(), strict=True)
+    ]
+    if not said:
+        return Drawn(canvas, "nothing")
+    colours = [colour(label) for label in labels]
+    if "masks" in found:
+        masks = found["masks"].cpu()[kept]
+        masks = F.resize(masks.to(torch.uint8), [height, width], F.InterpolationMode.NEAREST)
+        canvas = draw_segmentation_masks(canvas, masks.bool(), alpha=0.5, colors=list(colours))
+    canvas = draw_bounding_boxes(
+        canvas, boxes, said, list(colours), width=2, label_colors="white", fill_labels=True
+    )
+    return Drawn(canvas, ", ".join(said))
+
+
+def labels(image: Tensor, mask: Tensor, names: Sequence[str]) -> Drawn:
+    """Colour every pixel by its label and name the classes that cover most of the image.
+
+    Args:
+        image: uint8 (3, H, W).
+        mask: (H, W) labels.
+        names: of the classes.
+
+    Example:
+        >>> mask = torch.tensor([[0, 0], [0, 1]])
+        >>> labels(torch.zeros(3, 2, 2, dtype=torch.uint8), mask, ["sky", "sea"]).words
+        'sky 75 %, sea 25 %'
+    """
+    canvas = enlarged(image)
+    there = mask.cpu().flatten().bincount().nonzero().flatten().tolist()
+    shares = {label: float((mask == label).float().mean()) for label in there}
+    order = sorted(there, key=lambda label: -shares[label])
+    large = F.resize(
+        mask.cpu()[None].to(torch.uint8), list(canvas.shape[-2:]), F.InterpolationMode.NEAREST
+    )
+    colours = [colour(label) for label in order]
+    masks = torch.cat([large == label for label in order])
+    canvas = draw_segmentation_masks(canvas, masks, alpha=0.55, colors=list(colours))
+    lines = [f"{names[label]} {shares[label]:.0%}".replace("%", " %") for label in order]
+    return Drawn(_captioned(canvas, lines[:TOP], colours[:TOP]), ", ".join(lines[:TOP]))
+
+
+def enlarged(image: Tensor) -> Tensor:
+    """Enlarge an image whose short side is below SHORTEST."""
+    if min(image.shape[-2:]) >= SHORTEST:
+        return image
+    larger: Tensor = F.resize(image, SHORTEST, antialias=True)
+    return larger
+
+
+def _captioned(image: Tensor, lines: Sequence[str], colours: Sequence[Colour]) -> Tensor:
+    """Write lines on grounds of their colours, from the top left."""
+    places = torch.tensor([[2, 2 + LINE * i, 2 + LINE, LINE * (i + 1)] for i in range(len(lines))])
+    written: Tensor = draw_bounding_boxes(
+        image, places, list(lines), list(colours), label_colors="white", fill_labels=True
+    )
+    return written
+
+
+def colour(label: int) -> Colour:
+    """Return the colour of a class: hues by the golden section, dark enough for white words.
+
+    Example:
+        >>> colour(0) == colour(0) != colour(1)
+        True
+    """
+    hue = label * 0.618034 % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, (0.75, 0.55)[label % 2])
+    return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,0 +1,125 @@
+"""A finished cell's network on images of one's own, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from bench.overlays import OverlayError
+from bench.track import Kept, Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.draw import Drawn
+    from tasks.base import TaskModule
+    from tasks.data.module import TaskData
+
+CHECKPOINT = "checkpoint/last.ckpt"
+
+
+def trained(
+    store: Store, run: Kept, config: dict[str, Any] | None = None
+) -> tuple[TaskModule, TaskData]:
+    """Return the network of a cell that is done, with its weights, and the cell's data.
+
+    Args:
+        store: where runs are kept.
+        run: a run that is done.
+        config: of the cell; None reads it from the run.
+
+    Raises:
+        ValueError: the cell is not done, or its data is not there any more.
+    """
+    from bench import fit
+
+    if not run.done:
+        raise OverlayError(
+            f"`cell` (={run.cell!r}) must be done, not {run.status.lower()}: it has no checkpoint."
+        )
+    config = config or store.config(run)
+    _, data = fit.instantiate(config)
+    with (
+        TemporaryDirectory() as scratch,
+        store.artifact(run.run_id, CHECKPOINT, Path(scratch)) as checkpoint,
+    ):
+        return fit.load(config, checkpoint), data
+
+
+def predict(
+    folder: Path, cell: str, images: Sequence[Path], out: Path, threshold: float = 0.3
+) -> Iterator[tuple[Path, str]]:
+    """Draw what a finished cell predicts for images; yield each PNG file with its words.
+
+    An image is resized as the images are on which the cell was scored; what is found is drawn on
+    the original. All images are read before the network is built.
+
+    Args:
+        folder: the runs folder; see `bench.track.Store`.
+        cell: hash of the cell, or its beginning.
+        images: paths of image files.
+        out: folder of the pictures, made where it is not there; `NAME-predicted.png` each.
+        threshold: least score of a detection, in [0, 1].
+
+    Raises:
+        ValueError: an unknown or unfinished cell, a file that is no image, a bad threshold.
+    """
+    from torchvision.io import write_png
+
+    if not 0 <= threshold <= 1:
+        raise OverlayError(f"`--score` (={threshold}) must be in [0, 1].")
+    store = Store(folder)
+    run = store.find(cell)
+    pixels = [_read(path) for path in images]
+    module, data = trained(store, run)
+    out.mkdir(parents=True, exist_ok=True)
+    taken: set[Path] = set()
+    for path, image in zip(images, pixels, strict=True):
+        drawn = draw(module, data, image, threshold)
+        target = _free(out, path.stem, taken)
+        write_png(drawn.picture, str(target))
+        yield target, drawn.words
+
+
+def draw(module: TaskModule, data: TaskData, image: Tensor, threshold: float) -> Drawn:
+    """Predict one image, uint8 (3, H, W), and draw what was found on it."""
+    from bench import draw as drawing
+    from tasks import Classification, Detection, Segmentation
+
+    seen = data.as_scored(image)
+    if isinstance(module, Detection):
+        (found,) = module.predict(seen[None])
+        return drawing.detections(image, found, seen.shape[-2:], data.class_names, threshold)
+    if isinstance(module, Segmentation):
+        (mask,) = module.predict(seen[None], size=image.shape[-2:])
+        return drawing.labels(image, mask, data.class_names)
+    if isinstance(module, Classification):
+        (probabilities,) = module.predict(seen[None])
+        return drawing.classes(image, probabilities, data.class_names)
+    raise OverlayError(f"`cell`: there is no drawing of what a {type(module).__name__} predicts.")
+
+
+def _read(path: Path) -> Tensor:
+    from PIL import Image
+
+    from tasks.data.checked import read_image
+
+    if not path.is_file():
+        raise OverlayError(f"`image` (={str(path)!r}): there is no such file.")
+    try:
+        return read_image(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OverlayError(f"`image` (={str(path)!r}) cannot be read: {error}") from None
+
+
+def _free(out: Path, stem: str, taken: set[Path]) -> Path:
+    """Return a name for a picture: two images of one name must not share it."""
+    number = 1
+    path = out / f"{stem}-predicted.png"
+    while path in taken:
+        number += 1
+        path = out / f"{stem}-predicted-{number}.png"
+    taken.add(path)
+    return path

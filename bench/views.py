@@ -1,0 +1,251 @@
+"""What the networks of a suite see: receptive fields and Grad-CAM, drawn and kept as records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench import erf, machine
+from bench.cell import Cell, entry, recipe
+from bench.overlays import OverlayError
+from bench.predict import trained
+from bench.record import Data, FieldArea, Picture, Record, View
+from bench.track import Kept, Store
+from tasks.data.common import file_sha256
+
+if TYPE_CHECKING:
+    from tasks.base import TaskModule
+    from tasks.data.module import TaskData
+
+METHOD = "1"
+POSITIONS = 7
+"""Images are enlarged until the last map has so many positions a side, as at 224 px in the papers:
+on a map of two by two every network sees everything."""
+BATCH = 8
+EXPLAINED = 6
+"""Images that Grad-CAM explains."""
+
+
+def look(
+    planned: Sequence[Cell],
+    folder: Path,
+    command: str,
+    *,
+    fresh: bool = False,
+    images: int = 16,
+    size: int | None = None,
+) -> Iterator[tuple[Cell, Record]]:
+    """Draw what the networks of cells see; yield each cell with its record.
+
+    Pictures and record are artifacts of the cell's MLflow run; those of a fresh network of a cell
+    that was not run, of a run of their own.
+
+    Args:
+        planned: cells of a suite; without `fresh`, those that are not done are left out.
+        folder: the runs folder; see `bench.track.Store`.
+        command: the command line that asked for it, for the record.
+        fresh: take networks as they are before training, also where a trained one is there.
+        images: images of the scored split over which the field is the mean.
+        size: short side of these images in pixels; None for the cell's, or as much larger as the
+            last map needs for `POSITIONS` positions a side.
+
+    Raises:
+        ValueError: no cell is done, or a number is out of its range.
+    """
+    from bench import fit
+
+    if images < 1:
+        raise OverlayError(f"`--images` (={images}) must be at least 1.")
+    if size is not None and size < 8:
+        raise OverlayError(f"`--size` (={size}) must be at least 8 pixels.")
+    store = Store(folder)
+    kept = {key: run for key, run in store.kept().items() if run.done}
+    if not fresh and not any(cell.hash in kept for cell in planned):
+        raise OverlayError(
+            "none of these cells is done; run them first, or see untrained networks with --fresh."
+        )
+    for cell in planned:
+        run = kept.get(cell.hash)
+        if not fresh and run is None:
+            continue
+        module, data = (
+            trained(store, run, cell.config)
+            if run is not None and not fresh
+            else fit.instantiate(cell.config)
+        )
+        module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        with TemporaryDirectory() as scratch:
+            view = _view(cell, module, data, fresh, images, size, Path(scratch))
+            yield cell, _keep(store, run, cell, data, view, command, Path(scratch))
+
+
+def _view(
+    cell: Cell,
+    module: TaskModule,
+    data: TaskData,
+    fresh: bool,
+    images: int,
+    size: int | None,
+    folder: Path,
+) -> View:
+    """Measure and draw; the pictures are written into `folder`."""
+    from bench import pictures
+
+    real = scored_images(data, images, cell.input_size).to(module.device)
+    features = erf.last_map(module.backbone)
+    enlarged = _enlarged(module, real, size)
+    batches = (entering(module, batch) for batch in torch.split(enlarged, BATCH))
+    field = erf.receptive_field(features, batches)
+    found = erf.areas(field)
+    with torch.no_grad():
+        map_size = features(entering(module, enlarged[:1])).shape[-2:]
+    name = f"{cell.arm.label}, {'fresh' if fresh else 'trained'}, seed {cell.seed}"
+    drawn = folder / "field.png"
+    pictures.field_picture(field, found, drawn)
+    shown = [_named(drawn, f"erf-{cell.hash}", f"Effective receptive field of {name}")]
+    explained = folder / "gradcam.png"
+    if _explain(module, data, real[:EXPLAINED], explained):
+        caption = f"Grad-CAM of {name}: images, and where the class predicted is looked for"
+        shown.append(_named(explained, f"gradcam-{cell.hash}", caption))
+    return View(
+        method=METHOD,
+        weights="fresh" if fresh else "trained",
+        images=len(real),
+        input_size=(field.shape[0], field.shape[1]),
+        map_size=(map_size[0], map_size[1]),
+        field=[
+            FieldArea(
+                share=area.share, area=area.fraction, height_px=area.height, width_px=area.width
+            )
+            for area in found
+        ],
+        pictures=shown,
+    )
+
+
+def _named(file: Path, name: str, caption: str) -> Picture:
+    """Name a picture by its content: what is kept under a name never changes."""
+    sha256 = file_sha256(file)
+    final = file.rename(file.with_name(f"{name}-{sha256[:12]}.png"))
+    return Picture(file=final.name, sha256=sha256, caption=caption)
+
+
+def scored_images(data: TaskData, count: int, size: tuple[int, int]) -> Tensor:
+    """Return the first images of the scored split, (N, 3, *size) in 0…1; fewer if it has fewer."""
+    data.prepare_data()
+    data.setup("validate")
+    found: list[Tensor] = []
+    for images, _ in data.val_dataloader():
+        found += [_resized(image[None], size) for image in images]
+        if len(found) >= count:
+            break
+    return torch.cat(found[:count])
+
+
+def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    resized = F.interpolate(images, tuple(size), mode="bilinear", antialias=True)
+    return resized.clamp(0, 1)
+
+
+def _enlarged(module: TaskModule, images: Tensor, short_side: int | None) -> Tensor:
+    height, width = images.shape[-2:]
+    if short_side is not None:
+        factor = short_side / min(height, width)
+        return _resized(images, [round(side * factor) for side in (height, width)])
+    seen = entering(module, images[:1])
+    with torch.no_grad():
+        positions = erf.last_map(module.backbone)(seen).shape[-2:]
+    if min(positions) >= POSITIONS:
+        return images
+    strides = [round(a / b) for a, b in zip(seen.shape[-2:], positions, strict=True)]
+    factor = POSITIONS / min(a / b for a, b in zip((height, width), strides, strict=True))
+    return _resized(
+        images,
+        [
+            math.ceil(side * factor / stride - 1e-9) * stride
+            for side, stride in zip((height, width), strides, strict=True)
+        ],
+    )
+
+
+def entering(module: TaskModule, images: Tensor) -> Tensor:
+    """Return what a task hands to its backbone for images in 0…1: normalised, perhaps padded."""
+    caught: list[Tensor] = []
+    handle = module.backbone.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    try:
+        module.predict(images)
+    finally:
+        handle.remove()
+    return caught[0].detach()
+
+
+def _explain(module: TaskModule, data: TaskData, images: Tensor, path: Path) -> bool:
+    """Draw Grad-CAM of a classifier that has timm's parts; say whether there is one."""
+    from bench import gradcam, pictures
+    from tasks import Classification
+
+    if not isinstance(module, Classification) or not hasattr(module.backbone, "forward_head"):
+        return False
+    best = module.predict(images).max(dim=1)
+    heat = gradcam.gradcam(module.backbone, entering(module, images), best.indices)
+    titles = [
+        f"{data.class_names[label]} {score:.2f}"
+        for score, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+    pictures.overlay_picture(images.cpu(), heat, titles, path)
+    return True
+
+
+def _keep(
+    store: Store,
+    run: Kept | None,
+    cell: Cell,
+    data: TaskData,
+    view: View,
+    command: str,
+    folder: Path,
+) -> Record:
+    run_id = (
+        run.run_id
+        if run is not None
+        # without the cell's tag: this run does not make the cell a started one
+        else store.begin(
+            cell.suite, f"view · {cell.label}", {**cell.tags(), "view": "fresh"}, cell.config
+        )
+    )
+    options = f"--images {view.images}" + (" --fresh" if view.weights == "fresh" else "")
+    record = Record(
+        kind="view",
+        status="ok",
+        entry=entry(cell),
+        data=Data.model_validate(data.describe()),
+        recipe=recipe(cell, None),
+        view=view,
+        machine=machine.machine(),
+        software=machine.software(),
+        provenance=machine.provenance(
+            command=command,
+            reproduce=f"convboard erf {cell.words} --only cell={cell.hash} {options}",
+            mlflow_run=run_id,
+            suite=cell.suite,
+            cell=cell.hash,
+        ),
+    )
+    for picture in view.pictures:
+        store.keep(run_id, folder / picture.file, "records")
+    store.keep(run_id, record.save(folder), "records")
+    weights = view.weights
+    areas = {f"erf_{weights}/area_{area.share * 100:.0f}": area.area for area in view.field}
+    store.metrics(run_id, areas)
+    if run is None:
+        store.end(run_id)
+    return record
