@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -130,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser().error(f"unrecognised arguments: {' '.join(rest)}")
         options.arguments = given[given.index("fit") + 1 :]
     options.line = shlex.join(["convboard", *given])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended as by Ctrl-C: it resumes
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     try:
