@@ -114,6 +114,16 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("images", type=Path, nargs="+", metavar="image", help="image files")
     added.add_argument("--out", type=Path, required=True, help="folder of the drawn images")
     added.add_argument("--score", type=float, default=0.3, help="least score of a detection")
+    added = verb("search-dilation", "train a supernet and read icconv's dilations off it (EDO)")
+    choice(added)
+    added.add_argument(
+        "--reading",
+        choices=("output", "weight"),
+        default="output",
+        help="what a dilation must keep: the expected output (default), or the weights",
+    )
+    added.add_argument("--dmax", type=int, default=None, help="largest dilation; default 4")
+    added.add_argument("--out", type=Path, default=None, help="suite that runs what was found")
     added = verb("export", "write the records of all runs")
     added.add_argument("--records", type=Path, default=None, help="default: RUNS/records")
     places(verb("site", "write the static leaderboard from records"))
@@ -320,6 +330,20 @@ def _do_predict(options: argparse.Namespace) -> None:
     found = predict(_runs(options), options.cell, options.images, options.out, options.score)
     for path, words in found:
         print(f"{path}: {words}")
+
+
+def _do_search_dilation(options: argparse.Namespace) -> None:
+    from bench.search import search_dilation
+
+    search_dilation(
+        options.suite,
+        _choice(options),
+        _runs(options),
+        reading=options.reading,
+        dmax=options.dmax,
+        out=options.out,
+        command=options.line,
+    )
 
 
 def _records(options: argparse.Namespace) -> Path:

@@ -1,4 +1,4 @@
-"""Pictures of what networks see; matplotlib, imported here alone."""
+"""Pictures of what networks see and hold; matplotlib, imported here alone."""
 
 from __future__ import annotations
 
@@ -78,6 +78,44 @@ def overlay_picture(images: Tensor, heat: Tensor, titles: Sequence[str], path: P
         grid[1, column].imshow(warmth.numpy(), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
         # A class's name is no mathematics, whatever dollars stand in it.
         grid[0, column].set_title(title, fontsize=7, parse_math=False)
+    _save(figure, path)
+
+
+def dilation_picture(counts: Sequence[Tensor], titles: Sequence[str], path: Path) -> None:
+    """Draw how many channels of each layer have which dilation, a small table each, as a PNG.
+
+    Colours are the share of the layer's channels, by its square root: one dilation often has most.
+
+    Args:
+        counts: per layer (dmax, dmax): channels with dilation i + 1 on the height (row i) and
+            j + 1 on the width (column j).
+        titles: one per layer.
+        path: of the PNG file.
+    """
+    from matplotlib.colors import PowerNorm
+
+    columns = min(6, len(counts))
+    rows = -(-len(counts) // columns)
+    figure = _figure(1.7 * columns + 0.9, 1.9 * rows + 0.3)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(counts) :]:
+        axes.set_visible(False)
+    for axes, count, title in zip(grid.flat, counts, titles, strict=False):
+        share = (count / count.sum()).numpy()
+        drawn = axes.imshow(share, norm=PowerNorm(0.5, 0, 1), cmap="viridis")
+        for (row, column), part in np.ndenumerate(share):
+            colour = "black" if part > 0.4 else "white"
+            text = str(int(count[row, column]))
+            axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
+        dilations = range(1, len(count) + 1)
+        axes.set_xticks(range(len(count)), dilations, fontsize=6)
+        axes.set_yticks(range(len(count)), dilations, fontsize=6)
+        axes.set_title(title, fontsize=6, parse_math=False)
+    figure.supxlabel("dilation on the width", fontsize=8)
+    figure.supylabel("dilation on the height", fontsize=8)
+    bar = figure.colorbar(drawn, ax=list(grid.flat), fraction=0.05)
+    bar.set_label("share of the layer's channels", fontsize=7)
+    bar.ax.tick_params(labelsize=6)
     _save(figure, path)
 
 
