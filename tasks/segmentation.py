@@ -40,6 +40,8 @@ class Segmentation(TaskModule):
         head_options: keys of mmsegmentation's `model` to change, nested as there, e.g.
             {"decode_head": {"num_queries": 20}}.
         auxiliary: whether to train the config's auxiliary head, if it has one.
+        class_weights: of the cross-entropy, one per class, e.g. [0.1, 1, 1] where the first class
+            fills most of the image; None for the config's own.
         trust_config: run `head` if it is a Python file.
         window: (height, width) of sliding windows for inference; None runs images whole, or as
             a config of your own says.
@@ -84,6 +86,7 @@ class Segmentation(TaskModule):
         head_norm: Literal["batch", "group"] = "batch",
         head_options: dict[str, Any] | None = None,
         auxiliary: bool = True,
+        class_weights: Sequence[float] | None = None,
         trust_config: bool = False,
         window: tuple[int, int] | None = None,
         window_stride: tuple[int, int] | None = None,
@@ -99,6 +102,11 @@ class Segmentation(TaskModule):
         require("num_classes", num_classes, 1 <= num_classes <= 255, "in 1…255")
         require("head_channels", head_channels, fits, f"a multiple of {unit}, or None")
         require("head_norm", head_norm, head_norm in ("batch", "group"), "'batch' or 'group'")
+        if class_weights is not None:
+            valid = len(class_weights) == num_classes and min(class_weights) >= 0
+            valid = valid and max(class_weights) > 0
+            rule = f"{num_classes} numbers >= 0, one per class, and not all 0"
+            require("class_weights", class_weights, valid, rule)
         require("mean", mean, len(mean) == 3, "three numbers, one per channel")
         require("std", std, len(std) == 3 and min(std) > 0, "three numbers > 0, one per channel")
         asked = Inference(window, window_stride, tuple(scales), flip)
@@ -113,6 +121,7 @@ class Segmentation(TaskModule):
                 head_norm=head_norm,
                 head_options=head_options,
                 auxiliary=auxiliary,
+                class_weights=class_weights,
                 trust_config=trust_config,
                 mean=mean,
                 std=std,

@@ -15,6 +15,7 @@ from tasks import openmm
 from tasks.detection_heads import feature_maps
 from tasks.inference import Inference
 from tasks.seg_heads import HEADS, fit_config, last_maps, needs_compiled
+from tasks.seg_losses import weigh_classes
 
 
 class Segmentor(nn.Module):
@@ -28,6 +29,7 @@ class Segmentor(nn.Module):
         head_norm: "batch" or "group".
         head_options: keys of mmsegmentation's `model` to change, nested as there.
         auxiliary: whether auxiliary heads are trained.
+        class_weights: of the cross-entropy, one per class; None for the config's.
         trust_config: run a config that is a Python file.
         mean: of each channel, in 0…1, subtracted from the images.
         std: of each channel, by which they are divided.
@@ -53,6 +55,7 @@ class Segmentor(nn.Module):
         head_norm: Literal["batch", "group"],
         head_options: Mapping[str, Any] | None,
         auxiliary: bool,
+        class_weights: Sequence[float] | None,
         trust_config: bool,
         mean: Sequence[float],
         std: Sequence[float],
@@ -76,6 +79,11 @@ class Segmentor(nn.Module):
         self.model: Any = openmm.build(
             "mmseg", config, backbone, indices=[m.index for m in maps], owned=owned
         )
+        if not weigh_classes(self.model, class_weights) and class_weights is not None:
+            raise ValueError(
+                f"`class_weights` (={list(class_weights)}) must be None for `head` (={head!r}), "
+                "which trains without cross-entropy of pixels."
+            )
         self.inference = _own_way(config)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)

@@ -130,6 +130,27 @@ def test_the_loss_is_cross_entropy_at_the_size_of_the_mask():
     torch.testing.assert_close(found, wanted / masks.numel())
 
 
+def test_class_weights_weigh_the_cross_entropy():
+    weights = [0.1, 1.0, 2.0, 0.0, 1.0]
+    task = small(head="upernet", class_weights=weights).eval()
+    images, masks = batch()
+    with torch.no_grad():
+        found = task.loss((images, masks))["decode.loss_ce"]
+        logits = task.segmentor.logits(images)
+    wanted = nn.functional.cross_entropy(logits, masks, torch.tensor(weights), ignore_index=255)
+    torch.testing.assert_close(found, wanted)
+    masks[:] = 255
+    assert task.loss((images, masks))["aux.loss_ce"] == 0
+    names = [name for name in task.state_dict() if "weights" in name]
+    assert not names
+
+
+def test_class_weights_of_a_config_work_with_ignored_pixels():
+    own = {"decode_head": {"loss_decode": {"class_weight": [0.5, 1.0, 1.0, 1.0, 1.0]}}}
+    task = small(head="segformer", head_options=own)
+    assert torch.isfinite(sum(task.loss(batch()).values()))
+
+
 def test_head_starts_alike_whatever_the_operator():
     torch.manual_seed(0)
     one = small(host())
@@ -189,6 +210,8 @@ def test_wrong_arguments_are_named():
         r"`window_stride` \(=\(8, 80\)\)": {"window": (64, 64), "window_stride": (8, 80)},
         r"`scales` \(=\(0.0,\)\)": {"scales": (0.0,)},
         r"`lr` \(=-1\)": {"lr": -1},
+        r"`class_weights` \(=\[1.0\]\) must be 5 numbers": {"class_weights": [1.0]},
+        r"`class_weights`.*'mask2former'": {"head": "mask2former", "class_weights": [1.0] * 5},
     }
     for message, options in cases.items():
         with pytest.raises(ValueError, match=message):
