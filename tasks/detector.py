@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks import detection_heads, openmm
+from tasks import detection_heads, detection_samples, openmm
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -134,7 +134,7 @@ class Detector(nn.Module):
 
         Args:
             images: (N, 3, H, W) in 0…1.
-            targets: as `openmm.detector_losses` takes them.
+            targets: as `detection_samples.losses` takes them.
 
         Raises:
             ValueError: a target that does not fit its image or the head.
@@ -148,7 +148,7 @@ class Detector(nn.Module):
             for target in targets
         ]
         given = [{"size": torch.tensor(images.shape[-2:])} | dict(target) for target in given]
-        return openmm.detector_losses(self.model, self._prepared(images), given)
+        return detection_samples.losses(self.model, self._prepared(images), given)
 
     def _check(self, target: Mapping[str, Tensor]) -> None:
         boxes, labels = target["boxes"], target["labels"]
@@ -171,10 +171,10 @@ class Detector(nn.Module):
         sizes: Sequence[tuple[int, int]] | None = None,
         originals: Sequence[tuple[int, int]] | None = None,
     ) -> list[dict[str, Tensor]]:
-        """Return the detections of each image, best first; see `openmm.detections`."""
+        """Return the detections of each image, best first; see `detection_samples.detections`."""
         if sizes is None:
             sizes = [(images.shape[-2], images.shape[-1])] * len(images)
-        return openmm.detections(self.model, self._prepared(images), sizes, originals)
+        return detection_samples.detections(self.model, self._prepared(images), sizes, originals)
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Return the detections: what is timed end to end."""

@@ -1,11 +1,11 @@
 """The bridge to OpenMMLab: mmdet and mmsegmentation from wheels, without compiling anything.
 
 This is the one file that imports mmengine, mmcv, mmdet and mmseg. Where mmcv's compiled part
-`mmcv._ext` is not installed (mmcv-lite), `tasks.openmm_ops` answers its calls; a compiled mmcv
-is used where there is one. What the packages get wrong on a current Python and torch is worked
-around here: their import-time warnings, their version checks (asserts become one message), SyncBN
-(a model built here trains on a CPU; Lightning's `sync_batchnorm` is for several GPUs), and
-pre-trained weights, which their configs would download.
+`mmcv._ext` is not installed (mmcv-lite), `tasks.openmm_ops`, `openmm_convs` and `openmm_losses`
+answer its calls; a compiled mmcv is used where there is one. What the packages get wrong on a
+current Python and torch is worked around here: their warnings, their version checks (asserts
+become one message), SyncBN (a model built here trains on a CPU; Lightning's `sync_batchnorm` is
+for several GPUs), and pre-trained weights, which their configs would download.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from packaging.version import Version
 from torch import Tensor, nn
 
 from bench.operators.registry import near
-from tasks import openmm_ops
+from tasks import openmm_convs, openmm_losses, openmm_ops
 
 Library = Literal["mmdet", "mmseg"]
 
@@ -73,16 +73,19 @@ def check_versions() -> None:
 
 
 class _Answers(types.ModuleType):
-    """`mmcv._ext` made of tasks.openmm_ops; every other name is a function that refuses."""
+    """`mmcv._ext` made of our answers; every other name is a function that refuses."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(openmm_ops, name, None) or openmm_ops.missing(name)
+        for module in (openmm_ops, openmm_convs, openmm_losses):
+            if hasattr(module, name):
+                return getattr(module, name)
+        return openmm_ops.missing(name)
 
 
 def answer_compiled_calls() -> bool:
-    """Put `tasks.openmm_ops` in the place of `mmcv._ext`; False where mmcv is compiled."""
+    """Put our answers in the place of `mmcv._ext`; return False where mmcv is compiled."""
     name = "mmcv._ext"
     if name in sys.modules:
         return isinstance(sys.modules[name], _Answers)
@@ -125,9 +128,9 @@ with warnings.catch_warnings():
     import mmseg.structures
     from mmdet.registry import MODELS as DETECTORS
     from mmdet.registry import TASK_UTILS as DETECTION_PARTS
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
+    from mmdet.structures import DetDataSample as DetDataSample
+    from mmdet.structures.mask import BitmapMasks as BitmapMasks
+    from mmengine.structures import InstanceData as InstanceData
     from mmseg.registry import MODELS as SEGMENTORS
 
 # Building a model logs a line for each of its parameters otherwise.
@@ -428,106 +431,3 @@ def segmentor_logits(model: nn.Module, images: Tensor) -> Tensor:
 def _metas(images: Tensor) -> list[dict[str, Any]]:
     shape = (images.shape[-2], images.shape[-1])
     return [{"img_shape": shape, "pad_shape": shape, "ori_shape": shape} for _ in images]
-
-
-def detector_losses(
-    model: nn.Module, images: Tensor, targets: Sequence[Mapping[str, Tensor]]
-) -> dict[str, Tensor]:
-    """Return the losses of a detector of mmdet by name; each is a scalar.
-
-    Args:
-        model: a detector.
-        images: (N, 3, H, W), normalised and padded.
-        targets: for each image `boxes` (n, 4) as (x1, y1, x2, y2) in pixels, `labels` (n) from 0;
-            and where they are given `masks` (n, H', W') with H' ≤ H and W' ≤ W, `iscrowd` (n),
-            nonzero for regions to ignore, and `size`, the (height, width) without padding.
-    """
-    padded = (images.shape[-2], images.shape[-1])
-    samples = []
-    for target in targets:
-        size = tuple(int(n) for n in target["size"]) if "size" in target else padded
-        sample = _sample(size, padded, None)
-        crowd = target["iscrowd"].bool() if "iscrowd" in target else None
-        sample.gt_instances = _instances(target, None if crowd is None else ~crowd, padded)
-        if crowd is None:
-            crowd = torch.zeros(len(target["boxes"]), dtype=torch.bool)
-        sample.ignored_instances = InstanceData(bboxes=target["boxes"][crowd])
-        samples.append(sample)
-    with quiet():
-        losses = model.loss(images, samples)  # type: ignore[operator]
-    return {
-        name: sum(part.mean() for part in value)
-        if isinstance(value, (list, tuple))
-        else value.mean()
-        for name, value in losses.items()
-        if "loss" in name
-    }
-
-
-def _instances(
-    target: Mapping[str, Tensor], keep: Tensor | None, padded: tuple[int, int]
-) -> InstanceData:
-    chosen = slice(None) if keep is None else keep
-    found = InstanceData(bboxes=target["boxes"][chosen].float(), labels=target["labels"][chosen])
-    if "masks" in target:
-        masks = target["masks"][chosen].to(torch.uint8)
-        room = (0, padded[1] - masks.shape[-1], 0, padded[0] - masks.shape[-2])
-        masks = torch.nn.functional.pad(masks, room)
-        found.masks = BitmapMasks(masks.cpu().numpy(), *padded)
-    return found
-
-
-def _sample(
-    size: tuple[int, ...], padded: tuple[int, int], original: tuple[int, int] | None
-) -> DetDataSample:
-    height, width = size if original is None else original
-    meta = {
-        "img_shape": size,
-        "ori_shape": (height, width),
-        "pad_shape": padded,
-        "batch_input_shape": padded,
-        "scale_factor": (size[1] / width, size[0] / height),
-        "flip": False,
-    }
-    return DetDataSample(metainfo=meta)
-
-
-def detections(
-    model: nn.Module,
-    images: Tensor,
-    sizes: Sequence[tuple[int, int]],
-    originals: Sequence[tuple[int, int]] | None = None,
-) -> list[dict[str, Tensor]]:
-    """Return what a detector of mmdet finds, best first.
-
-    Args:
-        model: a detector in evaluation mode.
-        images: (N, 3, H, W), normalised and padded.
-        sizes: (height, width) of each image without padding.
-        originals: (height, width) to which each image's boxes and masks are scaled back; None to
-            leave them in the pixels of `images`.
-
-    Returns:
-        For each image `boxes` (n, 4), `scores` (n), `labels` (n), and where the detector has
-        them `masks` (n, height, width), booleans.
-    """
-    padded = (images.shape[-2], images.shape[-1])
-    samples = [
-        _sample(size, padded, None if originals is None else originals[i])
-        for i, size in enumerate(sizes)
-    ]
-    with quiet(), torch.no_grad():
-        found = model.predict(images, samples, rescale=originals is not None)  # type: ignore[operator]
-    results = []
-    for sample in found:
-        instances = sample.pred_instances
-        order = instances.scores.argsort(descending=True, stable=True)
-        result = {
-            "boxes": instances.bboxes[order].float(),
-            "scores": instances.scores[order].float(),
-            "labels": instances.labels[order],
-        }
-        if "masks" in instances:
-            result["masks"] = instances.masks[order].bool()
-        results.append(result)
-    return results

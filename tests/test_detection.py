@@ -263,7 +263,7 @@ def test_fcos_levels_take_sizes_without_a_gap():
 def scenes(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVBOARD_CACHE", str(tmp_path / "cache"))
     return DetectionData(
-        "scenes", batch_size=4, eval_batch_size=5, generator={"train": 12, "val": 7, "classes": 3}
+        "scenes", batch_size=4, eval_batch_size=5, options={"train": 12, "val": 7, "classes": 3}
     )
 
 
@@ -353,7 +353,7 @@ def test_scores_are_in_the_pixels_of_the_file(tmp_path):
     """Boxes of the resized image, scaled back, are those of the file: a perfect score."""
     data = DetectionData(
         "scenes", str(tmp_path), image_size=(40, 80), batch_size=2,
-        generator={"train": 4, "val": 6, "classes": 2, "size": 64},
+        options={"train": 4, "val": 6, "classes": 2, "size": 64},
     )  # fmt: skip
     data.setup("fit")
     task = Oracle(host(), 2, head="fcos", **LIGHT)
@@ -370,7 +370,7 @@ def test_scores_are_in_the_pixels_of_the_file(tmp_path):
 def test_digits_are_learnt(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVBOARD_CACHE", str(tmp_path / "cache"))
     knobs = {"train": 600, "val": 60, "classes": 3, "contrast": 0.8, "objects": (1, 2)}
-    data = DetectionData("scenes", batch_size=16, flip=0.0, generator=knobs)
+    data = DetectionData("scenes", batch_size=16, flip=0.0, options=knobs)
     task = make("fcos", neck_channels=32, lr=3e-3, warmup_epochs=0.5)
     fit(task, data, tmp_path, epochs=4, check_val_every_n_epoch=4)
     assert task.scores()["mAP50"] > 0.3

@@ -453,7 +453,7 @@ def test_batches_larger_than_the_set(folder):
         ({"source": "cocoo", "root": "."}, "did you mean 'coco'"),
         ({"source": "voc"}, "`root` must be the folder"),
         ({"source": "voc", "root": ".", "masks": True}, r"`masks` \(=True\)"),
-        ({"source": "voc", "root": ".", "generator": {"train": 1}}, "`generator`"),
+        ({"source": "voc", "root": ".", "options": {"train": 1}}, "`options`"),
         ({"source": "coco", "root": ".", "images": ("a", "b")}, "must be given together"),
         ({"image_size": 4}, r"`image_size` \(=4\)"),
         ({"batch_size": 0}, "`batch_size`"),
@@ -483,7 +483,7 @@ def test_named_files(folder):
 def test_scenes(tmp_path):
     data = DetectionData(
         "scenes", str(tmp_path), batch_size=4, masks=True,
-        generator={"train": 8, "val": 6, "classes": 3},
+        options={"train": 8, "val": 6, "classes": 3},
     )  # fmt: skip
     data.prepare_data()
     data.setup("fit")

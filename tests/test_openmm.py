@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from tasks import openmm
+from tasks import detection_samples, openmm
 from tasks.detection_heads import HEADS, choose_maps, feature_maps, maps_taken, wire
 
 BOXES = torch.tensor([[5.0, 5, 30, 30], [20, 10, 60, 50]])
@@ -60,7 +60,7 @@ def test_a_compiled_mmcv_is_used_where_there_is_one(tmp_path, loads):
             warnings.simplefilter("ignore")
             import mmcv
             mmcv.__path__.append({str(tmp_path)!r})
-            from tasks import openmm
+            from tasks import detection_samples, openmm
         import sys
         print(openmm.WITHOUT_COMPILED, sys.modules["mmcv.ops.nms"].ext_module.nms())
         """
@@ -185,7 +185,7 @@ def train_and_predict(config, host, maps, masks=False):
         shape = torch.zeros(2, 64, 64, dtype=torch.bool)
         shape[0, 5:30, 5:30] = shape[1, 10:50, 20:60] = True
         targets = [target | {"masks": shape} for target in targets]
-    losses = openmm.detector_losses(model, images, targets)
+    losses = detection_samples.losses(model, images, targets)
     total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert torch.isfinite(total)
@@ -193,7 +193,9 @@ def train_and_predict(config, host, maps, masks=False):
     assert all(reached)
     assert any(p.grad.abs().sum() > 0 for p in host.parameters())
     model.eval()
-    for found in openmm.detections(model, images, [(64, 64), (50, 64)], [(128, 128), (50, 64)]):
+    for found in detection_samples.detections(
+        model, images, [(64, 64), (50, 64)], [(128, 128), (50, 64)]
+    ):
         count = len(found["scores"])
         assert found["boxes"].shape == (count, 4)
         assert found["labels"].shape == (count,)

@@ -37,6 +37,7 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
         masks: whether to decode masks.
         turn: whether upright images are fitted to (width, height) instead.
         seed: of the augmentation.
+        memory_mb: decoded images and masks are kept up to this size.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
         masks: bool = False,
         turn: bool = False,
         seed: int = 0,
+        memory_mb: int = 0,
     ) -> None:
         self.images = images
         self.image_size = image_size
@@ -57,6 +59,8 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
         self.masks = masks
         self.turn = turn
         self.seed = seed
+        self._kept: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._room = memory_mb * 2**20
 
     def __len__(self) -> int:
         return len(self.images.images)
@@ -86,22 +90,35 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
             sample = self.training(sample, frame)
         return _finished(sample, index, frame, {})
 
-    def _read(self, index: int) -> Sample:
+    def _decoded(self, index: int) -> tuple[Tensor, Tensor | None]:
+        if index in self._kept:
+            return self._kept[index]
         record = self.images.images[index]
         with Image.open(record.path) as file:
             pixels = np.array(file.convert("RGB"))
+        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        masks = torch.from_numpy(record.masks()) if self.masks else None
+        size = image.nbytes + (0 if masks is None else masks.nbytes)
+        if size <= self._room:
+            self._room -= size
+            self._kept[index] = image, masks
+        return image, masks
+
+    def _read(self, index: int) -> Sample:
+        record = self.images.images[index]
+        image, masks = self._decoded(index)
         # The file is right where a list of sizes is not.
-        height, width = pixels.shape[:2]
+        height, width = image.shape[-2:]
         sample: Sample = {
-            "image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
+            "image": tv_tensors.Image(image),
             "boxes": tv_tensors.BoundingBoxes(
                 torch.from_numpy(record.boxes).float(), format="XYXY", canvas_size=(height, width)
             ),
             "labels": torch.from_numpy(record.labels),
             "iscrowd": torch.from_numpy(record.crowd).long(),
         }
-        if self.masks:
-            sample["masks"] = tv_tensors.Mask(torch.from_numpy(record.masks()))
+        if masks is not None:
+            sample["masks"] = tv_tensors.Mask(masks)
         return sample
 
 

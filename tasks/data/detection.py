@@ -60,9 +60,10 @@ class DetectionData(TaskData):
         masks: whether to load masks, which heads with masks need.
         group_aspect: whether standing images are fitted to (width, height), and batches are of
             one kind.
-        generator: knobs of `tasks.data.scenes`, e.g. {"train": 500}; its size is `image_size`,
+        options: knobs of `tasks.data.scenes`, e.g. {"train": 500}; its size is `image_size`,
             unless given.
         num_workers: processes that load.
+        memory_mb: decoded images of a split are kept in memory up to this size, per process.
         holdout: share of the training set that is held out and validated on, in place of the
             validation set; for tuning. 0 for none.
         seed: of order and augmentation.
@@ -89,8 +90,9 @@ class DetectionData(TaskData):
         mosaic: float = 0.0,
         masks: bool = False,
         group_aspect: bool = False,
-        generator: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
         num_workers: int = 0,
+        memory_mb: int = 1024,
         holdout: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -99,8 +101,8 @@ class DetectionData(TaskData):
             raise ValueError(f"`source` (={source!r}) is not known; {near(str(source), SOURCES)}")
         if root is None and source != "scenes":
             raise ValueError(f"`root` must be the folder of the set for `source` (={source!r}).")
-        if generator and source != "scenes":
-            raise ValueError(f"`generator` (={generator}) has no use for `source` (={source!r}).")
+        if options and source != "scenes":
+            raise ValueError(f"`options` (={options}) has no use for `source` (={source!r}).")
         if (annotations is None) != (images is None) or (annotations and source != "coco"):
             raise ValueError(
                 f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
@@ -122,6 +124,7 @@ class DetectionData(TaskData):
             ("flip", flip, 0 <= flip <= 1, "in [0, 1]"),
             ("mosaic", mosaic, 0 <= mosaic <= 1, "in [0, 1]"),
             ("num_workers", num_workers, num_workers >= 0, "at least 0"),
+            ("memory_mb", memory_mb, memory_mb >= 0, "at least 0"),
             ("holdout", holdout, 0 <= holdout < 1, "in [0, 1)"),
         ):
             if not holds:
@@ -136,8 +139,9 @@ class DetectionData(TaskData):
         self.mosaic = mosaic
         self.masks = masks
         self.group_aspect = group_aspect
-        self.generator = dict(generator or {})
+        self.options = dict(options or {})
         self.num_workers = num_workers
+        self.memory_mb = memory_mb
         self.holdout = holdout
         self.seed = seed
 
@@ -155,7 +159,7 @@ class DetectionData(TaskData):
     def folder(self) -> Path:
         """Where the set lies; a generated one is written first, if it is not there."""
         if self.source == "scenes":
-            knobs = {"size": max(self.image_size), **self.generator}
+            knobs = {"size": max(self.image_size), **self.options}
             return scenes("detection", root=self.root, **knobs)
         assert self.root is not None
         if not self.root.is_dir():
@@ -230,7 +234,12 @@ class DetectionData(TaskData):
             )
         if getattr(module, "has_masks", False) and not self.masks:
             raise DataError("`masks` (=False) must be True for a head that predicts masks.")
-        shared: dict[str, Any] = {"masks": self.masks, "turn": self.group_aspect, "seed": self.seed}
+        shared: dict[str, Any] = {
+            "masks": self.masks,
+            "turn": self.group_aspect,
+            "seed": self.seed,
+            "memory_mb": self.memory_mb,
+        }
         self.train_set = BoxDataset(
             self._splits["train"],
             self.image_size,
