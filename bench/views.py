@@ -111,8 +111,10 @@ def _view(
     pictures.field_picture(field, found, drawn)
     shown = [_named(drawn, f"erf-{cell.hash}", f"Effective receptive field of {name}")]
     explained = folder / "gradcam.png"
-    if _explain(module, data, real[:EXPLAINED], explained):
-        caption = f"Grad-CAM of {name}: images, and where the class predicted is looked for"
+    spaced = torch.arange(min(EXPLAINED, len(real))) * len(real) // min(EXPLAINED, len(real))
+    stage = _explain(module, data, real[spaced], explained)
+    if stage is not None:
+        caption = f"Grad-CAM of {name} at {stage}: where the class predicted is looked for"
         shown.append(_named(explained, f"gradcam-{cell.hash}", caption))
     return View(
         method=METHOD,
@@ -138,15 +140,20 @@ def _named(file: Path, name: str, caption: str) -> Picture:
 
 
 def scored_images(data: TaskData, count: int, size: tuple[int, int]) -> Tensor:
-    """Return the first images of the scored split, (N, 3, *size) in 0…1; fewer if it has fewer."""
+    """Return images of the scored split, (N, 3, *size) in 0…1; all of them if it has fewer.
+
+    They are evenly spaced, as splits are often sorted by class.
+    """
     data.prepare_data()
     data.setup("validate")
-    found: list[Tensor] = []
-    for images, _ in data.val_dataloader():
-        found += [_resized(image[None], size) for image in images]
-        if len(found) >= count:
-            break
-    return torch.cat(found[:count])
+    loader = data.val_dataloader()
+    samples = loader.dataset
+    count = min(count, len(samples))
+    found = []
+    for index in range(count):
+        images, _ = loader.collate_fn([samples[index * len(samples) // count]])
+        found.append(_resized(images[0][None], size))
+    return torch.cat(found)
 
 
 def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
@@ -188,21 +195,23 @@ def entering(module: TaskModule, images: Tensor) -> Tensor:
     return caught[0].detach()
 
 
-def _explain(module: TaskModule, data: TaskData, images: Tensor, path: Path) -> bool:
-    """Draw Grad-CAM of a classifier that has timm's parts; say whether there is one."""
-    from bench import gradcam, pictures
+def _explain(module: TaskModule, data: TaskData, images: Tensor, path: Path) -> str | None:
+    """Draw Grad-CAM of a timm classifier; return the name of the stage that it is taken at."""
+    from bench import pictures
+    from bench.gradcam import deepest_stage, gradcam
     from tasks import Classification
 
-    if not isinstance(module, Classification) or not hasattr(module.backbone, "forward_head"):
-        return False
+    if not isinstance(module, Classification) or not getattr(module.backbone, "feature_info", None):
+        return None
+    stage = deepest_stage(module.backbone, images.shape[-2:])
     best = module.predict(images).max(dim=1)
-    heat = gradcam.gradcam(module.backbone, entering(module, images), best.indices)
+    heat = gradcam(module.backbone, entering(module, images), best.indices, stage)
     titles = [
         f"{data.class_names[label]} {score:.2f}"
         for score, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
     pictures.overlay_picture(images.cpu(), heat, titles, path)
-    return True
+    return stage
 
 
 def _keep(
