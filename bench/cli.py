@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = made.add_subparsers(dest="command", required=True, metavar="command")
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text)
+        added = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         added.add_argument(
             "--runs",
             type=Path,
@@ -93,8 +93,11 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("cell", help="hash of the cell, or its beginning")
     added = verb("list", "list what there is")
     added.add_argument("kind", choices=KINDS, metavar="kind", help=", ".join(KINDS))
-    added = verb("fit", "one run by a Lightning configuration; every argument can be given")
-    added.add_argument("arguments", nargs=argparse.REMAINDER, help="--config FILE --model… --data…")
+    verb(
+        "fit",
+        "one run by a Lightning configuration: --config FILE, then any argument over it, e.g. "
+        "--model.lr 0.01 --trainer.max_epochs 3; alone, it lists them",
+    )
     added = verb("tune", "search learning rate, weight decay and an operator's options by Optuna")
     choice(added)
     added.add_argument("--trials", type=int, default=20, help="trials in the study, in all")
@@ -136,10 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a user's mistake ends it with a few lines and status 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options, rest = parser().parse_known_args(given)
-    if rest:
-        if options.command != "fit":
-            parser().error(f"unrecognised arguments: {' '.join(rest)}")
-        options.arguments = given[given.index("fit") + 1 :]
+    if rest and options.command != "fit":
+        parser().error(f"unrecognised arguments: {' '.join(rest)}")
+    options.arguments = rest
     options.line = shlex.join(["convboard", *given])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended as by Ctrl-C: it resumes
     if not sys.warnoptions:

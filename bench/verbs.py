@@ -282,7 +282,7 @@ def fit_once(arguments: Sequence[str], folder: Path, command: str) -> bool:
     from bench import fit
     from bench.cell import run
 
-    if not arguments or "--help" in arguments or "-h" in arguments:
+    if not arguments:
         fit.parser().print_help()
         return True
     config = fit.resolve(fit.from_arguments(arguments))
