@@ -10,6 +10,24 @@ import torchvision.ops as tv
 from torch import Tensor
 from torch.nn import functional as F
 
+from tasks.openmm_ops import at_least_single
+
+
+def _deform_conv(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    mask: Tensor | None = None,
+) -> Tensor:
+    x, offset, weight = (at_least_single(t) for t in (x, offset, weight))
+    bias, mask = (None if t is None else at_least_single(t) for t in (bias, mask))
+    y: Tensor = tv.deform_conv2d(x, offset, weight, bias, stride, padding, dilation, mask)
+    return y
+
 
 def deform_conv_forward(
     input: Tensor,
@@ -29,9 +47,7 @@ def deform_conv_forward(
 ) -> None:
     """Deformable convolution (Dai et al. 2017, arXiv 1703.06211); groups come from the shapes."""
     output.copy_(
-        tv.deform_conv2d(
-            input, offset, weight, None, (dH, dW), (padH, padW), (dilationH, dilationW)
-        )
+        _deform_conv(input, offset, weight, None, (dH, dW), (padH, padW), (dilationH, dilationW))
     )
 
 
@@ -55,11 +71,11 @@ def deform_conv_backward_input(
     """Gradients of the input and of the offsets."""
     with torch.enable_grad():
         x, at = input.detach().requires_grad_(), offset.detach().requires_grad_()
-        y = tv.deform_conv2d(
+        y = _deform_conv(
             x, at, weight.detach(), None, (dH, dW), (padH, padW), (dilationH, dilationW)
         )
     for target, grad in zip(
-        (grad_input, grad_offset), torch.autograd.grad(y, (x, at), grad_output), strict=True
+        (grad_input, grad_offset), torch.autograd.grad(y, (x, at), grad_output.to(y)), strict=True
     ):
         target.copy_(grad)
 
@@ -85,7 +101,7 @@ def deform_conv_backward_parameters(
     with torch.enable_grad():
         # The convolution is linear in its weight, so the gradient is the same at zero.
         w = torch.zeros_like(grad_weight, requires_grad=True)
-        y = tv.deform_conv2d(
+        y = _deform_conv(
             input.detach(),
             offset.detach(),
             w,
@@ -94,7 +110,7 @@ def deform_conv_backward_parameters(
             (padH, padW),
             (dilationH, dilationW),
         )
-    grad_weight.add_(torch.autograd.grad(y, w, grad_output)[0], alpha=scale)
+    grad_weight.add_(torch.autograd.grad(y, w, grad_output.to(y))[0], alpha=scale)
 
 
 def modulated_deform_conv_forward(
@@ -118,7 +134,7 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Modulated deformable convolution (Zhu et al. 2019, arXiv 1811.11168)."""
     output.copy_(
-        tv.deform_conv2d(
+        _deform_conv(
             input,
             offset,
             weight,
@@ -159,10 +175,10 @@ def modulated_deform_conv_backward(
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() for t in (input, weight, offset, mask)]
         x, w, at, m = leaves
-        y = tv.deform_conv2d(
+        y = _deform_conv(
             x, at, w, None, (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), m
         )
-    grads = torch.autograd.grad(y, leaves, grad_output)
+    grads = torch.autograd.grad(y, leaves, grad_output.to(y))
     targets = (grad_input, grad_weight, grad_offset, grad_mask)
     for target, grad in zip(targets, grads, strict=True):
         target.copy_(grad)

@@ -133,7 +133,8 @@ def roi_align_forward(
     if pool_mode != 1:
         missing("roi_align with pool_mode='max'")()
     size = (aligned_height, aligned_width)
-    output.copy_(tv.roi_align(input, rois, size, spatial_scale, sampling_ratio, aligned))
+    x = at_least_single(input)
+    output.copy_(tv.roi_align(x, rois.to(x), size, spatial_scale, sampling_ratio, aligned))
 
 
 def roi_align_backward(
@@ -152,9 +153,9 @@ def roi_align_backward(
     """Gradient of `roi_align_forward`, which is linear in its input."""
     size = (aligned_height, aligned_width)
     with torch.enable_grad():
-        x = torch.zeros_like(grad_input, requires_grad=True)
-        pooled = tv.roi_align(x, rois, size, spatial_scale, sampling_ratio, aligned)
-    grad_input.copy_(torch.autograd.grad(pooled, x, grad_output)[0])
+        x = torch.zeros_like(at_least_single(grad_input), requires_grad=True)
+        pooled = tv.roi_align(x, rois.to(x), size, spatial_scale, sampling_ratio, aligned)
+    grad_input.copy_(torch.autograd.grad(pooled, x, grad_output.to(pooled))[0])
 
 
 def _bins(start: Tensor, size: Tensor, bins: int, length: int) -> Tensor:

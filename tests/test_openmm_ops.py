@@ -270,6 +270,23 @@ def test_deform_conv(groups, parts, stride, modulated):
         torch.testing.assert_close(mine, theirs)
 
 
+def test_half_precision():
+    """torchvision has no kernels for it on a CPU, and autocast makes it."""
+    torch.manual_seed(0)
+    x, offset = torch.randn(1, 2, 6, 6).bfloat16(), torch.randn(1, 18, 6, 6).bfloat16()
+    weight = torch.randn(2, 2, 3, 3).bfloat16()
+
+    def run(convert):
+        leaves = [convert(t).requires_grad_() for t in (x, offset, weight)]
+        maps = mmcv_ops.deform_conv2d(*leaves, 1, 1)
+        out = mmcv_ops.roi_align(maps, ROIS[:1], 3, 0.5, 0, "avg", True)
+        return [out, *torch.autograd.grad(out.sum(), leaves)]
+
+    for mine, wanted in zip(run(torch.clone), run(torch.Tensor.float), strict=True):
+        assert mine.dtype == torch.bfloat16
+        torch.testing.assert_close(mine.float(), wanted, rtol=0.05, atol=0.1)
+
+
 def sigmoid_focal_by_loops(x, target, gamma, alpha, weight):
     rows = []
     for logits, label in zip(x, target.tolist(), strict=True):

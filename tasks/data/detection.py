@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 from torchvision import tv_tensors
 
 from bench.operators.registry import near
@@ -262,8 +263,10 @@ class DetectionData(TaskData):
         return self._loader(self.train_set, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Target]]:
-        """Return the scored images, in the order of the set."""
-        return self._loader(self.val_set, batch_size=self.eval_batch_size)
+        """Return the scored images, in the order of the set; every W-th to each of W processes."""
+        several = self.trainer is not None and self.trainer.world_size > 1
+        sampler = DistributedSampler(self.val_set, shuffle=False) if several else None
+        return self._loader(self.val_set, batch_size=self.eval_batch_size, sampler=sampler)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Target]]:
         """Return the same as for validation."""
