@@ -6,6 +6,11 @@ answer its calls; a compiled mmcv is used where there is one. What the packages 
 current Python and torch is worked around here: their warnings, their version checks (asserts
 become one message), SyncBN (a model built here trains on a CPU; Lightning's `sync_batchnorm` is
 for several GPUs), and pre-trained weights, which their configs would download.
+
+Without a compiled mmcv these do not work, as torchvision and torch have nothing like them, and a
+`CompiledOpError` says so when they are first called: CARAFE upsampling (mmdet's configs/carafe),
+deformable RoI pooling (configs/dcn and dcnv2, *pool*), the masks of PSANet (mmseg's
+configs/psanet), RoIAlign with maxima, and operations on rotated boxes, polygons and points.
 """
 
 from __future__ import annotations
