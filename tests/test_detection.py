@@ -65,6 +65,18 @@ def test_any_size_of_images(size):
             assert found["boxes"][:, 3].max() <= size[0]
 
 
+def test_padding_does_not_blow_gradients_up():
+    """Layer norms divide by the spread over channels, which constant padding would make 0."""
+    norms = {}
+    for size in ((64, 64), (58, 50)):
+        torch.manual_seed(0)
+        task = make("fcos", strides=(8, 16, 32))
+        one = {"boxes": torch.tensor([[2.0, 3, 30, 30]]), "labels": torch.tensor([1])}
+        torch.stack(list(task.loss((torch.rand(1, 3, *size), [one])).values())).sum().backward()
+        norms[size] = sum(float(p.grad.square().sum()) for p in task.backbone.parameters()) ** 0.5
+    assert norms[58, 50] < 10 * norms[64, 64]
+
+
 def test_regions_to_ignore_are_not_trained_on():
     torch.manual_seed(0)
     task = make("retinanet")

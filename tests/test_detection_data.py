@@ -352,6 +352,19 @@ def test_samples_are_a_function_of_seed_epoch_and_index(tmp_path):
     assert not same(one[1, 4], dataset(1)[1, 4])
 
 
+def test_images_in_memory_are_those_of_the_disk(tmp_path):
+    images = box_set(tmp_path, [(40, 60)] * 2)
+    training = Training((0.5, 2.0), 0.5, True)
+    kept = BoxDataset(images, (32, 32), training=training, memory_mb=1)
+    read = BoxDataset(images, (32, 32), training=training)
+    first = [kept[0, i][0] for i in range(2)]
+    for image in images.images:
+        image.path.write_bytes(b"")
+    with pytest.raises(OSError, match="cannot identify"):
+        read[0, 0]
+    assert all(torch.equal(kept[0, i][0], image) for i, image in enumerate(first))
+
+
 def test_scored_samples_keep_the_truth_of_the_file(tmp_path):
     images = box_set(tmp_path, [(40, 60)])
     image, target = BoxDataset(images, (80, 80))[0]
