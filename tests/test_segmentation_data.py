@@ -251,6 +251,10 @@ def test_wrong_arguments_are_named(tmp_path):
     for message, options in cases.items():
         with pytest.raises(ValueError, match=message):
             data(root, **options)
+    with pytest.raises(ValueError, match=r"`options` \('lenght'\).*length"):
+        tasks.SegmentationData("paths", options={"lenght": 4})
+    with pytest.raises(ValueError, match=r"`options` \('task'\)"):
+        tasks.SegmentationData("scenes", options={"task": "detection"})
     with pytest.raises(ValueError, match="`root`"):
         tasks.SegmentationData("voc")
     with pytest.raises(DataError, match="must be a folder"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +107,13 @@ class SegmentationData(TaskData):
             raise ValueError(f"`root` must be the folder of the set for `source` (={source!r}).")
         if options and source not in GENERATED:
             raise ValueError(f"`options` (={options}) has no use for `source` (={source!r}).")
+        if source in GENERATED:
+            generator = scenes if source == "scenes" else paths
+            known = set(signature(generator).parameters) - {"task", "root"}
+            for knob in sorted({*(options or {})} - known):
+                raise ValueError(
+                    f"`options` ({knob!r}) is no knob of {source}; {near(knob, known)}"
+                )
         if not 0 <= holdout <= 0.5:
             raise ValueError(f"`holdout` (={holdout}) must be in [0, 0.5].")
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -159,11 +167,11 @@ class SegmentationData(TaskData):
     @cached_property
     def folder(self) -> Path:
         """Where the set lies; a generated one is written first, if it is not there."""
-        if self.source == "scenes":
+        if self.source in GENERATED:
             knobs = {"size": self.image_size[0], **self.options}
-            return scenes("segmentation", root=self.root, **knobs)
-        if self.source == "paths":
-            return paths(root=self.root, **{"size": self.image_size[0], **self.options})
+            if self.source == "scenes":
+                return scenes("segmentation", root=self.root, **knobs)
+            return paths(root=self.root, **knobs)
         assert self.root is not None
         if not self.root.is_dir():
             raise DataError(f"`root` (={str(self.root)!r}) must be a folder.")
