@@ -107,11 +107,14 @@ def search_dilation(
     two readings of the paper's expectation:
 
     - `output`, the default: the L1 distance between the expected outputs, |Σ_off W·E[x]| averaged
-      over positions, E[x] the mean over training images as they are trained on. It is what the
-      paper's words say, and it asks what the data does with the weights.
-    - `weight`: Σ |W − W_crop|, which bounds the other from above (times the largest |E[x]|) and
-      needs no data. Trained large kernels are heavy in the middle, and there it nearly always
-      keeps (1, 1): a search that mostly ends where it began, so it is not the default.
+      over positions, E[x] the mean over training images as they are trained on.
+    - `weight`: Σ |W − W_crop|, which needs no data.
+
+    `output` is the default because it is what the paper's words say, and because it sees what the
+    weights alone cannot: taps that cancel on the data, and taps that only ever meet the padding of
+    a small map (where `weight` chooses by weights that were never trained). On kernels heavy in
+    the middle `weight` keeps (1, 1) in every channel, a search that ends where it began. It bounds
+    `output` from above, by the largest |E[x]|, and is there to compare with.
 
     Both are made and logged; `reading` says which one the written suite takes. The published
     split is not searched on. The supernet is a cell of the experiment SUITE-search: one that was
@@ -132,8 +135,11 @@ def search_dilation(
         ValueError: no or several `icconv` cells are chosen, a slot that cannot be searched, or a
             supernet that failed.
     """
+    if dmax is not None and dmax < 1:
+        raise OverlayError(f"`--dmax` (={dmax}) must be at least 1.")
     if out is not None and out.suffix not in (".yaml", ".yml"):
         raise OverlayError(f"`--out` (={str(out)!r}) must end in .yaml.")
+    suite.hush()
     cells = [c for c in suite.plan(name, choice) if c.arm.operator == "icconv"]
     if not cells:
         raise OverlayError(
@@ -230,8 +236,10 @@ def search(module: TaskModule, data: TaskData, dmax: int, images: int) -> Found:
     chosen = []
     for name, layer in layers.items():
         assert isinstance(layer, Supernet)
-        by_output = output_errors(layer.weight, layer.spec, dmax, means[name])
-        by_weight = weight_errors(layer.weight, layer.spec, dmax)
+        # On the CPU a GPU's coarser products (TF32) play no part; it is one image's worth.
+        weight, mean = layer.weight.cpu(), means[name].cpu()
+        by_output = output_errors(weight, layer.spec, dmax, mean)
+        by_weight = weight_errors(weight, layer.spec, dmax)
         each: dict[Reading, Tensor] = {
             "output": choose(by_output, dmax),
             "weight": choose(by_weight, dmax),

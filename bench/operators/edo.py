@@ -129,7 +129,7 @@ def weight_errors(weight: Tensor, spec: ConvSpec, dmax: int) -> Tensor:
     Returns:
         (Cout, dmax²) float64, in the order of `dilations`.
     """
-    large = weight.detach().double().abs()
+    large = weight.detach().abs().sum(1, keepdim=True, dtype=torch.float64)
     kept = [crop(large, spec.kernel_size, d).sum((1, 2, 3)) for d in dilations(dmax)]
     return large.sum((1, 2, 3))[:, None] - torch.stack(kept, 1)
 
@@ -154,9 +154,10 @@ def output_errors(weight: Tensor, spec: ConvSpec, dmax: int, expectation: Tensor
         expectation: M, (Cin, H, W), from `expectations`.
 
     Returns:
-        (Cout, dmax²) float64, in the order of `dilations`, in units of the output.
+        (Cout, dmax²), in the order of `dilations`, in units of the output.
     """
-    large, mean = weight.detach().double(), expectation.double()[None]
+    large = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+    mean = expectation.to(large.dtype)[None]
     centre = (large.shape[2] // 2, large.shape[3] // 2)
     whole = F.conv2d(mean, large, None, spec.stride, centre, 1, spec.groups)
     errors = []
