@@ -403,6 +403,12 @@ def test_batches_of_one_aspect(tmp_path):
     assert shapes[-1] == (48, 48)
 
 
+def test_batches_refuse_a_sampler_that_does_not_know_the_epoch(tmp_path):
+    dataset = BoxDataset(box_set(tmp_path, [(40, 60)] * 4), (32, 48))
+    with pytest.raises(ValueError, match="use_distributed_sampler=False"):
+        AspectBatches(torch.utils.data.SequentialSampler(dataset), 2, dataset)
+
+
 @pytest.fixture
 def folder(tmp_path):
     for split in ("train2017", "val2017"):

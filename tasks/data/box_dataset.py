@@ -169,6 +169,12 @@ class AspectBatches(BatchSampler):
     """
 
     def __init__(self, sampler: EpochSampler, batch_size: int, dataset: BoxDataset) -> None:
+        if not isinstance(sampler, EpochSampler):
+            # Lightning puts a sampler of its own here, which would share the images out twice.
+            raise ValueError(
+                f"`sampler` (={type(sampler).__name__}) must be an EpochSampler, which shares the "
+                "images among processes: make the Trainer with `use_distributed_sampler=False`."
+            )
         super().__init__(sampler, batch_size, drop_last=True)
         self.dataset = dataset
 
