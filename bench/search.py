@@ -178,15 +178,14 @@ def supernet(cell: Cell, dmax: int) -> Cell:
             "tune": {},
         }
     )
-    return cell.model_copy(
-        update={
-            "suite": f"{cell.suite}-search",
-            "arm": arm,
-            "config": config,
-            "baseline": False,
-            "words": "",
-        }
-    )
+    changes = {
+        "suite": f"{cell.suite}-search",
+        "arm": arm,
+        "config": config,
+        "baseline": False,
+        "words": "",
+    }
+    return Cell(**dict(cell) | changes)  # a copy would keep the hash that is cached
 
 
 def _trained_supernet(dense: Cell, store: Store, command: str) -> Kept:

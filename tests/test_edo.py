@@ -254,6 +254,8 @@ def test_what_was_searched_is_what_the_written_suite_builds(board, tmp_path):
     choice = Choice(seeds=[3], sets=("trainer.max_epochs=1",))
     baseline, cell = suite.plan(str(board), choice)
     dense = search.supernet(cell, dmax=2)
+    assert dense.hash != cell.hash
+    assert dense.hash == suite.Cell(**dict(dense)).hash
     assert dense.backbone["operator"] == "edo"
     assert cell.backbone["operator"] == "icconv"
     module, data = fit.instantiate(dense.config)
@@ -346,6 +348,8 @@ def test_a_search_from_end_to_end(board, tmp_path, convboard):
         with store.artifact(run.info.run_id, "patterns/output.json", tmp_path) as path:
             assert read_patterns(path) == patterns
 
+    plain = next(cell for cell in suite.plan(str(out)) if cell.arm.label == "icconv")
+    assert plain.hash not in store.kept()
     convboard("run", out, "--runs", runs, "--only", "operator=icconv-output")
     (ran,) = [r for r in store.kept().values() if r.tags["operator"] == "icconv-output"]
     assert ran.done
