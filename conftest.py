@@ -29,12 +29,12 @@ TINY = {
                         "options": {"train": 64, "val": 24, "classes": 3},
                     }
                 },
-                "trainer": {"max_epochs": 2},
+                "trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1},
             },
         }
     ],
     "speed": {"batches": [1], "processes": 2, "rounds": 3, "min_block_ms": 1, "warmup_cap_ms": 50},
-    "timeout_minutes": 5,
+    "timeout_minutes": 10,
 }
 
 
