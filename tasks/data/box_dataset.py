@@ -176,11 +176,12 @@ class AspectBatches(BatchSampler):
                 "images among processes: make the Trainer with `use_distributed_sampler=False`."
             )
         super().__init__(sampler, batch_size, drop_last=True)
+        self.draws = sampler
         self.dataset = dataset
 
     def __iter__(self) -> Iterator[list[Any]]:
         waiting: dict[bool, list[Any]] = {False: [], True: []}
-        for key in self.sampler:
+        for key in self.draws:
             group = waiting[self.dataset.upright(key[1])]
             group.append(key)
             if len(group) == self.batch_size:
