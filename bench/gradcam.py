@@ -27,8 +27,8 @@ def gradcam(
         stage: name of the module whose output is f; None for `deepest_stage`.
 
     Returns:
-        (N, H, W) in 0…1, each image scaled by its own largest value; 0 where nothing speaks for
-        the class.
+        (N, H, W), each image scaled to 0…1 from its least to its largest value; all 0 where nothing
+        speaks for the class.
 
     Raises:
         ValueError: a network without timm's `feature_info`, where `stage` is not given.
