@@ -302,7 +302,8 @@ class DetectionData(TaskData):
         if self.group_aspect and (height > width) != (frame[0] > frame[1]):
             frame = frame[::-1]
         fitted = fit({"image": tv_tensors.Image(image)}, frame)["image"]
-        return fitted.as_subclass(Tensor).float() / 255
+        pixels: Tensor = fitted.as_subclass(Tensor).float() / 255
+        return pixels
 
     def describe(self) -> dict[str, Any]:
         """Return what a record says of its data: the fields of `bench.record.Data`."""
