@@ -265,7 +265,9 @@ class DetectionData(TaskData):
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Target]]:
         """Return the scored images, in the order of the set; every W-th to each of W processes."""
         several = self.trainer is not None and self.trainer.world_size > 1
-        sampler = DistributedSampler(self.val_set, shuffle=False) if several else None
+        sampler: DistributedSampler[Any] | None = (
+            DistributedSampler(self.val_set, shuffle=False) if several else None
+        )
         return self._loader(self.val_set, batch_size=self.eval_batch_size, sampler=sampler)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Target]]:
