@@ -268,7 +268,8 @@ def searched_suite(
         label=f"{cell.arm.label}-{reading}",
         operator="icconv",
         options={**shape, "pattern": patterns},
-        where={"names": [layer.name for layer in found.layers]},
+        # A feature extractor of timm writes some dots as underscores: "?" stands for both.
+        where={"names": [layer.name.replace(".", "?") for layer in found.layers]},
         mix=cell.arm.mix,
         description=f"{cell.arm.label}, dilations searched by the `{reading}` reading",
     )

@@ -273,6 +273,8 @@ def test_what_was_searched_is_what_the_written_suite_builds(board, tmp_path):
     assert cells[2].config["trainer"]["max_epochs"] == 1
     built, _ = fit.instantiate(cells[2].config)
     assert swap_report(built.backbone).swapped == [layer.name for layer in found.layers]
+    features = build(**{**cells[2].backbone, "features_only": True})
+    assert counted(features) == counted(built.backbone)
     for layer in found.layers:
         table = built.backbone.get_submodule(layer.name).dilations
         assert sorted(table.tolist()) == sorted(layer.chosen["weight"].tolist())
