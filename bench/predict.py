@@ -66,7 +66,7 @@ def predict(
     Raises:
         ValueError: an unknown or unfinished cell, a file that is no image, a bad threshold.
     """
-    from torchvision.io import write_png
+    from torchvision.transforms.v2.functional import to_pil_image
 
     if not 0 <= threshold <= 1:
         raise OverlayError(f"`--score` (={threshold}) must be in [0, 1].")
@@ -79,7 +79,7 @@ def predict(
     for path, image in zip(images, pixels, strict=True):
         drawn = draw(module, data, image, threshold)
         target = _free(out, path.stem, taken)
-        write_png(drawn.picture, str(target))
+        to_pil_image(drawn.picture).save(target)
         yield target, drawn.words
 
 

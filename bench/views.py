@@ -168,12 +168,13 @@ def _enlarged(module: TaskModule, images: Tensor, short_side: int | None) -> Ten
     if short_side is not None:
         factor = short_side / min(height, width)
         return _resized(images, [round(side * factor) for side in (height, width)])
-    seen = entering(module, images[:1])
+    # A larger image tells the strides: on a small one much is lost to rounding.
+    probe = entering(module, _resized(images[:1], [4 * height, 4 * width]))
     with torch.no_grad():
-        positions = erf.last_map(module.backbone)(seen).shape[-2:]
-    if min(positions) >= POSITIONS:
+        positions = erf.last_map(module.backbone)(probe).shape[-2:]
+    strides = [round(a / b) for a, b in zip(probe.shape[-2:], positions, strict=True)]
+    if min(height / strides[0], width / strides[1]) > POSITIONS - 1:
         return images
-    strides = [round(a / b) for a, b in zip(seen.shape[-2:], positions, strict=True)]
     factor = POSITIONS / min(a / b for a, b in zip((height, width), strides, strict=True))
     return _resized(
         images,

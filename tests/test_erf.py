@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from bench import backbones
+from bench import backbones, views
 from bench.erf import areas, last_map, receptive_field
 from bench.gradcam import deepest_stage, gradcam
 from bench.pictures import overlay_picture
@@ -252,11 +252,18 @@ def test_a_view_changes_no_identity_but_its_own(board):
         Record(**{**trained.model_dump(), "view": None})
 
 
+def test_views_need_a_cell_that_is_done_or_a_word_for_fresh_ones(tmp_path):
+    with pytest.raises(ValueError, match="--fresh"):
+        list(views.look([], tmp_path, "convboard erf"))
+    with pytest.raises(ValueError, match=r"`--images` \(=0\)"):
+        list(views.look([], tmp_path, "convboard erf", images=0))
+    with pytest.raises(ValueError, match=r"`--size` \(=3\)"):
+        list(views.look([], tmp_path, "convboard erf", size=3))
+
+
 @pytest.mark.slow
 def test_views_and_predictions_from_the_command_to_the_page(tiny, tmp_path, convboard):
     runs, records, site = tmp_path / "runs", tmp_path / "records", tmp_path / "site"
-    refused = convboard("erf", tiny, "--runs", runs, status=2)
-    assert "--fresh" in refused.stderr
     only = ["--only", "operator=dwconv"]
     convboard("run", tiny, "--runs", runs, *only)
     told = convboard("erf", tiny, "--runs", runs, "--images", 4)
@@ -272,19 +279,19 @@ def test_views_and_predictions_from_the_command_to_the_page(tiny, tmp_path, conv
     assert 0 < done.metrics["erf_trained/area_50"] <= 1
 
     convboard("export", "--runs", runs, "--records", records)
-    views = [r for r in load_all(records) if r.kind == "view"]
-    assert sorted((r.entry.label, r.view.weights) for r in views) == [
+    seen = [r for r in load_all(records) if r.kind == "view"]
+    assert sorted((r.entry.label, r.view.weights) for r in seen) == [
         ("acb", "fresh"),
         ("dwconv", "fresh"),
         ("dwconv", "trained"),
     ]
-    for record in views:
+    for record in seen:
         held = [area.area for area in record.view.field]
         assert held == sorted(held)
         assert min(record.view.map_size) >= 7
     convboard("site", "--records", records, "--out", site)
     (entry,) = (site / "entries").glob("dwconv-*.html")
-    trained = next(r for r in views if r.view.weights == "trained")
+    trained = next(r for r in seen if r.view.weights == "trained")
     for picture in trained.view.pictures:
         assert f"../pictures/{picture.file}" in entry.read_text()
         assert (site / "pictures" / picture.file).is_file()
