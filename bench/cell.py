@@ -7,7 +7,6 @@ import inspect
 import json
 import shutil
 import traceback
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,7 @@ class Cell(BaseModel):
     words: str = ""
     """The suite as the command line names it, with what was laid over it."""
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """Hash of the resolved configuration: what makes two cells the same."""
         return digest(self.config)[:12]

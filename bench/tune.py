@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import fit, overlays, suite
 from bench.cell import Cell
-from bench.overlays import Arm, OverlayError, Space
+from bench.overlays import OverlayError, Space
 from bench.record import digest
 from bench.suite import Choice
 from bench.track import Store
@@ -53,7 +53,7 @@ def tune(
     suite.hush()
     cell = suite.one(suite.plan(name, choice))
     held = overlays.merge(cell.config, {"data": {"init_args": {"holdout": HOLDOUT}}})
-    suite.preflight([cell.model_copy(update={"config": held})])
+    suite.preflight([Cell(**dict(cell) | {"config": held})])
     spaces = space(cell)
     store = Store(folder)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -98,7 +98,7 @@ def tune(
     best = study.best_trial
     store.metrics(parent, {"best": study.best_value})
     path = out or store.folder / "tuned" / f"{cell.task}-{cell.host}-{cell.arm.label}.yaml"
-    write(path, cell, best.params, title, len(_ended(study)))
+    write(path, suite.board(name, choice, cell), cell, best.params, title, len(_ended(study)))
     store.keep(parent, path)
     store.end(parent)
     print(f"best of {len(complete)} complete trials: {study.best_value:.4f} on the held-out split")
@@ -220,41 +220,47 @@ def _run(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def write(path: Path, cell: Cell, params: Mapping[str, Any], study: str, trials: int) -> None:
-    """Write the best parameters as a suite of one board that `convboard run` takes as it is."""
-    config: dict[str, Any] = {}
+def write(
+    path: Path,
+    board: overlays.Board,
+    cell: Cell,
+    params: Mapping[str, Any],
+    study: str,
+    trials: int,
+) -> None:
+    """Write the best parameters as a suite of one board that `convboard run` takes as it is.
+
+    Args:
+        path: the file to write.
+        board: on which the cell stands, with what the command line laid over it.
+        cell: what was tuned.
+        params: of the best trial.
+        study: its study's name.
+        trials: how many trials were ended.
+    """
+    found: dict[str, Any] = {}
     options = dict(cell.arm.options)
     for name, value in _drawn(space(cell), params).items():
         if ".options." in name:
             options[name.rpartition(".")[2]] = value
         else:
-            _put(config, name, value)
-    arm = Arm(
-        label=f"{cell.arm.label}-tuned",
-        operator=cell.arm.operator,
-        options=options,
-        where=cell.backbone.get("where"),
-        mix=cell.arm.mix,
-    )
-    host = {
-        "label": cell.host,
-        "host": cell.backbone["host"],
-        "host_options": cell.backbone.get("host_options") or {},
-    }
-    board = {
-        "task": cell.task,
+            _put(found, name, value)
+    label = f"{cell.arm.label}-tuned"
+    arm = cell.arm.model_copy(update={"label": label, "options": options, "tune": {}})
+    hosts = [overlays.load_host(host) for host in board.hosts]
+    host = next((h for h in hosts if h.label == cell.host), None) or overlays.load_host(cell.host)
+    changes = {
         "hosts": [host],
-        "operators": [arm.model_dump(exclude_defaults=True)],
-        "recipe": cell.recipe,
-        "baseline": arm.label,
-        "set": config,
-        "tuned": {"study": study, "trials": trials},
+        "operators": [arm],
+        "baseline": label,
+        "set": overlays.merge(board.set, found),
+        "tuned": overlays.Tuned(study=study, trials=trials),
     }
     told = {
         "name": path.stem,
         "description": f"{cell.arm.label} tuned on {cell.task} in {cell.host}",
         "seeds": [cell.seed],
-        "boards": [board],
+        "boards": [board.model_copy(update=changes).model_dump(exclude_defaults=True)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
