@@ -192,9 +192,10 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_is_not_measured_again(mak
             arms, baseline="k3", folder=tmp_path, progress=progress, **{**QUICK, **changes}
         )
 
+    before = psutil.Process().children()  # other tests' resource trackers
     with pytest.raises(KeyboardInterrupt):
         run(interrupt)
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= set(before)
     (kept,) = tmp_path.rglob("process-*.json")
     first = json.loads(kept.read_text())["cells"][0]["samples_ms"]
     whole = run()
