@@ -217,7 +217,8 @@ class _Curve(Callback):
 
     def _keep(self, trainer: L.Trainer, prefix: str) -> None:
         for name, value in trainer.callback_metrics.items():
-            if name.startswith(prefix):
+            # Lightning logs a value per step and epoch under three names: one is enough
+            if name.startswith(prefix) and not name.endswith(("_step", "_epoch")):
                 self.curve.setdefault(name, []).append(float(value))
 
     def _write(self, trainer: L.Trainer, force: bool = False) -> None:
