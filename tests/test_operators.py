@@ -245,6 +245,13 @@ def check_determinism(name, case):
     assert any(not torch.equal(first[k], other[k]) for k in first)
 
 
+def check_meta(name, case):
+    """Under torch.device("meta") nothing is drawn and nothing is allocated."""
+    with torch.device("meta"):
+        op = make(name, case)
+    assert {t.device.type for t in op.state_dict().values()} <= {"meta"}
+
+
 def check_params(name, case):
     for form in forms(name, case):
         assert form.params() == sum(p.numel() for p in form.parameters())

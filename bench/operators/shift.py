@@ -117,15 +117,16 @@ class Shiftwise(Operator):
         nk = blocks_for(spec.kernel_size[0], small_kernel)
         self.weight = nn.Parameter(torch.empty(paths, count * nk, small_kernel, small_kernel))
         nn.init.uniform_(self.weight, -1 / small_kernel, 1 / small_kernel)
-        if official_tables:
-            seed = OFFICIAL_SEED
-        elif seed is None:
-            seed = int(torch.randint(2**31, ()))
-        tables = draw(spec.in_channels, ghost_ratio, nk, edges, seed)
-        for key, table in tables._asdict().items():
-            self.register_buffer(key, table)
-        every = torch.arange(spec.in_channels)
-        self.register_buffer("convolved", every[~torch.isin(every, tables.ghosts)])
+        with torch.device("cpu"):  # numbers to draw are not there under torch.device("meta")
+            if official_tables:
+                seed = OFFICIAL_SEED
+            elif seed is None:
+                seed = int(torch.randint(2**31, ()))
+            tables = draw(spec.in_channels, ghost_ratio, nk, edges, seed)
+            every = torch.arange(spec.in_channels)
+            convolved = every[~torch.isin(every, tables.ghosts)]
+        for key, table in {**tables._asdict(), "convolved": convolved}.items():
+            self.register_buffer(key, table.to(self.weight.device))
         self.norm_horizontal = nn.BatchNorm2d(count)
         self.norm_vertical = nn.BatchNorm2d(count)
         self.norm_centre = nn.BatchNorm2d(count)
