@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -248,4 +249,14 @@ def serve(store: Store, port: int) -> int:
     """Run the MLflow UI over the store, on loopback only, until Ctrl-C; return its exit status."""
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    return subprocess.call(command)
+    with subprocess.Popen(command) as server:
+        try:
+            return server.wait()
+        finally:  # the server has workers of its own
+            family = (
+                psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+            )
+            server.terminate()
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()

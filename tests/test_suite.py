@@ -2,8 +2,12 @@
 
 import json
 import signal
+import socket
 import time
+import urllib.request
+from contextlib import suppress
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -219,3 +223,26 @@ def test_one_lightning_run(tiny, tmp_path, convboard):
     wrong = convboard("fit", "--config", config, "--model.init_args.lrr", "1", status=2)
     assert "lrr" in wrong.stderr
     assert len(wrong.stderr.strip().splitlines()) <= 4
+
+
+@pytest.mark.slow
+def test_the_ui_answers_on_loopback_and_ends_whole(tmp_path, convboard):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = convboard("ui", "--runs", tmp_path / "runs", "--port", port, wait=False)
+    url = f"http://127.0.0.1:{port}/"
+    deadline = time.monotonic() + 240
+    page = None
+    while page is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+        with suppress(OSError):
+            page = urllib.request.urlopen(url, timeout=5).read().decode()
+    family = psutil.Process(process.pid).children(recursive=True)
+    listening = {c.laddr for p in family for c in p.net_connections() if c.status == "LISTEN"}
+    process.terminate()
+    process.wait(30)
+    assert page is not None
+    assert "MLflow" in page
+    assert {address.ip for address in listening if address.port == port} == {"127.0.0.1"}
+    assert psutil.wait_procs(family, 30)[1] == []
