@@ -30,10 +30,6 @@ from bench.record import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lightning.pytorch.callbacks import Callback
-
     from bench.fit import Fitted
 
 
@@ -115,8 +111,6 @@ def run(
     command: str,
     *,
     progress_bar: bool = False,
-    callbacks: Sequence[Callback] = (),
-    parent: str | None = None,
 ) -> Record:
     """Train and score a cell; return its record. A failure is a record too, never an exception.
 
@@ -129,8 +123,6 @@ def run(
         folder: the runs folder; see `bench.track.Store`.
         command: the command line that asked for it, for the record.
         progress_bar: show Lightning's bar.
-        callbacks: more Lightning callbacks.
-        parent: id of the MLflow run under which this one is nested.
     """
     from bench import fit
     from bench.track import Store
@@ -138,7 +130,7 @@ def run(
     store = Store(folder)
     work = store.folder / "cells" / cell.hash
     work.mkdir(parents=True, exist_ok=True)
-    run_id = store.begin(cell.suite, cell.label, _tags(cell), cell.config, parent)
+    run_id = store.begin(cell.suite, cell.label, _tags(cell), cell.config)
     config = work / "config.yaml"
     config.write_text(yaml.safe_dump(cell.config, sort_keys=False), encoding="utf-8")
     store.keep(run_id, config)
@@ -150,7 +142,6 @@ def run(
             cell.config,
             work,
             logger=store.logger(cell.suite, run_id),
-            callbacks=callbacks,
             progress_bar=progress_bar,
         )
     except Exception as raised:

@@ -224,13 +224,14 @@ def _do_plan(options: argparse.Namespace) -> None:
     console.print(f"{len(cells)} cells, {left} to run.")
 
 
-def _do_run(options: argparse.Namespace) -> None:
+def _run_cells(options: argparse.Namespace) -> int:
     from bench.verbs import run_suite
 
-    failed = run_suite(
-        options.suite, _choice(options), _runs(options), options.line, options.workers
-    )
-    if failed:
+    return run_suite(options.suite, _choice(options), _runs(options), options.line, options.workers)
+
+
+def _do_run(options: argparse.Namespace) -> None:
+    if _run_cells(options):
         sys.exit(1)
 
 
@@ -241,12 +242,8 @@ def _do_speed(options: argparse.Namespace) -> None:
 
 
 def _do_bench(options: argparse.Namespace) -> None:
-    from bench.verbs import run_suite, speed_suite
-
-    failed = run_suite(
-        options.suite, _choice(options), _runs(options), options.line, options.workers
-    )
-    speed_suite(options.suite, _choice(options), _runs(options), options.line)
+    failed = _run_cells(options)
+    _do_speed(options)
     _do_export(options)
     _do_site(options)
     if failed:

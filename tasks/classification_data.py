@@ -143,11 +143,6 @@ class ClassificationData(TaskData):
         return self._source
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, by label."""
         return self.source.train.class_names

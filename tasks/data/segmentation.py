@@ -159,11 +159,6 @@ class SegmentationData(TaskData):
         """Names of the classes, in the order of their labels."""
         return self._published["train"].class_names
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes; an ignored 0 is none."""
-        return len(self.class_names)
-
     @cached_property
     def folder(self) -> Path:
         """Where the set lies; a generated one is written first, if it is not there."""
