@@ -238,10 +238,14 @@ class TaskModule(L.LightningModule, ABC):
         groups = parameter_groups(self, self.weight_decay)
         optimizer: torch.optim.Optimizer
         if self.optimizer_name == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=self.lr)
+            optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
         else:
             optimizer = torch.optim.SGD(
-                groups, lr=self.lr, momentum=self.momentum, nesterov=self.momentum > 0
+                groups,
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.momentum > 0,
+                fused=True,
             )
         total = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs or 1

@@ -260,7 +260,7 @@ def check_params(name, case):
 def check_macs(name, case):
     for form in forms(name, case):
         for size in sizes(case):
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
                 form(image(form, size, batch=1))
             assert 2 * form.macs(*size) == counter.get_total_flops(), size
 

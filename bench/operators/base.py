@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, Self, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from bench.operators.depthwise import DepthwiseConv2d
+
 Size2 = int | Sequence[int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -160,7 +162,8 @@ class ConvSpec:
     def conv(self, **changes: Any) -> nn.Conv2d:
         """Return a freshly initialised torch convolution of this shape, with `changes` applied."""
         s = replace(self, **changes)
-        return nn.Conv2d(
+        kind = DepthwiseConv2d if s.depthwise else nn.Conv2d
+        return kind(
             s.in_channels,
             s.out_channels,
             s.kernel_size,

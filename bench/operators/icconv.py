@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.conv import Conv
+from bench.operators.depthwise import depthwise_conv2d
 from bench.operators.icconv_patterns import (
     Strand,
     default_pattern,
@@ -97,10 +98,13 @@ def inception_conv(
             outs.append(F.fold(columns, size, kernel, dilation=dilation, padding=padding))
             first += rows
         else:
-            part = x[:, strand.start : strand.stop] if spec.depthwise else x
-            groups = count if spec.depthwise else spec.groups
             weight = next(taken)
-            outs.append(F.conv2d(part, weight, None, spec.stride, padding, dilation, groups))
+            if spec.depthwise:
+                part = x[:, strand.start : strand.stop]
+                out = depthwise_conv2d(part, weight, None, spec.stride, padding, dilation)
+            else:
+                out = F.conv2d(x, weight, None, spec.stride, padding, dilation, spec.groups)
+            outs.append(out)
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
 
 

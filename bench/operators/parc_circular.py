@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.operators.depthwise import depthwise_conv2d
+
 
 def resample(table: Tensor, size: int) -> Tensor:
     """Resample the last axis of (A, K) or (A, B, K) to `size`, linearly with aligned corners.
@@ -38,10 +40,12 @@ def circular_direct(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> Ten
         (N, O, ⌈H / stride⌉, W), or the same with the stride on W.
     """
     wrapped = torch.cat([x, x.narrow(dim, 0, x.shape[dim] - 1)], dim=dim)
+    kernel = weight.unsqueeze(5 - dim)
+    steps = (stride, 1) if dim == 2 else (1, stride)
     groups = x.shape[1] // weight.shape[1]
-    if dim == 2:
-        return F.conv2d(wrapped, weight.unsqueeze(3), stride=(stride, 1), groups=groups)
-    return F.conv2d(wrapped, weight.unsqueeze(2), stride=(1, stride), groups=groups)
+    if groups == x.shape[1]:
+        return depthwise_conv2d(wrapped, kernel, stride=steps)
+    return F.conv2d(wrapped, kernel, stride=steps, groups=groups)
 
 
 def circular_fft(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.operators.base import ConvSpec, Operator, fold_norm
+from bench.operators.depthwise import depthwise_conv2d
 from bench.operators.registry import register
 from bench.operators.shift import Strips, subsample
 from bench.operators.shift_strips import (
@@ -126,13 +127,13 @@ class ShiftSplit(Operator):
         """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
         n, stride, channels = self.small_kernel, self.spec.stride, self.spec.in_channels
         before = self.spec.kernel_size[0] // 2
-        y = F.conv2d(x, self.weight, padding=n - 1, groups=channels)
+        y = depthwise_conv2d(x, self.weight, padding=(n - 1, n - 1))
         y = torch.unflatten(y, 1, (channels, self.blocks))
         masks = (self.mask_horizontal, self.mask_vertical)
         kept_h, kept_v = (y * m.sigmoid()[..., None, None].to(y.dtype) for m in masks)
         strip_h = subsample(shift_sum(kept_h, n, before, 3), stride)
         strip_v = subsample(shift_sum(kept_v, n, before, 2), stride)
-        centre = F.conv2d(x, self.centre, stride=stride, padding=n // 2, groups=channels)
+        centre = depthwise_conv2d(x, self.centre, None, stride, (n // 2, n // 2))
         out: Tensor = self.norm_horizontal(strip_h)
         out = out + self.norm_vertical(strip_v) + self.norm_centre(centre)
         return out

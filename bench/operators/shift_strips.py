@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.operators.base import ConvSpec
+from bench.operators.depthwise import depthwise_conv2d
 
 
 def blocks_for(kernel_size: int, small_kernel: int) -> int:
@@ -74,7 +75,7 @@ def strip_conv(
     if behind != before:  # a convolution pads both ends alike
         x = F.pad(x, (before, behind, 0, 0) if along_width else (0, 0, before, behind))
         padding = (side, 0) if along_width else (0, side)
-    return F.conv2d(x, kernel, bias, stride, padding, groups=x.shape[1])
+    return depthwise_conv2d(x, kernel, bias, stride, padding)
 
 
 def add_to_strip(strip: Tensor, kernel: Tensor, before: int) -> Tensor:
