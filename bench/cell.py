@@ -47,6 +47,8 @@ class Cell(BaseModel):
     baseline: bool
     config: dict[str, Any]
     tuned: Tuned | None = None
+    optional: bool = False
+    """Whether it is left out where its data are not there."""
     words: str = ""
     """The suite as the command line names it, with what was laid over it."""
 
@@ -71,6 +73,16 @@ class Cell(BaseModel):
         """Height and width of the images."""
         h, w = self.backbone["input_size"]
         return h, w
+
+    @property
+    def absent(self) -> Path | None:
+        """Where the data of an optional cell should lie, if they do not; None otherwise."""
+        from tasks.data.common import located
+
+        root = self.config["data"]["init_args"].get("root")
+        if not self.optional or root is None or located(root).is_dir():
+            return None
+        return located(root).absolute()
 
     @property
     def reproduce(self) -> str:

@@ -53,7 +53,17 @@ def parser() -> argparse.ArgumentParser:
         )
         return added
 
+    def data(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added.add_argument(
+            "--data",
+            type=Path,
+            default=None,
+            help="folder in which sets of images lie; default $CONVBOARD_DATA or .",
+        )
+        return added
+
     def choice(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        data(added)
         added.add_argument("suite", help="name of a suite, or a path to its YAML file")
         added.add_argument(
             "--only",
@@ -93,11 +103,12 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("cell", help="hash of the cell, or its beginning")
     added = verb("list", "list what there is")
     added.add_argument("kind", choices=KINDS, metavar="kind", help=", ".join(KINDS))
-    verb(
+    added = verb(
         "fit",
         "one run by a Lightning configuration: --config FILE, then any argument over it, e.g. "
         "--model.lr 0.01 --trainer.max_epochs 3; alone, it lists them",
     )
+    data(added)
     added = verb("tune", "search learning rate, weight decay and an operator's options by Optuna")
     choice(added)
     added.add_argument("--trials", type=int, default=20, help="trials in the study, in all")
@@ -112,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--size", type=int, default=None, help="their short side; default: 7 positions on the map"
     )
-    added = verb("predict", "draw what a finished cell predicts on images")
+    added = data(verb("predict", "draw what a finished cell predicts on images"))
     added.add_argument("cell", help="hash of the cell, or its beginning")
     added.add_argument("images", type=Path, nargs="+", metavar="image", help="image files")
     added.add_argument("--out", type=Path, required=True, help="folder of the drawn images")
@@ -143,6 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser().error(f"unrecognised arguments: {' '.join(rest)}")
     options.arguments = rest
     options.line = shlex.join(["convboard", *given])
+    if getattr(options, "data", None):
+        if not options.data.is_dir():
+            parser().error(f"`--data` (={str(options.data)!r}) must be a folder.")
+        os.environ["CONVBOARD_DATA"] = str(options.data.absolute())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended as by Ctrl-C: it resumes
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -220,7 +235,7 @@ def _do_plan(options: argparse.Namespace) -> None:
         )
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
-    left = sum(suite.state(cell, kept) != "done" for cell in cells)
+    left = sum(suite.state(cell, kept) not in ("done", "absent") for cell in cells)
     console.print(f"{len(cells)} cells, {left} to run.")
 
 
@@ -244,8 +259,8 @@ def _do_speed(options: argparse.Namespace) -> None:
 def _do_bench(options: argparse.Namespace) -> None:
     failed = _run_cells(options)
     _do_speed(options)
-    _do_export(options)
-    _do_site(options)
+    if _export(options):
+        _do_site(options)
     if failed:
         sys.exit(1)
 
@@ -350,11 +365,16 @@ def _records(options: argparse.Namespace) -> Path:
     return folder
 
 
-def _do_export(options: argparse.Namespace) -> None:
+def _export(options: argparse.Namespace) -> int:
     from bench.track import Store
 
     written = Store(_runs(options)).export(_records(options))
     print(f"{len(written)} records in {_records(options)}")
+    return len(written)
+
+
+def _do_export(options: argparse.Namespace) -> None:
+    _export(options)
 
 
 def _do_site(options: argparse.Namespace) -> None:

@@ -167,6 +167,7 @@ class Board(_Model):
     where: dict[str, Any] | None = Field(None, description="slots, unless the arm says otherwise")
     tuned: Tuned | None = None
     set: dict[str, Any] = Field({}, description="laid over the task and the recipe")
+    optional: bool = Field(False, description="left out, with a word, where its data are not there")
 
 
 class Suite(_Model):

@@ -22,7 +22,7 @@ from bench.overlays import OverlayError
 from bench.record import Record, Status
 from bench.track import Kept
 
-State = Literal["done", "failed", "started", "waiting"]
+State = Literal["done", "absent", "failed", "started", "waiting"]
 AXES = ("task", "host", "operator", "recipe", "seed", "cell")
 
 
@@ -186,6 +186,7 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[overlays.Board, Cell]]
                         baseline=arm.label == board.baseline,
                         config=resolved,
                         tuned=board.tuned,
+                        optional=board.optional,
                         words=choice.words(name),
                     )
                     yield board, cell
@@ -214,12 +215,14 @@ def _axis(cell: Cell, axis: str) -> str:
 
 
 def state(cell: Cell, kept: dict[str, Kept]) -> State:
-    """Return how far a cell is, by the store."""
+    """Return how far a cell is, by the store; absent is one that is left out for want of data."""
     run = kept.get(cell.hash)
+    if run is not None and run.done:
+        return "done"
+    if cell.absent:
+        return "absent"
     if run is None:
         return "waiting"
-    if run.done:
-        return "done"
     return "failed" if run.status == "FAILED" else "started"
 
 

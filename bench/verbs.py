@@ -45,8 +45,11 @@ def run_suite(
     chosen = overlays.load_suite(name)
     cells = suite.plan(name, choice)
     kept = Store(folder).kept()
-    left = [cell for cell in cells if suite.state(cell, kept) != "done"]
-    console.print(f"{chosen.name}: {len(cells)} cells, {len(cells) - len(left)} done before.")
+    states = {cell.hash: suite.state(cell, kept) for cell in cells}
+    left = [cell for cell in cells if states[cell.hash] not in ("done", "absent")]
+    done = sum(state == "done" for state in states.values())
+    console.print(f"{chosen.name}: {len(cells)} cells, {done} done before.")
+    _tell_absent(cells)
     if not left:
         return 0
     suite.preflight(left)
@@ -75,6 +78,15 @@ def run_suite(
                 progress.console.print(_line(step.cell, step.record))
     _print_means(cells, Store(folder))
     return failed
+
+
+def _tell_absent(cells: Sequence[Cell]) -> None:
+    """Say which cells are left out because their data are not there, and what would help."""
+    for task, where in sorted({(cell.task, cell.absent) for cell in cells if cell.absent}):
+        console.print(
+            f"{task} is left out: its data are not in {where}; --data says where sets lie.",
+            soft_wrap=True,
+        )
 
 
 def _progress() -> Progress:
@@ -168,7 +180,8 @@ def speed_suite(name: str, choice: Choice, folder: Path, command: str) -> None:
         console.print(f"{chosen.name}: no speed run is asked for.")
         return
     kept = Store(folder).kept()
-    for race in pace.races(suite.plan(name, choice), chosen.speed):
+    present = [cell for cell in suite.plan(name, choice) if not cell.absent]
+    for race in pace.races(present, chosen.speed):
         if race.hash in kept and kept[race.hash].done:
             console.print(f"{race.title}: done before.")
             continue

@@ -80,7 +80,7 @@ def test_the_description_fits_the_record(folder):
     from bench.record import Data
 
     record = Data(**ready(folder_data(folder)).describe())
-    assert record.name == "folder"
+    assert record.name == folder.name
     assert len(record.files_sha256) == 64
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.operators.registry import near
 from tasks.data.cache import manifest
 from tasks.data.checked import read_image
+from tasks.data.common import existing_folder, located
 from tasks.data.errors import DataError
 from tasks.data.folders import read_class_folder, require_same_classes
 from tasks.data.idx import FOLDER, open_debian_fashion
@@ -55,15 +56,16 @@ def open_source(
     if source == "folder":
         if root is None:
             raise ValueError("`root` (=None) must be the folder of the classes' splits.")
-        return _folder("folder", "", Path(root), scored, max_skipped)
+        folder = existing_folder(root)
+        return _folder(folder.name, "", folder, scored, max_skipped)
     if source == "fashion-mnist-debian":
-        return open_debian_fashion(FOLDER if root is None else Path(root))
+        return open_debian_fashion(FOLDER if root is None else located(root))
     if source not in SETS:
         known = ["scenes", "folder", "fashion-mnist-debian", *SETS]
         raise ValueError(f"`source` (={source!r}) is not known; {near(str(source), known)}")
     if root is None:
         raise ValueError(f"`root` (=None) must be the folder of torchvision's {source}.")
-    return open_torchvision(source, Path(root), download=download, options=options)
+    return open_torchvision(source, located(root), download=download, options=options)
 
 
 def _scenes(root: Path | str | None, image_size: int, options: dict[str, Any]) -> Source:

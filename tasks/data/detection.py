@@ -21,6 +21,7 @@ from tasks.data.boxes import BoxSet
 from tasks.data.cache import manifest
 from tasks.data.checked import check_images
 from tasks.data.coco import coco_files, read_coco
+from tasks.data.common import existing_folder
 from tasks.data.errors import DataError
 from tasks.data.module import TaskData
 from tasks.data.order import EpochSampler
@@ -30,7 +31,6 @@ from tasks.data.voc import read_voc
 from tasks.seeds import numpy_generator
 
 SOURCES = ("scenes", "coco", "voc", "visdrone")
-SPLITS = ("train", "val")
 Batch = tuple[Tensor, list[Target]]
 
 
@@ -54,6 +54,7 @@ class DetectionData(TaskData):
         annotations: for "coco": files of training and validation, below `root`, in place of
             those of COCO's layout.
         images: for "coco": folders of the images of both.
+        scored: for "coco": the split that is scored, "val" or "test".
         scale: range of a random factor of the size; above 1 the image is cropped.
         flip: chance of a mirror image.
         photometric: whether colours are changed.
@@ -85,6 +86,7 @@ class DetectionData(TaskData):
         eval_batch_size: int | None = None,
         annotations: tuple[str, str] | None = None,
         images: tuple[str, str] | None = None,
+        scored: Literal["val", "test"] = "val",
         scale: tuple[float, float] = (1.0, 1.0),
         flip: float = 0.5,
         photometric: bool = False,
@@ -108,6 +110,11 @@ class DetectionData(TaskData):
             raise ValueError(
                 f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
                 "and for `source` 'coco'."
+            )
+        if scored not in ("val", "test") or (scored == "test" and source != "coco"):
+            raise ValueError(
+                f"`scored` (={scored!r}) must be 'val', or, for `source` 'coco', 'test'; "
+                f"`source` is {source!r}."
             )
         if masks and source in ("voc", "visdrone"):
             raise ValueError(f"`masks` (={masks}) must be False for `source` (={source!r}).")
@@ -136,6 +143,7 @@ class DetectionData(TaskData):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.files = None if annotations is None else (tuple(annotations), tuple(images or ()))
+        self.splits = ("train", scored)
         self.training = Training((float(scale[0]), float(scale[1])), flip, photometric)
         self.mosaic = mosaic
         self.masks = masks
@@ -158,17 +166,16 @@ class DetectionData(TaskData):
             knobs = {"size": max(self.image_size), **self.options}
             return scenes("detection", root=self.root, **knobs)
         assert self.root is not None
-        if not self.root.is_dir():
-            raise DataError(f"`root` (={str(self.root)!r}) must be a folder.")
-        return self.root
+        return existing_folder(self.root)
 
     @cached_property
     def _published(self) -> dict[str, BoxSet]:
-        sets = {split: self._read(split) for split in SPLITS}
-        if sets["train"].class_names != sets["val"].class_names:
+        train, scored = self.splits
+        sets = {split: self._read(split) for split in self.splits}
+        if sets[train].class_names != sets[scored].class_names:
             raise DataError(
-                f"training and validation must have the same classes, not "
-                f"{sets['train'].class_names} and {sets['val'].class_names}."
+                f"{train} and {scored} must have the same classes, not "
+                f"{sets[train].class_names} and {sets[scored].class_names}."
             )
         return sets
 
@@ -180,15 +187,15 @@ class DetectionData(TaskData):
         if self.files is None:
             file, images = coco_files(self.folder, split)
         else:
-            file, images = (self.folder / names[SPLITS.index(split)] for names in self.files)
+            file, images = (self.folder / names[self.splits.index(split)] for names in self.files)
         return read_coco(file, images, masks=self.masks)
 
     @cached_property
     def _splits(self) -> dict[str, BoxSet]:
-        """What is trained and scored on."""
-        train = self._published["train"]
+        """What is trained on (train) and scored on (val)."""
+        train, scored = (self._published[split] for split in self.splits)
         if not self.holdout:
-            return self._published
+            return {"train": train, "val": scored}
         order = numpy_generator("holdout").permutation(len(train.images)).tolist()
         held = round(self.holdout * len(order))
         if not 0 < held < len(order):
@@ -202,7 +209,7 @@ class DetectionData(TaskData):
 
     @cached_property
     def _paths(self) -> list[Path]:
-        images = [image for split in SPLITS for image in self._published[split].images]
+        images = [image for split in self.splits for image in self._published[split].images]
         return sorted({image.path for image in images})
 
     def prepare_data(self) -> None:
@@ -311,7 +318,7 @@ class DetectionData(TaskData):
             options |= dict(written["knobs"])
         else:
             hashes = check_images(self.folder, self._paths).hashes
-            truth = [_truth(self._published[split]) for split in SPLITS]
+            truth = [_truth(self._published[split]) for split in self.splits]
             files = digest([sorted(hashes.items()), truth])
             revision = files[:12]
         skipped: dict[str, int] = {}
@@ -322,7 +329,7 @@ class DetectionData(TaskData):
             "name": self.source if self.root is None or self.source == "scenes" else self.root.name,
             "revision": str(revision),
             "files_sha256": files,
-            "split": f"holdout {self.holdout:g} of train" if self.holdout else "val",
+            "split": f"holdout {self.holdout:g} of train" if self.holdout else self.splits[1],
             "train_samples": len(self._splits["train"].images),
             "scored_samples": len(self._splits["val"].images),
             "skipped": skipped,

@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 from bench.operators.registry import near
 from tasks.data.ade20k import read_ade20k
 from tasks.data.cache import manifest
+from tasks.data.common import existing_folder
 from tasks.data.errors import DataError
 from tasks.data.mask_folders import read_mask_folders
 from tasks.data.masks import MaskSet, check, read_image, read_mask
@@ -168,9 +169,7 @@ class SegmentationData(TaskData):
                 return scenes("segmentation", root=self.root, **knobs)
             return paths(root=self.root, **knobs)
         assert self.root is not None
-        if not self.root.is_dir():
-            raise DataError(f"`root` (={str(self.root)!r}) must be a folder.")
-        return self.root
+        return existing_folder(self.root)
 
     @cached_property
     def _published(self) -> dict[str, MaskSet]:
