@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 Pair = tuple[int, int]
 
@@ -95,7 +96,7 @@ class _Depthwise(torch.autograd.Function):
     """One kernel per channel; differentiable twice, since its backward pass is made of torch's."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: torch.autograd.function.FunctionCtx,
         x: Tensor,
         weight: Tensor,
@@ -108,7 +109,7 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
     ) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
@@ -127,9 +128,10 @@ def _of_x(
     x: Tensor, weight: Tensor, grad: Tensor, stride: Pair, padding: Pair, dilation: Pair
 ) -> Tensor:
     if stride != (1, 1):
-        return torch.nn.grad.conv2d_input(
+        found: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
             x.shape, weight, grad, stride, padding, dilation, x.shape[1]
         )
+        return found
     turned = weight.flip(2, 3)
     around = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
     return F.conv2d(grad, turned, None, 1, around, dilation, x.shape[1])
@@ -143,7 +145,7 @@ def _of_weight(
     kernels = grad.reshape(n * channels, 1, *grad.shape[2:])
     every = F.conv2d(images, kernels, None, dilation, padding, stride, n * channels)
     kh, kw = weight.shape[2:]
-    return every[0, :, :kh, :kw].unflatten(0, (n, channels)).sum(0).unsqueeze(1)
+    return every[0, :, :kh, :kw].reshape(n, channels, 1, kh, kw).sum(0)
 
 
 class DepthwiseConv2d(nn.Conv2d):
