@@ -47,6 +47,8 @@ class Cell(BaseModel):
     baseline: bool
     config: dict[str, Any]
     tuned: Tuned | None = None
+    learnt: dict[str, float] = {}
+    """Metric → what the baseline's mean over seeds must reach for its board to say anything."""
     optional: bool = False
     """Whether it is left out where its data are not there."""
     words: str = ""
@@ -183,6 +185,7 @@ def run(
 
 def _keep(store: Any, run_id: str, record: Record, work: Path) -> None:
     from bench.fit import LAST
+    from bench.track import CHECKPOINT
 
     store.keep(run_id, record.save(work), "records")
     if record.accuracy is not None:
@@ -194,7 +197,7 @@ def _keep(store: Any, run_id: str, record: Record, work: Path) -> None:
         store.tag(run_id, {"headline": record.accuracy.headline})
         store.metrics(run_id, {f"final/{k}": m.value for k, m in record.accuracy.metrics.items()})
     if (work / LAST).exists() and record.status == "ok":
-        store.keep(run_id, work / LAST, "checkpoint")
+        store.keep(run_id, work / LAST, CHECKPOINT.rpartition("/")[0])
     if record.status != "ok":
         store.tag(run_id, {"error": str(record.error)[:5000]})
 

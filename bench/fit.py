@@ -17,6 +17,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 from bench import overlays
 from tasks.base import TaskModule
@@ -191,6 +192,7 @@ class _Curve(Callback):
         self.samples = 0
         self.seconds = 0.0
         self.folder = folder
+        self.scored: tuple[int, dict[str, float]] = (-1, {})
         self._since = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -210,6 +212,9 @@ class _Curve(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
             self._keep(trainer, "val/")
+            values = trainer.callback_metrics.items()
+            metrics = {k: float(v) for k, v in values if k.startswith("val/")}
+            self.scored = trainer.global_step, metrics
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._keep(trainer, "train/")
@@ -283,9 +288,11 @@ def fit(
     )
     if trainer.interrupted:
         raise KeyboardInterrupt
-    scored = trainer.validate(module, datamodule=datamodule, verbose=False)[0]
+    step, scored = curve.scored
+    if step != trainer.global_step:  # the last step was not validated after
+        scored = dict(trainer.validate(module, datamodule=datamodule, verbose=False)[0])
     return Fitted(
-        metrics={k.removeprefix("val/"): float(v) for k, v in scored.items()},
+        metrics={k.removeprefix("val/"): v for k, v in scored.items()},
         curve=curve.curve,
         per_class=module.per_class(),
         outcomes=module.outcomes(),
@@ -298,9 +305,28 @@ def fit(
     )
 
 
+def inference_module(model: dict[str, Any], num_classes: int, checkpoint: Path) -> nn.Module:
+    """Return what is timed end to end of a trained run, without its data.
+
+    Args:
+        model: the part `model` of the run's resolved configuration.
+        num_classes: of its data.
+        checkpoint: its weights.
+    """
+    made = LightningArgumentParser(exit_on_error=False)
+    made.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
+    whole = overlays.merge(model, {"init_args": {"num_classes": num_classes}})
+    task: TaskModule = made.instantiate(made.parse_object({"model": whole})).model
+    return _weights(task, checkpoint).inference_module()
+
+
 def load(config: dict[str, Any], checkpoint: Path) -> TaskModule:
     """Return the module of `config` with the weights of `checkpoint`, read as weights only."""
     module, _ = instantiate(config)
+    return _weights(module, checkpoint)
+
+
+def _weights(module: TaskModule, checkpoint: Path) -> TaskModule:
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")
     module.load_state_dict(state["state_dict"])
     return module.eval()

@@ -11,7 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench.operators.registry import near
+from bench.speed.protocol import COMPILED_END_TO_END
 
+Scope = Literal["backbone", "end_to_end"]
 Kind = Literal["suites", "tasks", "hosts", "operators", "recipes"]
 
 
@@ -144,6 +146,7 @@ class Host(_Model):
 class SpeedPlan(_Model):
     """How a suite's speed run is made."""
 
+    scopes: list[Scope] = Field(["backbone", "end_to_end"], min_length=1)
     batches: list[int] = [1, 8]
     processes: int = Field(5, ge=1)
     rounds: int = Field(20, ge=2)
@@ -153,6 +156,12 @@ class SpeedPlan(_Model):
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     compiled: bool = False
     device: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="after")
+    def _compiled_before_decisions(self) -> Self:
+        if self.compiled and "end_to_end" in self.scopes:
+            raise ValueError(COMPILED_END_TO_END)
+        return self
 
 
 class Board(_Model):
@@ -167,6 +176,9 @@ class Board(_Model):
     where: dict[str, Any] | None = Field(None, description="slots, unless the arm says otherwise")
     tuned: Tuned | None = None
     set: dict[str, Any] = Field({}, description="laid over the task and the recipe")
+    learnt: dict[str, float] = Field(
+        {}, description="metric → what the baseline's mean must reach for the board to say anything"
+    )
     optional: bool = Field(False, description="left out, with a word, where its data are not there")
 
 

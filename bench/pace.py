@@ -1,19 +1,33 @@
-"""The speed run of a suite: its operators race together, host by host; results are records."""
+"""The speed runs of a suite: its operators race together; results are records.
+
+Two scopes, by one rule for all tasks. The backbone alone, image to feature pyramid, is timed once
+per host and input size, whatever the tasks, on noise and fresh weights. End to end, image to
+labels, boxes or masks (head, NMS and resizing included; decoding and loading are not), is timed
+per board, on images of the scored split with the weights that were trained: what a head has to
+sort out hangs on both.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import overlays
-from bench.cell import Cell, entry, operator_sha256
+from bench.cell import Cell, entry, operator_sha256, recipe
 from bench.machine import machine, provenance, software
-from bench.record import Record, digest
+from bench.record import Data, Entry, Record, digest
 from bench.speed.protocol import PROTOCOL
-from bench.track import CELL, Store
+from bench.track import CELL, CHECKPOINT, Kept, Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bench.speed import Arm
 
 Progress = Callable[[int, int, str], None]
 
@@ -22,12 +36,19 @@ Progress = Callable[[int, int, str], None]
 class Race:
     """The arms of one host at one input size: they are timed together.
 
-    `cells` has one cell per arm, the baseline among them.
+    Attributes:
+        cells: one per arm, the baseline among them.
+        plan: how they are timed.
+        words: the suite as the command line names it.
+        scope: what of them is timed.
+        runs: end to end, the run of each cell (by hash) whose weights are timed.
     """
 
     cells: tuple[Cell, ...]
     plan: overlays.SpeedPlan
     words: str
+    scope: overlays.Scope
+    runs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -37,8 +58,10 @@ class Race:
     @property
     def title(self) -> str:
         """A name for people."""
-        h, w = self.cells[0].input_size
-        return f"speed · {self.cells[0].host} · {h}×{w}"
+        first = self.cells[0]
+        h, w = first.input_size
+        what = "backbone" if self.scope == "backbone" else f"end to end · {first.task}"
+        return f"speed · {what} · {first.host} · {h}×{w}"
 
     @functools.cached_property
     def hash(self) -> str:
@@ -46,9 +69,14 @@ class Race:
         return digest(
             {
                 "protocol": PROTOCOL,
-                "plan": self.plan.model_dump(),
+                "plan": self.plan.model_dump(exclude={"scopes"}),
+                "scope": self.scope,
                 "arms": {
-                    c.arm.label: [_network(c), operator_sha256(c.arm.operator)] for c in self.cells
+                    c.arm.label: [
+                        _network(c) if self.scope == "backbone" else [c.hash, self.runs[c.hash]],
+                        operator_sha256(c.arm.operator),
+                    ]
+                    for c in self.cells
                 },
                 "machine": machine().model_dump(),
                 "software": software(),
@@ -61,8 +89,40 @@ def _network(cell: Cell) -> dict[str, Any]:
     return {**cell.backbone, "features_only": True, "pretrained": False}
 
 
-def races(cells: Sequence[Cell], plan: overlays.SpeedPlan) -> list[Race]:
-    """Group the cells of a suite by host and input size; tasks and seeds share a race."""
+def races(cells: Sequence[Cell], plan: overlays.SpeedPlan, kept: Mapping[str, Kept]) -> list[Race]:
+    """Return the races of a suite's cells: of backbones, then end to end.
+
+    End to end an arm takes part with its first seed that is trained; a board whose baseline is
+    not trained yet has no race.
+    """
+    found: list[Race] = []
+    if "backbone" in plan.scopes:
+        found += [Race(arms, plan, cells[0].words, "backbone") for arms in _hosts(cells)]
+    if "end_to_end" in plan.scopes:
+        done = {cell.hash: kept[cell.hash].run_id for cell in cells if _done(cell, kept)}
+        found += [
+            Race(arms, plan, cells[0].words, "end_to_end", {c.hash: done[c.hash] for c in arms})
+            for arms in _boards([cell for cell in cells if cell.hash in done])
+        ]
+    return found
+
+
+def waiting(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Cell]:
+    """Return one cell of each arm that has no trained weights, and cannot race end to end."""
+    trained = {_arm(cell) for cell in cells if _done(cell, kept)}
+    return list({_arm(cell): cell for cell in cells if _arm(cell) not in trained}.values())
+
+
+def _done(cell: Cell, kept: Mapping[str, Kept]) -> bool:
+    return cell.hash in kept and kept[cell.hash].done
+
+
+def _arm(cell: Cell) -> tuple[str, ...]:
+    return cell.task, cell.host, cell.recipe, cell.arm.label
+
+
+def _hosts(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+    """Group cells by host and input size; tasks and seeds share a race."""
     groups: dict[str, dict[str, Cell]] = {}
     for cell in cells:
         host = {k: cell.backbone.get(k) for k in ("host", "host_options", "input_size")}
@@ -72,17 +132,25 @@ def races(cells: Sequence[Cell], plan: overlays.SpeedPlan) -> list[Race]:
             arms[f"{cell.arm.label} ({cell.task})"] = cell
         elif known is None or (cell.baseline and not known.baseline):
             arms[cell.arm.label] = cell
+    return _with_baseline(groups.values())
+
+
+def _boards(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+    """Group cells by board; of an arm's seeds the first one races."""
+    groups: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for cell in cells:
+        groups.setdefault(_arm(cell)[:-1], {}).setdefault(cell.arm.label, cell)
+    return _with_baseline(groups.values())
+
+
+def _with_baseline(groups: Iterable[dict[str, Cell]]) -> list[tuple[Cell, ...]]:
     return [
-        Race(tuple(_labelled(arms)), plan, cells[0].words)
-        for arms in groups.values()
+        tuple(
+            cell.model_copy(update={"arm": cell.arm.model_copy(update={"label": label})})
+            for label, cell in arms.items()
+        )
+        for arms in groups
         if any(cell.baseline for cell in arms.values())
-    ]
-
-
-def _labelled(arms: dict[str, Cell]) -> list[Cell]:
-    return [
-        cell.model_copy(update={"arm": cell.arm.model_copy(update={"label": label})})
-        for label, cell in arms.items()
     ]
 
 
@@ -92,15 +160,18 @@ def run(race: Race, folder: Path, command: str, progress: Progress | None = None
     Samples of finished processes are kept as they come, so the same call goes on where it was
     cut off.
     """
-    from bench.backbones import build, fuse
-    from bench.speed import Arm, measure
+    from bench.backbones import fuse
+    from bench.speed import measure
 
     store = Store(folder)
     plan = race.plan
+    work = store.folder / "cells" / race.hash
+    what = _backbones(race) if race.scope == "backbone" else _end_to_end(race, store, work)
     results = measure(
-        [Arm(c.arm.label, functools.partial(build, **_network(c))) for c in race.cells],
+        what.arms,
         baseline=race.baseline,
         input_size=race.cells[0].input_size,
+        images=what.images,
         folder=store.folder / "speed",
         prepare=fuse,
         batches=plan.batches,
@@ -112,24 +183,25 @@ def run(race: Race, folder: Path, command: str, progress: Progress | None = None
         rounds=plan.rounds,
         min_block_ms=plan.min_block_ms,
         warmup_cap_ms=plan.warmup_cap_ms,
-        scope="backbone",
+        scope=race.scope,
         fingerprint=race.hash,
         progress=progress,
     )
     suite = race.cells[0].suite
-    tags = {"suite": suite, "host": race.cells[0].host, "task": "backbone", CELL: race.hash}
+    task = "backbone" if race.scope == "backbone" else race.cells[0].task
+    tags = {"suite": suite, "host": race.cells[0].host, "task": task, CELL: race.hash}
     run_id = store.begin(suite, race.title, tags, {"speed": plan.model_dump()})
     cells = {cell.arm.label: cell for cell in race.cells}
-    work = store.folder / "cells" / race.hash
     records = []
     for result in results:
+        cell = cells[result.label]
         record = Record(
             kind="speed",
             status=result.status,
             error=result.error,
-            entry=entry(cells[result.label]).model_copy(
-                update={"task": "backbone", "form": "fused"}
-            ),
+            entry=_entry(cell, race.scope),
+            data=what.data,
+            recipe=recipe(cell, None) if race.scope == "end_to_end" else None,
             speed=result.speed(),
             memory=result.memory,
             machine=machine(),
@@ -148,4 +220,47 @@ def run(race: Race, folder: Path, command: str, progress: Progress | None = None
             store.metrics(run_id, {name: result.latency_median_ms.value})
         records.append(record)
     store.end(run_id)
+    shutil.rmtree(work)
     return records
+
+
+def _entry(cell: Cell, scope: overlays.Scope) -> Entry:
+    made = entry(cell).model_copy(update={"form": "fused"})
+    return made.model_copy(update={"task": "backbone"}) if scope == "backbone" else made
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What is handed to the protocol."""
+
+    arms: list[Arm]
+    images: NDArray[np.float32] | None = None
+    data: Data | None = None
+
+
+def _backbones(race: Race) -> _Timed:
+    from bench.backbones import build
+    from bench.speed import Arm
+
+    return _Timed([Arm(c.arm.label, functools.partial(build, **_network(c))) for c in race.cells])
+
+
+def _end_to_end(race: Race, store: Store, work: Path) -> _Timed:
+    from bench import fit
+    from bench.speed import Arm
+
+    _, data = fit.instantiate(next(cell.config for cell in race.cells if cell.baseline))
+    images = data.scored_images(max(race.plan.batches), race.cells[0].input_size)
+    arms = []
+    for cell in race.cells:
+        into = work / "weights" / cell.hash
+        into.mkdir(parents=True, exist_ok=True)
+        with store.artifact(race.runs[cell.hash], CHECKPOINT, into) as checkpoint:
+            weights = checkpoint
+        model = overlays.merge(cell.config["model"], _FRESH)
+        factory = functools.partial(fit.inference_module, model, data.num_classes, weights)
+        arms.append(Arm(cell.arm.label, factory))
+    return _Timed(arms, images.numpy(), Data.model_validate(data.describe()))
+
+
+_FRESH = {"init_args": {"backbone": {"init_args": {"pretrained": False}}}}

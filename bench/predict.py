@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from bench.overlays import OverlayError
-from bench.track import Kept, Store
+from bench.track import CHECKPOINT, Kept, Store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from bench.draw import Drawn
     from tasks.base import TaskModule
     from tasks.data.module import TaskData
-
-CHECKPOINT = "checkpoint/last.ckpt"
 
 
 def trained(

@@ -8,7 +8,7 @@ import json
 import logging
 import shlex
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -186,6 +186,7 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[overlays.Board, Cell]]
                         baseline=arm.label == board.baseline,
                         config=resolved,
                         tuned=board.tuned,
+                        learnt=board.learnt,
                         optional=board.optional,
                         words=choice.words(name),
                     )
@@ -226,6 +227,33 @@ def state(cell: Cell, kept: dict[str, Kept]) -> State:
     return "failed" if run.status == "FAILED" else "started"
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """Whether a baseline has learnt its task: its mean over seeds, and what is wanted."""
+
+    task: str
+    host: str
+    metric: str
+    mean: float
+    wanted: float
+
+
+def learnt(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Learnt]:
+    """Return what was learnt on each board that says what must be, by the cells that are done."""
+    found: dict[tuple[str, str, str, float], list[float]] = {}
+    for cell in cells:
+        run = kept.get(cell.hash)
+        if not cell.baseline or run is None or not run.done:
+            continue
+        for metric, wanted in cell.learnt.items():
+            values = found.setdefault((cell.task, cell.host, metric, wanted), [])
+            values.append(run.metrics[f"final/{metric}"])
+    return [
+        Learnt(task, host, metric, sum(values) / len(values), wanted)
+        for (task, host, metric, wanted), values in found.items()
+    ]
+
+
 def preflight(cells: Sequence[Cell]) -> None:
     """Find what a user can have wrong before any training: data, classes, hosts, slots, options.
 
@@ -243,12 +271,18 @@ def preflight(cells: Sequence[Cell]) -> None:
                 continue
             seen.add(key)
             try:
-                _, datamodule = fit.instantiate(cell.config)
+                module, datamodule = fit.instantiate(cell.config)
                 datamodule.prepare_data()
                 if part == "data":
                     datamodule.setup("fit")
             except ValueError as error:
                 raise OverlayError(f"{cell.label}: {error}") from error
+            for metric in cell.learnt:
+                if metric not in module.metrics_info:
+                    raise OverlayError(
+                        f"{cell.label}: `learnt` (={metric!r}) is no metric of its task; "
+                        f"{near(metric, module.metrics_info)}"
+                    )
 
 
 @dataclass(frozen=True)

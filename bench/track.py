@@ -30,7 +30,7 @@ from mlflow.exceptions import MlflowException
 from bench.record import Record
 
 CELL = "convboard.cell"
-RECORD = "record.json"
+CHECKPOINT = "checkpoint/last.ckpt"
 _LONGEST_PARAM = 6000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +26,7 @@ from bench.cell import Cell
 from bench.overlays import OverlayError
 from bench.record import Record
 from bench.suite import Choice
-from bench.track import CELL, Store
+from bench.track import CELL, Kept, Store
 
 console = Console()
 
@@ -76,7 +76,9 @@ def run_suite(
                 failed += step.failed
                 clock.ended += 1
                 progress.console.print(_line(step.cell, step.record))
-    _print_means(cells, Store(folder))
+    kept = Store(folder).kept()
+    _print_means(cells, kept)
+    _print_learnt(cells, kept)
     return failed
 
 
@@ -156,9 +158,18 @@ def _line(cell: Cell, record: Record) -> str:
     return f"[green]ok[/green] {cell.label}: {name} {value:.4f}{after}"
 
 
-def _print_means(cells: Sequence[Cell], store: Store) -> None:
+def _print_learnt(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
+    """Say of each board whether its baseline has learnt the task; else the board says little."""
+    for board in suite.learnt(cells, kept):
+        word = "learnt" if board.mean >= board.wanted else "[red]not learnt[/red]"
+        console.print(
+            f"{word}: {board.task} · {board.host},",
+            f"{board.metric} of the baseline {board.mean:.4f}, at least {board.wanted:g} wanted",
+        )
+
+
+def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
     """Print the mean over seeds of each arm's headline, board by board."""
-    kept = store.kept()
     table = Table("task", "host", "operator", "headline", "mean over seeds", "seeds", box=None)
     groups: dict[tuple[str, str, str], list[tuple[str, float]]] = {}
     for cell in cells:
@@ -181,7 +192,12 @@ def speed_suite(name: str, choice: Choice, folder: Path, command: str) -> None:
         return
     kept = Store(folder).kept()
     present = [cell for cell in suite.plan(name, choice) if not cell.absent]
-    for race in pace.races(present, chosen.speed):
+    if "end_to_end" in chosen.speed.scopes and (left := pace.waiting(present, kept)):
+        console.print(
+            f"{len(left)} arms are not trained yet and not timed end to end; "
+            "`convboard run` trains them."
+        )
+    for race in pace.races(present, chosen.speed, kept):
         if race.hash in kept and kept[race.hash].done:
             console.print(f"{race.title}: done before.")
             continue

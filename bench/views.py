@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bench import erf, machine
 from bench.cell import Cell, entry, recipe
@@ -19,6 +18,7 @@ from bench.predict import trained
 from bench.record import Data, FieldArea, Picture, Record, View
 from bench.track import Kept, Store
 from tasks.data.common import file_sha256
+from tasks.data.module import resized
 
 if TYPE_CHECKING:
     from tasks.base import TaskModule
@@ -98,7 +98,7 @@ def _view(
     """Measure and draw; the pictures are written into `folder`."""
     from bench import pictures
 
-    real = scored_images(data, images, cell.input_size).to(module.device)
+    real = data.scored_images(images, cell.input_size).to(module.device)
     features = erf.last_map(module.backbone)
     enlarged = _enlarged(module, real, size)
     batches = (entering(module, batch) for batch in torch.split(enlarged, BATCH))
@@ -139,44 +139,20 @@ def _named(file: Path, name: str, caption: str) -> Picture:
     return Picture(file=final.name, sha256=sha256, caption=caption)
 
 
-def scored_images(data: TaskData, count: int, size: tuple[int, int]) -> Tensor:
-    """Return images of the scored split, (N, 3, *size) in 0…1; all of them if it has fewer.
-
-    They are evenly spaced, as splits are often sorted by class.
-    """
-    data.prepare_data()
-    data.setup("validate")
-    loader = data.val_dataloader()
-    samples = loader.dataset
-    count = min(count, len(samples))
-    found = []
-    for index in range(count):
-        images, _ = loader.collate_fn([samples[index * len(samples) // count]])
-        found.append(_resized(images[0][None], size))
-    return torch.cat(found)
-
-
-def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(images.shape[-2:]) == tuple(size):
-        return images
-    resized = F.interpolate(images, tuple(size), mode="bilinear", antialias=True)
-    return resized.clamp(0, 1)
-
-
 def _enlarged(module: TaskModule, images: Tensor, short_side: int | None) -> Tensor:
     height, width = images.shape[-2:]
     if short_side is not None:
         factor = short_side / min(height, width)
-        return _resized(images, [round(side * factor) for side in (height, width)])
+        return resized(images, [round(side * factor) for side in (height, width)])
     # A larger image tells the strides: on a small one much is lost to rounding.
-    probe = entering(module, _resized(images[:1], [4 * height, 4 * width]))
+    probe = entering(module, resized(images[:1], [4 * height, 4 * width]))
     with torch.no_grad():
         positions = erf.last_map(module.backbone)(probe).shape[-2:]
     strides = [round(a / b) for a, b in zip(probe.shape[-2:], positions, strict=True)]
     if min(height / strides[0], width / strides[1]) > POSITIONS - 1:
         return images
     factor = POSITIONS / min(a / b for a, b in zip((height, width), strides, strict=True))
-    return _resized(
+    return resized(
         images,
         [
             math.ceil(side * factor / stride - 1e-9) * stride

@@ -31,6 +31,8 @@ class Arm:
     """The newest speed record of each setup, mode and batch."""
     latency: Record | None = None
     throughput: Record | None = None
+    end_to_end: Record | None = None
+    """Latency from image to result, on images of the board with trained weights."""
     views: tuple[Record, ...] = ()
     """The newest view of each seed and kind of weights, trained before fresh."""
     untimed: Record | None = None

@@ -28,6 +28,10 @@ def boards(records: Iterable[Record]) -> list[Board]:
         for r in ordered
         if r.kind == "speed" and (r.speed.scope == "backbone" if r.speed else r.status != "ok")
     ]
+    whole: dict[str, list[Record]] = defaultdict(list)
+    for record in ordered:
+        if record.speed and record.speed.scope == "end_to_end":
+            whole[_board_key(record)].append(record)
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in scored:
         if record.data and record.recipe:
@@ -39,7 +43,7 @@ def boards(records: Iterable[Record]) -> list[Board]:
             for key in homes or [_board_key(record)]:
                 groups[key].append(record)
     made = [
-        _board(key, group, speeds, [view for view in views if _board_key(view) == key])
+        _board(key, group, speeds, whole[key], [view for view in views if _board_key(view) == key])
         for key, group in groups.items()
     ]
     return sorted(made, key=lambda b: (b.title, b.first.entry.host, b.key))
@@ -74,7 +78,13 @@ def _arm_key(record: Record) -> str:
     return digest([entry.label, entry.form, swap_key(record)])
 
 
-def _board(key: str, records: list[Record], speeds: list[Record], views: list[Record]) -> Board:
+def _board(
+    key: str,
+    records: list[Record],
+    speeds: list[Record],
+    whole: list[Record],
+    views: list[Record],
+) -> Board:
     ok = [r for r in records if r.status == "ok"]
     best_known = ok[-1] if ok else records[-1]
     headline = best_known.accuracy.headline if ok and best_known.accuracy else None
@@ -121,7 +131,7 @@ def _board(key: str, records: list[Record], speeds: list[Record], views: list[Re
             )
             for arm in arms
         ]
-    arms, setup = with_speed(arms, speeds)
+    arms, setup = with_speed(arms, speeds, whole)
     arms.sort(key=lambda arm: _order(arm, metric))
     return Board(
         key=key,

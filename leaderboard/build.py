@@ -231,6 +231,7 @@ def _board_view(board: Board) -> dict[str, Any]:
         "rows": rows,
         "latency_batch": _batch(arm.latency for arm in board.arms),
         "throughput_batch": _batch(arm.throughput for arm in board.arms),
+        "whole_batch": _batch(arm.end_to_end for arm in board.arms),
     }
 
 

@@ -3,52 +3,79 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bench.record import Record, digest
 from leaderboard.arm import Arm, Setup
 
 
-def with_speed(arms: list[Arm], speeds: Sequence[Record]) -> tuple[list[Arm], Setup | None]:
-    """Join speed records by network and input size; the columns show one setup for all arms."""
+def with_speed(
+    arms: list[Arm], speeds: Sequence[Record], whole: Sequence[Record]
+) -> tuple[list[Arm], Setup | None]:
+    """Join arms with their speed; the columns show one setup for all arms.
+
+    Args:
+        arms: of one board.
+        speeds: records of backbones; an arm's are those of its network and input size.
+        whole: records of this board, end to end; an arm's are those of its network.
+    """
     sizes = {arm.cost.input_size for arm in arms if arm.cost}
     common = next(iter(sizes)) if len(sizes) == 1 else None
-    joined: list[Arm] = []
-    counts: Counter[str] = Counter()
-    latest: dict[str, Record] = {}
+    joined = []
     for arm in arms:
         size = arm.cost.input_size if arm.cost else common
-        newest: dict[tuple[str, str, int], Record] = {}
-        for record in speeds:
-            speed = record.speed
-            if (
-                speed
-                and speed.input_size == size
-                and speed.mode != "training_step"
-                and swap_key(record) == swap_key(arm.first)
-            ):
-                newest[setup_key(record), speed.mode, speed.batch] = record
-        counts.update({setup for setup, _, _ in newest})
-        for (setup, _, _), record in newest.items():
-            if setup not in latest or latest[setup].provenance.created < record.provenance.created:
-                latest[setup] = record
-        found = tuple(newest[k] for k in sorted(newest))
-        joined.append(replace(arm, speeds=found, untimed=_untimed(arm, speeds, found)))
-    if not latest:
+        network = swap_key(arm.first)
+        alone = _newest(
+            r for r in speeds if r.speed and r.speed.input_size == size and swap_key(r) == network
+        )
+        behind = _newest(r for r in whole if swap_key(r) == network)
+        untimed = _untimed(arm, speeds, alone)
+        joined.append(replace(arm, speeds=(*alone, *behind), untimed=untimed))
+    last = _setup(joined, "end_to_end")
+    if last:
+        batch = _batch(joined, last.key, "latency", smallest=True)
+        joined = [replace(a, end_to_end=_pick(a, last.key, "latency", batch)) for a in joined]
+    setup = _setup(joined, "backbone")
+    if setup is None:
         return joined, None
-    # the setup of most arms, then the newest
-    chosen = max(latest, key=lambda s: (counts[s], latest[s].provenance.created, s))
-    latency = _batch(joined, chosen, "latency", smallest=True)
-    throughput = _batch(joined, chosen, "throughput", smallest=False)
+    latency = _batch(joined, setup.key, "latency", smallest=True)
+    throughput = _batch(joined, setup.key, "throughput", smallest=False)
     return [
         replace(
             arm,
-            latency=_pick(arm, chosen, "latency", latency),
-            throughput=_pick(arm, chosen, "throughput", throughput),
+            latency=_pick(arm, setup.key, "latency", latency),
+            throughput=_pick(arm, setup.key, "throughput", throughput),
         )
         for arm in joined
-    ], Setup(chosen, latest[chosen])
+    ], setup
+
+
+def _newest(records: Iterable[Record]) -> tuple[Record, ...]:
+    """Return the newest record of each setup, mode and batch; the newest come last."""
+    newest: dict[tuple[str, str, int], Record] = {}
+    for record in records:
+        speed = record.speed
+        if speed and speed.mode != "training_step":
+            newest[setup_key(record), speed.mode, speed.batch] = record
+    return tuple(newest[key] for key in sorted(newest))
+
+
+def _setup(arms: Sequence[Arm], scope: str) -> Setup | None:
+    """Return the setup of most arms, then the newest."""
+    counts: Counter[str] = Counter()
+    latest: dict[str, Record] = {}
+    for arm in arms:
+        found = [r for r in arm.speeds if r.speed and r.speed.scope == scope]
+        counts.update({setup_key(record) for record in found})
+        for record in found:
+            key = setup_key(record)
+            if key not in latest or latest[key].provenance.created < record.provenance.created:
+                latest[key] = record
+    if not latest:
+        return None
+    chosen = max(latest, key=lambda s: (counts[s], latest[s].provenance.created, s))
+    return Setup(chosen, latest[chosen])
 
 
 def _untimed(arm: Arm, speeds: Sequence[Record], timed: Sequence[Record]) -> Record | None:

@@ -112,7 +112,12 @@ class TaskModule(L.LightningModule, ABC):
 
     @abstractmethod
     def inference_module(self) -> nn.Module:
-        """Return what is timed end to end: fused backbone, head and post-processing."""
+        """Return what is timed end to end: a copy of backbone, head and post-processing.
+
+        It takes images (N, 3, H, W) in 0…1, in evaluation mode and training form; for inference,
+        `bench.backbones.fuse` it. Where its output is made of decisions, its method `compared`
+        returns the maps before them, by which forms are compared.
+        """
 
     @abstractmethod
     def reset_scores(self) -> None:

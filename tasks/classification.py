@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
@@ -139,10 +140,8 @@ class Classification(TaskModule):
             self.train(training)
 
     def inference_module(self) -> nn.Module:
-        """Return images in 0…1 → logits, in evaluation mode, its operators fused."""
-        from bench.backbones import fuse
-
-        return nn.Sequential(self.normalize, fuse(self.backbone)).eval()
+        """Return images (N, 3, H, W) in 0…1 → logits."""
+        return nn.Sequential(self.normalize, copy.deepcopy(self.backbone)).eval()
 
     def reset_scores(self) -> None:
         """Forget all scored batches."""

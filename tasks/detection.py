@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -163,10 +164,8 @@ class Detection(TaskModule):
         return images
 
     def inference_module(self) -> nn.Module:
-        """Return images (N, 3, H, W) in 0…1 → detections, NMS included, its backbone fused."""
-        from bench.backbones import fuse
-
-        return self.detector.around(fuse(self.backbone)).eval()
+        """Return images (N, 3, H, W) in 0…1 → detections, NMS included."""
+        return self.detector.around(copy.deepcopy(self.backbone)).eval()
 
     def reset_scores(self) -> None:
         """Forget all scored batches."""

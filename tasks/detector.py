@@ -176,6 +176,10 @@ class Detector(nn.Module):
             sizes = [(images.shape[-2], images.shape[-1])] * len(images)
         return detection_samples.detections(self.model, self._prepared(images), sizes, originals)
 
+    def compared(self, images: Tensor) -> Any:
+        """Return the maps that the head reads: what comes after is the same for all backbones."""
+        return self.model.extract_feat(self._prepared(images))
+
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Return the detections: what is timed end to end."""
         return self.detect(images)

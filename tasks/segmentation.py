@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -173,10 +174,8 @@ class Segmentation(TaskModule):
         return images
 
     def inference_module(self) -> nn.Module:
-        """Return images (N, 3, H, W) in 0…1 → labels (N, H, W), its backbone fused."""
-        from bench.backbones import fuse
-
-        return self.segmentor.around(fuse(self.backbone)).eval()
+        """Return images (N, 3, H, W) in 0…1 → labels (N, H, W), resizing included."""
+        return self.segmentor.around(copy.deepcopy(self.backbone)).eval()
 
     def reset_scores(self) -> None:
         """Forget all scored batches."""

@@ -133,6 +133,10 @@ class Segmentor(nn.Module):
         """Return labels (N, height, width) of `size`, by default the images'."""
         return self.inference(self.logits, images, size or images.shape[-2:])
 
+    def compared(self, images: Tensor) -> Tensor:
+        """Return the logits, of which the labels are made."""
+        return self.logits(images)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the labels: what is timed end to end."""
         return self.label(images)

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from bench.backbones import swap
+from bench.backbones import fuse, swap
 from tasks import Detection, DetectionData
 from tasks.detection_heads import HEADS, FeatureMap, choose_maps, maps_taken, wire
 
@@ -155,7 +155,7 @@ def test_inference_module_finds_the_same(head):
         head, backbone, head_options={"test_cfg": {"score_thr": 0.0}} if head == "fcos" else None
     )
     images = torch.rand(2, 3, 64, 64)
-    timed = task.inference_module()
+    timed = fuse(task.inference_module())
     assert not timed.training
     assert timed.model.backbone.module is not task.backbone
     assert task.detector.model.backbone.module is task.backbone

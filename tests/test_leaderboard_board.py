@@ -169,6 +169,27 @@ def test_speed_of_another_input_size_host_or_scope_is_not_joined():
     assert board.arms[0].latency == good
 
 
+def test_end_to_end_times_are_joined_on_their_own_board_alone():
+    def whole(score, relative, **changes):
+        plain = make.speed(make.entry("parc", form="fused"), relative)
+        speed = plain.speed.model_copy(update={"scope": "end_to_end", "input_size": (80, 64)})
+        where = {"data": score.data, "recipe": score.recipe, "speed": speed, **changes}
+        return plain.model_copy(update=where)
+
+    score = make.accuracy(make.entry("parc"), 0, 0.8)
+    backbone = make.speed(make.entry("parc", form="fused", task="backbone"), 1.3)
+    other = make.accuracy(make.entry("parc"), 0, 0.7, data=make.data(name="elsewhere"))
+    here, there = whole(score, 1.1), whole(other, 1.2)
+    found = {b.first.data.name: b.arms[0] for b in boards([score, other, backbone, here, there])}
+    assert found["scenes"].end_to_end == here
+    assert found["elsewhere"].end_to_end == there
+    assert {arm.latency.speed.scope for arm in found.values()} == {"backbone"}
+    assert found["scenes"].speeds == (backbone, here)
+    (board,) = boards([score, here])
+    assert (board.arms[0].latency, board.setup) == (None, None)
+    assert board.arms[0].end_to_end == here
+
+
 def test_a_failed_gate_is_shown_until_a_later_time():
     who = make.entry("parc", form="fused", task="backbone")
     invalid = make.speed(who, 1.3, status="invalid", error="relative error 0.3 > 1e-4", speed=None)

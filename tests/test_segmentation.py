@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 import tasks
-from bench.backbones import build
+from bench.backbones import build, fuse
 from tasks import openmm
 from tasks.detection_heads import feature_maps
 from tasks.inference import Inference, augmented, slide
@@ -185,7 +185,7 @@ def test_inference_module_equals_predict_with_fused_operators():
     task = small(backbone, "fpn")
     randomise(task)
     task.eval()
-    module = task.inference_module()
+    module = fuse(task.inference_module())
     images = batch(size=(64, 96))[0]
     with torch.no_grad():
         torch.testing.assert_close(

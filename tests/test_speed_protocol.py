@@ -136,6 +136,7 @@ def test_the_event_timer_synchronises_once_at_the_end(launched_ms, host_bound):
         ({"layout": "nhwc"}, "channels_last"),
         ({"device": "tpu"}, "`device`"),
         ({"scope": "all"}, "`scope`"),
+        ({"scope": "end_to_end", "compiled": True}, "`compiled` .* must be False"),
         ({"min_block_ms": -1}, "`min_block_ms`"),
         ({"warmup_cap_ms": float("inf")}, "`warmup_cap_ms`"),
     ],

@@ -4,9 +4,11 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -44,16 +46,53 @@ def run_here(make, tmp_path):
     """Run one worker's job in this process and put torch's settings back."""
     threads = torch.get_num_threads()
 
-    def run(arms, prepare=make.fuse, **changes):
+    def run(arms, prepare=make.fuse, images=None, **changes):
         known = {name: value for name, value in QUICK.items() if name != "memory"}
         pickled = [(label, pickle.dumps(factory)) for label, factory in arms.items()]
-        job = Job(Settings(**{**known, **changes}), pickled, pickle.dumps(prepare), 0)
+        job = Job(Settings(**{**known, **changes}), pickled, pickle.dumps(prepare), 0, images)
         cells = worker.run(job, Note(tmp_path / "note"))
         return {(c["label"], c["batch"]): c for c in cells}
 
     yield run
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+
+
+def test_what_is_made_of_decisions_is_compared_before_them(make, run_here):
+    arms = {"right": make.Deciding, "wrong": partial(make.Deciding, right=False)}
+    cells = run_here(arms, baseline="right")
+    assert cells["right", 1]["status"] == "ok"
+    assert cells["right", 1]["gate_error"] > 0
+    assert cells["wrong", 1]["status"] == "invalid"
+    assert "output.0" in cells["wrong", 1]["error"] or "relative" in cells["wrong", 1]["error"]
+
+
+def test_given_images_are_timed_in_place_of_noise():
+    images = np.arange(2 * 3 * 8 * 8, dtype=np.float32).reshape(2, 3, 8, 8)
+    settings = Settings(baseline="a", input_size=(8, 8))
+    one, three = (worker.inputs(settings, batch, images) for batch in (1, 3))
+    assert torch.equal(one, torch.from_numpy(images[:1]))
+    assert torch.equal(three, torch.from_numpy(images[[0, 1, 0]]))
+    assert worker.inputs(settings, 2).min() < 0
+
+
+def test_trained_weights_are_timed_as_they_are(make):
+    settings = Settings(baseline="a", input_size=(8, 8))
+    alone = worker.training_form(make.Block, settings)
+    assert not torch.equal(alone.norm.weight, torch.ones(4))
+    whole = worker.training_form(make.Block, replace(settings, scope="end_to_end"))
+    assert torch.equal(whole.norm.weight, torch.ones(4))
+
+
+def test_images_must_be_of_the_input_size(make, tmp_path):
+    with pytest.raises(ValueError, match=r"`images` \(of shape \(2, 3, 4, 4\)\)"):
+        measure(
+            [Arm("a", make.Block)],
+            baseline="a",
+            folder=tmp_path,
+            images=np.zeros((2, 3, 4, 4), np.float32),
+            **QUICK,
+        )
 
 
 def test_failures_are_rows_and_the_other_arms_go_on(make, run_here):

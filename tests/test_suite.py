@@ -166,13 +166,18 @@ def test_a_suite_from_end_to_end(tiny, tmp_path, plugin, convboard):
     assert "done before" in again.stdout
     convboard("export", "--runs", runs, "--records", records)
     speeds = [r for r in load_all(records) if r.kind == "speed"]
-    assert {r.entry.label for r in speeds} == {"dwconv", "acb"}
+    assert {(r.entry.label, r.speed.scope, r.entry.task) for r in speeds} == {
+        (label, *scope)
+        for label in ("dwconv", "acb")
+        for scope in (("backbone", "backbone"), ("end_to_end", "classification"))
+    }
     assert all(
         r.status == "ok" and r.speed.ratio_to_baseline for r in speeds if not r.entry.baseline
     )
 
     convboard("site", "--records", records, "--out", site)
     page = (site / "index.html").read_text()
+    assert "End to end" in page
     assert "acb" in page
     assert "bomb" in page
     shown = convboard("show", good.cell[:6], "--runs", runs)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from bench.speed.protocol import Settings
@@ -19,14 +21,16 @@ from bench.speed.protocol import Settings
 class Job:
     """One worker's work; factories are pickled one by one, so that one that fails is one row.
 
-    `skip` holds the (label, batch) that failed before; `memory` asks for the memory pass, before
-    the times on a CPU, in place of them on a GPU.
+    `images` (N, C, H, W) are timed on in place of noise; `skip` holds the (label, batch) that
+    failed before; `memory` asks for the memory pass, before the times on a CPU, in place of them
+    on a GPU.
     """
 
     settings: Settings
     arms: list[tuple[str, bytes]]
     prepare: bytes
     process: int
+    images: NDArray[np.float32] | None = None
     skip: frozenset[tuple[str, int]] = frozenset()
     memory: bool = False
 

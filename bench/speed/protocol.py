@@ -26,6 +26,10 @@ PROTOCOL = "1"
 Scope = Literal["operator", "backbone", "end_to_end"]
 Layout = Literal["contiguous", "channels_last"]
 
+COMPILED_END_TO_END = (
+    "`compiled` (=True) must be False for `scope` 'end_to_end': the gate compares the maps before "
+    "boxes and labels, which are inside the compiled form."
+)
 DTYPES = ("float32", "bfloat16", "float16")
 MIN_ITERATIONS = 10
 SEGMENTS = 3
@@ -81,6 +85,8 @@ class Settings:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"`{name}` (={getattr(self, name)!r}) must be one of {known}.")
+        if self.compiled and self.scope == "end_to_end":
+            raise ValueError(COMPILED_END_TO_END)
         for name in ("min_block_ms", "warmup_min_ms", "warmup_cap_ms"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:

@@ -6,10 +6,13 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from bench.machine import machine, usable_cores
@@ -43,6 +46,7 @@ def measure(
     prepare: Callable[[nn.Module], nn.Module] | None = None,
     batches: Sequence[int] = (1, 8),
     in_channels: int = 3,
+    images: NDArray[np.float32] | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     layout: Layout = "contiguous",
@@ -72,6 +76,7 @@ def measure(
             pickled as well. None times the training form.
         batches: batch sizes; 1 is latency, larger ones throughput.
         in_channels: channels of the input.
+        images: (N, in_channels, *input_size), timed on in place of noise from N(0, 1).
         device: 'cpu' or 'cuda'.
         dtype: 'float32', 'bfloat16' or 'float16'; weights and input are cast.
         layout: 'contiguous' or 'channels_last'.
@@ -81,7 +86,9 @@ def measure(
             intervals.
         rounds: turns of each arm in each process and batch size; a published row takes 20.
         seed: of weights, inputs and the order of turns.
-        scope: what the arms are: 'operator', 'backbone' or 'end_to_end'.
+        scope: what the arms are: 'operator', 'backbone' or 'end_to_end'; end to end their weights
+            are timed as they are, else constant ones are drawn anew before forms are compared. A
+            module with a method `compared(x)` is compared by what that returns.
         min_block_ms: the least time of a sample's block of iterations.
         warmup_min_ms: the least time of a warm-up.
         warmup_cap_ms: the time after which a warm-up that has not settled is ended.
@@ -115,6 +122,8 @@ def measure(
     )
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("`device` (='cuda') must be present: torch sees no GPU here.")
+    if images is not None:
+        images = _checked(images, settings)
     pickled = _pickled(arms, baseline)
     prepared = _pickle("prepare", prepare)
     key = digest(
@@ -123,6 +132,7 @@ def measure(
             "settings": asdict(settings),
             "arms": [[label, data.hex()] for label, data in pickled],
             "prepare": prepared.hex(),
+            "images": None if images is None else sha256(images.tobytes()).hexdigest(),
             "memory": memory,
             "fingerprint": fingerprint,
             "torch": torch.__version__,
@@ -131,7 +141,7 @@ def measure(
     )
     campaign = Campaign(Path(folder) / f"run-{key[:12]}", process_limit_s, ahead=usable_cores())
     run_id = campaign.identify(key)
-    job = partial(Job, settings, pickled, prepared)
+    job = partial(Job, settings, pickled, prepared, images=images)
     wanted = memory and not compiled
     jobs = {
         f"process-{process:03}": job(
@@ -143,6 +153,13 @@ def measure(
         jobs = {"memory": job(process=0, memory=True), **jobs}
     done = campaign.run(jobs, progress or _silent)
     return _results([arm.label for arm in arms], settings, run_id, done)
+
+
+def _checked(images: NDArray[np.float32], settings: Settings) -> NDArray[np.float32]:
+    wanted = (settings.in_channels, *settings.input_size)
+    if images.ndim != 4 or images.shape[1:] != wanted or not len(images):
+        raise ValueError(f"`images` (of shape {images.shape}) must be (N, {wanted}), N >= 1.")
+    return np.ascontiguousarray(images, dtype=np.float32)
 
 
 def _silent(done: int, total: int, what: str) -> None:

@@ -17,7 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.speed import memory
@@ -53,17 +55,27 @@ def timer_for(device: str) -> Timer:
     return WallTimer()
 
 
-def inputs(settings: Settings, batch: int) -> Tensor:
-    """Return the fixed input (batch, in_channels, H, W) in float32: N(0, 1), equal everywhere."""
+def inputs(settings: Settings, batch: int, images: NDArray[np.float32] | None = None) -> Tensor:
+    """Return the fixed input (batch, in_channels, H, W) in float32, equal everywhere.
+
+    That is `images`, over and over where there are fewer than a batch, or noise from N(0, 1).
+    """
+    if images is not None:
+        return torch.from_numpy(images[np.arange(batch) % len(images)]).to(settings.device)
     generator = torch.Generator().manual_seed(settings.seed)
     shape = (batch, settings.in_channels, *settings.input_size)
     return torch.randn(shape, generator=generator).to(settings.device)
 
 
 def training_form(factory: Callable[[], nn.Module], settings: Settings) -> nn.Module:
-    """Build the reference: fp32, eval mode, deterministic, with nothing left at its identity."""
+    """Build the reference: fp32, eval mode, deterministic.
+
+    End to end the weights are trained, and are kept; else nothing is left at its identity.
+    """
     torch.manual_seed(settings.seed)
-    model = randomise(factory(), settings.seed)
+    model = factory()
+    if settings.scope != "end_to_end":
+        randomise(model, settings.seed)
     return model.float().eval().requires_grad_(False).to(settings.device)
 
 
@@ -83,6 +95,14 @@ def timed_input(x: Tensor, settings: Settings) -> Tensor:
     return x.contiguous(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format
     )
+
+
+def compared(model: nn.Module) -> Callable[[Tensor], Any]:
+    """Return what the gate compares: the output, or what `model.compared` returns, if it has that.
+
+    Labels and boxes that are kept or dropped hang on the last bit; the maps before them do not.
+    """
+    return getattr(model, "compared", model)
 
 
 @contextmanager
@@ -124,7 +144,9 @@ class Stage:
             for batch in job.settings.batches
             if (label, batch) not in job.skip
         ]
-        self.inputs = {batch: inputs(job.settings, batch) for batch in job.settings.batches}
+        self.inputs = {
+            batch: inputs(job.settings, batch, job.images) for batch in job.settings.batches
+        }
         self.steps: dict[tuple[str, int], Callable[[], Any]] = {}
 
     def of(self, label: str) -> list[Cell]:
@@ -140,7 +162,7 @@ class Stage:
             for cell in self.of(label):
                 self.note("reference", label, cell.batch)
                 with failures_become_rows([cell]), torch.inference_mode():
-                    reference[cell.batch] = snapshot(model(self.inputs[cell.batch]))
+                    reference[cell.batch] = snapshot(compared(model)(self.inputs[cell.batch]))
             self.note("build", label)
             timed = timed_form(model, self.job.load_prepare(), self.settings)
             if self.settings.compiled:
@@ -152,13 +174,16 @@ class Stage:
 
     def gate(self, cell: Cell, timed: nn.Module, reference: dict[str, Tensor]) -> None:
         """Call the timed form for the first time and compare what it returns."""
-        step = partial(timed, timed_input(self.inputs[cell.batch], self.settings))
+        x = timed_input(self.inputs[cell.batch], self.settings)
+        step = partial(timed, x)
         synchronise(self.settings)
         start = time.perf_counter_ns()
         output = step()
         synchronise(self.settings)
         cell.first_call_ms = (time.perf_counter_ns() - start) / 1e6
-        cell.gate_error = compare(snapshot(output), reference, self.settings.dtype)
+        whole = compared(timed) is timed
+        found = snapshot(output if whole else compared(timed)(x))
+        cell.gate_error = compare(found, reference, self.settings.dtype)
         self.steps[cell.label, cell.batch] = step
 
     def time_batch(self, batch: int) -> None:
