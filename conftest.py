@@ -33,7 +33,13 @@ TINY = {
             },
         }
     ],
-    "speed": {"batches": [1], "processes": 2, "rounds": 3, "min_block_ms": 1, "warmup_cap_ms": 50},
+    "speed": {
+        "scopes": {"backbone": [1], "end_to_end": [1]},
+        "processes": 2,
+        "rounds": 3,
+        "min_block_ms": 1,
+        "warmup_cap_ms": 50,
+    },
     "timeout_minutes": 10,
 }
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bench.operators.registry import near
 from bench.speed.protocol import COMPILED_END_TO_END
 
 Scope = Literal["backbone", "end_to_end"]
+Batches = Annotated[list[PositiveInt], Field(min_length=1)]
 Kind = Literal["suites", "tasks", "hosts", "operators", "recipes"]
 
 
@@ -146,8 +155,9 @@ class Host(_Model):
 class SpeedPlan(_Model):
     """How a suite's speed run is made."""
 
-    scopes: list[Scope] = Field(["backbone", "end_to_end"], min_length=1)
-    batches: list[int] = [1, 8]
+    scopes: dict[Scope, Batches] = Field(
+        {"backbone": [1, 8], "end_to_end": [1]}, min_length=1, description="scope → batch sizes"
+    )
     processes: int = Field(5, ge=1)
     rounds: int = Field(20, ge=2)
     min_block_ms: float = Field(10, gt=0, description="the least time of one sample")
@@ -155,7 +165,7 @@ class SpeedPlan(_Model):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     compiled: bool = False
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU, if there is")
 
     @model_validator(mode="after")
     def _compiled_before_decisions(self) -> Self:

@@ -56,6 +56,11 @@ class Race:
         return next(cell.arm.label for cell in self.cells if cell.baseline)
 
     @property
+    def batches(self) -> list[int]:
+        """The batch sizes that are timed."""
+        return self.plan.scopes[self.scope]
+
+    @property
     def title(self) -> str:
         """A name for people."""
         first = self.cells[0]
@@ -70,7 +75,7 @@ class Race:
             {
                 "protocol": PROTOCOL,
                 "plan": self.plan.model_dump(exclude={"scopes"}),
-                "scope": self.scope,
+                "scope": [self.scope, self.batches],
                 "arms": {
                     c.arm.label: [
                         _network(c) if self.scope == "backbone" else [c.hash, self.runs[c.hash]],
@@ -174,11 +179,11 @@ def run(race: Race, folder: Path, command: str, progress: Progress | None = None
         images=what.images,
         folder=store.folder / "speed",
         prepare=fuse,
-        batches=plan.batches,
+        batches=race.batches,
         dtype=plan.dtype,
         layout=plan.layout,
         compiled=plan.compiled,
-        device=plan.device,
+        device=_device(plan),
         processes=plan.processes,
         rounds=plan.rounds,
         min_block_ms=plan.min_block_ms,
@@ -224,6 +229,14 @@ def run(race: Race, folder: Path, command: str, progress: Progress | None = None
     return records
 
 
+def _device(plan: overlays.SpeedPlan) -> str:
+    import torch
+
+    if plan.device != "auto":
+        return plan.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _entry(cell: Cell, scope: overlays.Scope) -> Entry:
     made = entry(cell).model_copy(update={"form": "fused"})
     return made.model_copy(update={"task": "backbone"}) if scope == "backbone" else made
@@ -250,7 +263,7 @@ def _end_to_end(race: Race, store: Store, work: Path) -> _Timed:
     from bench.speed import Arm
 
     _, data = fit.instantiate(next(cell.config for cell in race.cells if cell.baseline))
-    images = data.scored_images(max(race.plan.batches), race.cells[0].input_size)
+    images = data.scored_images(max(race.batches), race.cells[0].input_size)
     arms = []
     for cell in race.cells:
         into = work / "weights" / cell.hash

@@ -36,7 +36,7 @@ def write(path, boards, **speed):
         "baseline": "dwconv",
         "where": {"kernel_size": 7},
     }
-    plan = {"batches": [1, 3], "processes": 2, "rounds": 3, "min_block_ms": 1, "warmup_cap_ms": 20}
+    plan = {"processes": 2, "rounds": 3, "min_block_ms": 1, "warmup_cap_ms": 20}
     text = {
         "seeds": [0, 1],
         "boards": [{**shared, **board} for board in boards],
@@ -60,13 +60,13 @@ def cells(tmp_path_factory):
 
 
 def test_backbones_of_all_tasks_race_once(cells):
-    (race,) = pace.races(cells, SpeedPlan(scopes=["backbone"]), {})
+    (race,) = pace.races(cells, SpeedPlan(scopes={"backbone": [1, 8]}), {})
     assert [cell.arm.label for cell in race.cells] == ["dwconv", "acb"]
     assert race.baseline == "dwconv"
 
 
 def test_end_to_end_each_board_races_with_what_is_trained(cells):
-    plan = SpeedPlan(scopes=["end_to_end"])
+    plan = SpeedPlan(scopes={"end_to_end": [1]})
     assert pace.races(cells, plan, {}) == []
     assert len(pace.waiting(cells, {})) == 4
     some = [c for c in cells if c.task == "scenes-detection" and c.seed == 1]
@@ -82,13 +82,22 @@ def test_end_to_end_each_board_races_with_what_is_trained(cells):
 
 def test_without_a_trained_baseline_there_is_no_race(cells):
     trained = [c for c in cells if c.arm.label == "acb"]
-    assert pace.races(cells, SpeedPlan(scopes=["end_to_end"]), kept(*trained)) == []
+    assert pace.races(cells, SpeedPlan(scopes={"end_to_end": [1]}), kept(*trained)) == []
 
 
 def test_the_order_of_scopes_and_other_scopes_do_not_change_a_race(cells):
-    (alone,) = pace.races(cells, SpeedPlan(scopes=["backbone"]), {})
+    (alone,) = pace.races(cells, SpeedPlan(scopes={"backbone": [1, 8]}), {})
     first = pace.races(cells, SpeedPlan(), kept(*cells))[0]
     assert first.hash == alone.hash
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "taken"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", False, "cuda")],
+)
+def test_the_device_is_a_gpu_if_there_is_one(asked, there, taken, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    assert pace._device(SpeedPlan(device=asked)) == taken
 
 
 def test_a_compiled_form_cannot_be_compared_end_to_end(tmp_path):
@@ -100,7 +109,7 @@ def test_a_compiled_form_cannot_be_compared_end_to_end(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", SMALL)
 def test_end_to_end_from_image_to_result(task, tmp_path, convboard):
-    path = write(tmp_path / "small.yaml", [SMALL[task]], scopes=["end_to_end"])
+    path = write(tmp_path / "small.yaml", [SMALL[task]], scopes={"end_to_end": [1, 3]})
     runs = tmp_path / "runs"
     early = convboard("speed", path, "--runs", runs)
     assert "2 arms are not trained yet" in early.stdout
