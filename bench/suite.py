@@ -108,7 +108,7 @@ def _options(arm: overlays.Arm) -> dict[str, Any] | None:
 def plan(name: str, choice: Choice | None = None) -> list[Cell]:
     """Return the cells of a suite, resolved and checked, in the order in which they run.
 
-    Seeds are the outer loop, so that a suite that is cut off has whole comparisons.
+    On each board seeds are the outer loop, so that one that is cut off has whole comparisons.
 
     Raises:
         ValueError: an unknown name, or an argument that a class does not take.

@@ -289,6 +289,7 @@ if __name__ == "__main__":
     run = L.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, num_sanity_val_steps=0,
         logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        use_distributed_sampler=sys.argv[1] != "detection",  # it shares its images out itself
     )
     run.fit(model, data)
     samples = model.outcomes()
@@ -315,12 +316,12 @@ def test_two_processes_gather_the_outcomes_in_order(name, tmp_path, monkeypatch)
     config = fitting.resolve(suite.compose(quick, board, host, arm, seed=0))
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
-    subprocess.run([sys.executable, "two.py"], cwd=tmp_path, check=True, timeout=300)
+    subprocess.run([sys.executable, "two.py", name], cwd=tmp_path, check=True, timeout=300)
     model, data = fitting.instantiate(config)
     model.load_state_dict(torch.load(tmp_path / "two.pt", weights_only=True))
     trainer(1, tmp_path).validate(model, data, verbose=False)
     two = np.load(tmp_path / "two.npz")
-    assert sum(len(values) for values in two.values()) > 17
+    assert max(len(values) for values in two.values()) >= 17
     for key, values in model.outcomes().items():
         np.testing.assert_allclose(two[key], values, atol=1e-5)
 
