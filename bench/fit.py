@@ -269,8 +269,14 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     module, datamodule = instantiate(config)
     curve = _Curve(folder)
-    # the newest of every epoch, in one file: with no monitor, "top 1" is the last
-    last = ModelCheckpoint(folder, Path(LAST).stem, save_top_k=1, enable_version_counter=False)
+    # the newest of every epoch, validated or not, in one file: with no monitor, "top 1" is the last
+    last = ModelCheckpoint(
+        folder,
+        Path(LAST).stem,
+        save_top_k=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
     settings = {k: v for k, v in config["trainer"].items() if k not in ("logger", "callbacks")}
     settings |= {
         "logger": logger or False,

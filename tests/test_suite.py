@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from bench import overlays, suite
+from bench import fit, overlays, suite
 from bench.cell import operator_sha256
 from bench.overlays import OverlayError
 from bench.record import load_all
@@ -186,11 +186,19 @@ def test_a_suite_from_end_to_end(tiny, tmp_path, plugin, convboard):
     assert "0 to run" in plan.stdout
 
 
+def test_every_epoch_is_kept_also_where_it_is_not_validated(tiny, tmp_path):
+    choice = Choice(sets=("trainer.max_epochs=2", "trainer.check_val_every_n_epoch=5"))
+    fitted = fit.fit(suite.plan(str(tiny), choice)[0].config, tmp_path)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 1
+    assert "val/top1" not in fitted.curve
+    assert 0 <= fitted.metrics["top1"] <= 1
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_state_that_resumes(tiny, tmp_path, convboard):
     runs = tmp_path / "runs"
     command = ["run", tiny, "--runs", runs, "--only", "operator=acb", "--workers", "1"]
-    command += ["--set", "trainer.max_epochs=20"]
+    command += ["--set", "trainer.max_epochs=80"]
     process = convboard(*command, wait=False)
     checkpoint = None
     deadline = time.monotonic() + 240
@@ -201,7 +209,7 @@ def test_ctrl_c_leaves_a_state_that_resumes(tiny, tmp_path, convboard):
     assert process.wait(60) == 130
     assert checkpoint is not None
     reached = torch.load(checkpoint, weights_only=True)["epoch"]
-    assert reached < 19
+    assert reached < 79
     (run,) = Store(runs).kept().values()
     assert not run.done
 
@@ -211,7 +219,7 @@ def test_ctrl_c_leaves_a_state_that_resumes(tiny, tmp_path, convboard):
     assert finished.run_id == run.run_id
     store = Store(runs)
     with store.artifact(finished.run_id, "curves.json", tmp_path) as path:
-        assert len(json.loads(path.read_text())["val/top1"]) == 20
+        assert len(json.loads(path.read_text())["val/top1"]) == 80
 
 
 @pytest.mark.slow
