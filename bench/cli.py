@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if rest and options.command != "fit":
         parser().error(f"unrecognised arguments: {' '.join(rest)}")
     options.arguments = rest
-    options.line = shlex.join(["convboard", *given])
+    options.line = shlex.join(["convboard", *map(_without_folder, given)])
     if getattr(options, "data", None):
         if not options.data.is_dir():
             parser().error(f"`--data` (={str(options.data)!r}) must be a folder.")
@@ -173,6 +173,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+
+
+def _without_folder(argument: str) -> str:
+    """Return an argument as records show it: of a path from the root, its last part alone.
+
+    Example:
+        >>> _without_folder("--runs=/home/me/runs"), _without_folder("configs/a.yaml")
+        ('--runs=runs', 'configs/a.yaml')
+    """
+    name, equals, value = argument.rpartition("=")
+    return f"{name}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
 
 
 def _runs(options: argparse.Namespace) -> Path:
