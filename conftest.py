@@ -1,6 +1,7 @@
 """What several test files share: a suite small enough to run, and the command in a process."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -72,7 +73,14 @@ def convboard(cache):
         env.pop("MLFLOW_TRACKING_URI", None)
         command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
         if not wait:
-            return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL)
+            # a shell starts jobs in the background with Ctrl-C ignored, and that is inherited
+            return subprocess.Popen(
+                command,
+                cwd=folder,
+                env=env,
+                stdout=subprocess.DEVNULL,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
         assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
         return done
