@@ -1,0 +1,68 @@
+"""The move of the code changes nothing that users keep: hashes of cells, records, the site.
+
+The values were written down from the code before the move.
+"""
+
+import hashlib
+import importlib
+from pathlib import Path
+
+import pytest
+
+from bench.record import load_all
+from bench.suite import plan
+from leaderboard.build import build
+
+RESULTS = Path(__file__).parents[1] / "leaderboard" / "results"
+CELLS = {
+    "quick": (56, "d02e3ca4bba538b43ff63ba2f44c5581696c467e0af56bf7c03cde287173b6ce"),
+    "standard": (84, "a8f138b74a36f5187e89c06b76e6d297fb122d76a0e82c16c5fba72873172974"),
+    "bccd": (21, "d00ddeeff18bea479e8530d3095f0f171a14ccc44baf3a0b0994d4cad8c2c0dc"),
+    "chess": (21, "b5154e5a9597f08271c7c85e7ed0faa5d60717713ffbcca0099a984736b0830d"),
+    "clothing": (21, "72b90c6cf484948623ad2307857e66b83960e2b07fd19ccbe2f2e836beb73ae8"),
+    "dubai": (21, "98bc4cfb2e5ce20619ca604240e18ddbd987b9d733475e39a1a6bb2d8822c330"),
+}
+SITE = (299, "f99ae16d5da4036f2d3b496d336b882037dd2a7cac47f657492b2c09c42aa1c2")
+PUBLIC = {
+    "tasks": [
+        *("Classification", "ClassificationData", "Detection", "DetectionData"),
+        *("Segmentation", "SegmentationData"),
+    ],
+    "bench.operators": ["ConvSpec", "Operator", "create", "get", "names", "options", "register"],
+    "bench.backbones": [
+        *("Mixed", "Network", "Slot", "SwapReport", "build", "find_slots", "fuse", "macs"),
+        *("networks", "swap", "swap_report"),
+    ],
+    "bench.checkpoints": ["CheckpointError", "load_official"],
+    "bench.speed": [
+        *("Arm", "ArmResult", "PROTOCOL", "SHAPES", "Settings", "Shape", "measure"),
+        "operator_arms",
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", CELLS)
+def test_cells_keep_their_hashes(suite):
+    hashes = [cell.hash for cell in plan(suite)]
+    count, expected = CELLS[suite]
+    assert len(hashes) == count
+    assert hashlib.sha256("\n".join(hashes).encode()).hexdigest() == expected
+
+
+@pytest.mark.slow
+def test_the_site_of_the_published_records_is_byte_identical(tmp_path):
+    assert len(load_all(RESULTS)) > 200
+    build(RESULTS, tmp_path)
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    lines = "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(tmp_path).as_posix()}\n"
+        for path in files
+    )
+    assert (len(files), hashlib.sha256(lines.encode()).hexdigest()) == SITE
+
+
+def test_public_names_keep_their_import_paths():
+    for module, names in PUBLIC.items():
+        for name in names:
+            assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
