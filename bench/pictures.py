@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from bench.erf import Area
+from bench.record import FieldArea
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,14 +19,14 @@ DECADES = 4
 COLOURS = ("#ffffff", "#8ce0ff", "#ffb454")
 
 
-def field_picture(field: Tensor, areas: Sequence[Area], path: Path) -> None:
+def field_picture(field: Tensor, areas: Sequence[FieldArea], path: Path) -> None:
     """Draw an effective receptive field with the rectangles that hold its shares, as a PNG.
 
     Colours are logarithmic: a linear scale would show little but the centre.
 
     Args:
         field: (H, W), values ≥ 0.
-        areas: as `bench.erf.areas` gives them.
+        areas: as `bench.analysis.receptive_field.areas` gives them.
         path: of the PNG file.
     """
     from matplotlib.colors import LogNorm
@@ -44,10 +44,12 @@ def field_picture(field: Tensor, areas: Sequence[Area], path: Path) -> None:
         extent=(0, width, height, 0),
     )
     for area, colour in zip(areas, COLOURS * len(areas), strict=False):
-        corner = ((width - area.width) / 2, (height - area.height) / 2)
-        frame = Rectangle(corner, area.width, area.height, fill=False, lw=1.4, edgecolor=colour)
+        corner = ((width - area.width_px) / 2, (height - area.height_px) / 2)
+        frame = Rectangle(
+            corner, area.width_px, area.height_px, fill=False, lw=1.4, edgecolor=colour
+        )
         axes.add_patch(frame)
-        frame.set_label(f"{area.share:.0%} in {area.fraction:.1%} of the image")
+        frame.set_label(f"{area.share:.0%} in {area.area:.1%} of the image")
     axes.set_xlabel("pixel")
     bar = figure.colorbar(drawn, ax=axes, fraction=0.046)
     bar.set_label("contribution / largest")

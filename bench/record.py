@@ -7,12 +7,13 @@ Units stand in the field names; what is missing is None, never imputed; failures
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench.errors import UserError
+from bench.hashing import canonical, digest
 
 SCHEMA_VERSION = 1
 
@@ -109,9 +110,7 @@ class Accuracy(_Part):
     @model_validator(mode="after")
     def _headline_is_a_metric(self) -> Self:
         if self.headline not in self.metrics:
-            raise ValueError(
-                f"`headline` (={self.headline!r}) must be one of {list(self.metrics)}."
-            )
+            raise UserError(f"`headline` (={self.headline!r}) must be one of {list(self.metrics)}.")
         return self
 
 
@@ -267,9 +266,9 @@ class Record(_Part):
         }[self.kind]
         missing = [name for name in wanted if getattr(self, name) is None]
         if self.status == "ok" and missing:
-            raise ValueError(f"an ok record of kind {self.kind!r} needs {', '.join(missing)}.")
+            raise UserError(f"an ok record of kind {self.kind!r} needs {', '.join(missing)}.")
         if self.status != "ok" and not self.error:
-            raise ValueError(f"`error` must say why the status is {self.status!r}.")
+            raise UserError(f"`error` must say why the status is {self.status!r}.")
         if not self.identity:
             object.__setattr__(self, "identity", self._identity())
         return self
@@ -336,7 +335,7 @@ class Record(_Part):
             faults = "; ".join(
                 f"`{'.'.join(map(str, e['loc'])) or 'record'}`: {e['msg']}" for e in error.errors()
             )
-            raise ValueError(
+            raise UserError(
                 f"{path.name} is not a record of schema {SCHEMA_VERSION}: {faults}"
             ) from None
 
@@ -344,24 +343,6 @@ class Record(_Part):
 def load_all(folder: Path) -> list[Record]:
     """Read every record below `folder`, in the order of their file names."""
     return [Record.load(path) for path in sorted(folder.rglob("*.json"), key=lambda p: p.name)]
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys, the same text for the same value."""
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value; the order of keys does not count.
-
-    Example:
-        >>> digest({"a": 1, "b": (2,)}) == digest({"b": [2], "a": 1})
-        True
-    """
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def json_schema() -> dict[str, Any]:

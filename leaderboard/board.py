@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from bench.record import Metric, Record, digest
+from bench.hashing import digest
+from bench.record import Metric, Record
 from leaderboard import stats
-from leaderboard.arm import Arm, Board
 from leaderboard.join import swap_key, with_speed
+from leaderboard.rows import Board, Row
 
 
 def boards(records: Iterable[Record]) -> list[Board]:
@@ -147,7 +148,7 @@ def _board(
     )
 
 
-def _arm(key: str, records: list[Record], headline: str | None) -> Arm:
+def _arm(key: str, records: list[Record], headline: str | None) -> Row:
     """Take the newest record of each seed, of the newest code of the operator."""
     code = records[-1].entry.operator_sha256
     newest: dict[str, Record] = {}
@@ -169,7 +170,7 @@ def _arm(key: str, records: list[Record], headline: str | None) -> Arm:
         and headline in record.accuracy.metrics
     }
     values = list(scores.values())
-    return Arm(
+    return Row(
         key=key,
         records=tuple(kept),
         superseded=tuple(r for r in records if not any(r is k for k in kept)),
@@ -189,7 +190,7 @@ def _views(views: list[Record], records: list[Record]) -> tuple[Record, ...]:
     return tuple(newest[key] for key in sorted(newest))
 
 
-def _order(arm: Arm, metric: Metric | None) -> tuple[float, float, float, str, str]:
+def _order(arm: Row, metric: Metric | None) -> tuple[float, float, float, str, str]:
     """By place, inside a tie group by speed, then by score; failures come last."""
     place = float(arm.rank.place) if arm.rank else float("inf")
     speed = arm.latency.speed if arm.latency else None

@@ -15,11 +15,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.record import Record, canonical, digest, json_schema
+from bench.errors import UserError
+from bench.hashing import canonical, digest
+from bench.record import Record, json_schema
 from leaderboard import plots, published
-from leaderboard.arm import Arm, Board
 from leaderboard.board import boards
-from leaderboard.entry import entry_view
+from leaderboard.entry_page import entry_view
+from leaderboard.rows import Board, Row
 from leaderboard.show import Show
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -55,9 +57,9 @@ def build(
         ['index.html', 'method.html']
     """
     if not records.is_dir():
-        raise ValueError(f"`records` (={str(records)!r}) must be a folder of record files.")
+        raise UserError(f"`records` (={str(records)!r}) must be a folder of record files.")
     if site.is_dir() and any(site.iterdir()) and not (site / MANIFEST).is_file():
-        raise ValueError(
+        raise UserError(
             f"`site` (={str(site)!r}) must be a new or empty folder, or one built before; "
             "this one holds other files."
         )
@@ -149,11 +151,11 @@ def _pictures(records: Mapping[Path, Record]) -> dict[str, bytes]:
                 continue
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() != picture.sha256:
-                raise ValueError(f"{picture.file} is not the picture of {path.name}: other hash.")
+                raise UserError(f"{picture.file} is not the picture of {path.name}: other hash.")
             if not content.startswith(PNG):
-                raise ValueError(f"{picture.file} of {path.name} is no PNG file.")
+                raise UserError(f"{picture.file} of {path.name} is no PNG file.")
             if found.setdefault(picture.file, content) != content:
-                raise ValueError(f"{picture.file} of {path.name}: another picture has this name.")
+                raise UserError(f"{picture.file} of {path.name}: another picture has this name.")
     return found
 
 
@@ -197,7 +199,7 @@ def script_json(value: Any) -> Markup:
     return Markup(text)
 
 
-def _page(board: Board, arm: Arm) -> str:
+def _page(board: Board, arm: Row) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", arm.label.lower()).strip("-")[:40] or "arm"
     return f"entries/{slug}-{digest([board.key, arm.key])[:10]}.html"
 
@@ -239,7 +241,7 @@ def _batch(records: Iterable[Record | None]) -> int | None:
     return next((r.speed.batch for r in records if r and r.speed), None)
 
 
-def _operator(arm: Arm) -> str:
+def _operator(arm: Row) -> str:
     entry = arm.first.entry
     return " ".join(
         [entry.operator, *(f"{k}={v}" for k, v in sorted(entry.operator_options.items()))]

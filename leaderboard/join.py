@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bench.record import Record, digest
-from leaderboard.arm import Arm, Setup
+from bench.hashing import digest
+from bench.record import Record
+from leaderboard.rows import Row, Setup
 
 
 def with_speed(
-    arms: list[Arm], speeds: Sequence[Record], whole: Sequence[Record]
-) -> tuple[list[Arm], Setup | None]:
+    arms: list[Row], speeds: Sequence[Record], whole: Sequence[Record]
+) -> tuple[list[Row], Setup | None]:
     """Join arms with their speed; the columns show one setup for all arms.
 
     Args:
@@ -61,7 +62,7 @@ def _newest(records: Iterable[Record]) -> tuple[Record, ...]:
     return tuple(newest[key] for key in sorted(newest))
 
 
-def _setup(arms: Sequence[Arm], scope: str) -> Setup | None:
+def _setup(arms: Sequence[Row], scope: str) -> Setup | None:
     """Return the setup of most arms, then the newest."""
     counts: Counter[str] = Counter()
     latest: dict[str, Record] = {}
@@ -78,7 +79,7 @@ def _setup(arms: Sequence[Arm], scope: str) -> Setup | None:
     return Setup(chosen, latest[chosen])
 
 
-def _untimed(arm: Arm, speeds: Sequence[Record], timed: Sequence[Record]) -> Record | None:
+def _untimed(arm: Row, speeds: Sequence[Record], timed: Sequence[Record]) -> Record | None:
     """Return the last failure before mode and batch were known, if no later record was timed."""
     network = swap_key(arm.first)
     lost = [r for r in speeds if r.speed is None and swap_key(r) == network]
@@ -87,7 +88,7 @@ def _untimed(arm: Arm, speeds: Sequence[Record], timed: Sequence[Record]) -> Rec
     return lost[-1]
 
 
-def _pick(arm: Arm, setup: str, mode: str, batch: int | None) -> Record | None:
+def _pick(arm: Row, setup: str, mode: str, batch: int | None) -> Record | None:
     for record in arm.speeds:
         speed = record.speed
         if speed and (speed.mode, speed.batch) == (mode, batch) and setup_key(record) == setup:
@@ -95,7 +96,7 @@ def _pick(arm: Arm, setup: str, mode: str, batch: int | None) -> Record | None:
     return None
 
 
-def _batch(arms: list[Arm], setup: str, mode: str, *, smallest: bool) -> int | None:
+def _batch(arms: list[Row], setup: str, mode: str, *, smallest: bool) -> int | None:
     """Batch size that most arms have in this mode; of several the smallest or the largest."""
     counts = Counter(
         record.speed.batch

@@ -15,7 +15,7 @@ import altair as alt
 import vl_convert
 from altair.utils.schemapi import debug_mode
 
-from leaderboard.arm import Arm, Board
+from leaderboard.rows import Board, Row
 from leaderboard.show import Show
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
@@ -102,7 +102,7 @@ def board_plot(board: Board, show: Show) -> dict[str, Any] | None:
     return _spec(chart)
 
 
-def plotted(arm: Arm) -> bool:
+def plotted(arm: Row) -> bool:
     """Whether the arm has a place in the plot: a score and a latency."""
     speed = arm.latency.speed if arm.latency else None
     return arm.mean is not None and speed is not None and speed.latency_median_ms is not None
@@ -157,7 +157,7 @@ def samples_plot(
     return _svg(chart)
 
 
-def _point(arm: Arm, show: Show) -> dict[str, Any]:
+def _point(arm: Row, show: Show) -> dict[str, Any]:
     speed = arm.latency.speed if arm.latency else None
     assert arm.mean is not None
     assert speed is not None

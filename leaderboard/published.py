@@ -11,6 +11,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bench.errors import UserError
+
 FOLDER = Path(__file__).parent / "published"
 
 
@@ -61,7 +63,7 @@ def load(folder: Path = FOLDER) -> list[Figure]:
     for path in sorted(folder.glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(content, list):
-            raise ValueError(f"{path.name} must be a list of published figures.")
+            raise UserError(f"{path.name} must be a list of published figures.")
         for index, item in enumerate(content):
             try:
                 figures.append(Figure.model_validate(item))
@@ -70,7 +72,7 @@ def load(folder: Path = FOLDER) -> list[Figure]:
                     f"`{'.'.join(map(str, e['loc'])) or 'figure'}`: {e['msg']}"
                     for e in error.errors()
                 )
-                raise ValueError(
+                raise UserError(
                     f"figure {index + 1} of {path.name} is not as it should be: {faults}"
                 ) from None
     return figures

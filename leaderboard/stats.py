@@ -22,7 +22,7 @@ LEVEL = 0.95
 POWER = 0.8
 
 Scores = Mapping[str, Mapping[int, float]]
-"""Arm → seed → score."""
+"""Row → seed → score."""
 
 
 def mean_interval(values: Sequence[float], what: str = "seeds") -> Interval | None:
@@ -97,7 +97,7 @@ class Blocks:
             self.sd = sd if sd > 1e-12 * max(1.0, float(np.abs(y).max())) else 0.0
 
     def difference(self, of: str, to: str) -> Difference | None:
-        """Arm `of` minus arm `to`; None where no chain of shared seeds links the two."""
+        """Row `of` minus arm `to`; None where no chain of shared seeds links the two."""
         if of not in self.arms or to not in self.arms or of == to:
             return None
         contrast = np.zeros(len(self._coefficients))

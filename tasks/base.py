@@ -10,13 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.operators.registry import near
-from tasks.arguments import require
+from bench.errors import UserError, near, require
 from tasks.averaging import Averaging
 from tasks.optimisation import parameter_groups, warmup_cosine
-from tasks.seeds import derive, seeded
-
-__all__ = ["TaskModule", "derive", "require", "seeded"]
+from tasks.seeds import derive
 
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -76,9 +73,9 @@ class TaskModule(L.LightningModule, ABC):
     ) -> None:
         super().__init__()
         if not isinstance(backbone, nn.Module):
-            raise ValueError(f"`backbone` (={backbone!r}) must be a torch.nn.Module.")
+            raise UserError(f"`backbone` (={backbone!r}) must be a torch.nn.Module.")
         if optimizer not in OPTIMIZERS:
-            raise ValueError(
+            raise UserError(
                 f"`optimizer` (={optimizer!r}) is not known; {near(str(optimizer), OPTIMIZERS)}"
             )
         require("lr", lr, lr > 0, "> 0")

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from bench.errors import UserError
 from bench.operators.shift import Shiftwise
 from bench.operators.shift_sparsity import (
     cosine_rate,
@@ -40,18 +41,18 @@ class ShiftSparsity(L.Callback):
     Example:
         >>> ShiftSparsity(sparsity=1.0)
         Traceback (most recent call last):
-        ValueError: `sparsity` (=1.0) must be in [0, 1).
+        bench.errors.UserError: `sparsity` (=1.0) must be in [0, 1).
     """
 
     def __init__(
         self, sparsity: float = 0.3, rate: float = 0.3, every_n_steps: int = 100, seed: int = 0
     ) -> None:
         if not 0 <= sparsity < 1:
-            raise ValueError(f"`sparsity` (={sparsity!r}) must be in [0, 1).")
+            raise UserError(f"`sparsity` (={sparsity!r}) must be in [0, 1).")
         if not 0 <= rate <= 1:
-            raise ValueError(f"`rate` (={rate!r}) must be in [0, 1].")
+            raise UserError(f"`rate` (={rate!r}) must be in [0, 1].")
         if every_n_steps < 1:
-            raise ValueError(f"`every_n_steps` (={every_n_steps!r}) must be an integer >= 1.")
+            raise UserError(f"`every_n_steps` (={every_n_steps!r}) must be an integer >= 1.")
         self.sparsity = sparsity
         self.rate = rate
         self.every_n_steps = every_n_steps
@@ -76,7 +77,7 @@ class ShiftSparsity(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse a model without `shift`."""
         if not operators_of(pl_module):
-            raise ValueError("`model` has no shift operator, so there is nothing to keep sparse.")
+            raise UserError("`model` has no shift operator, so there is nothing to keep sparse.")
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli, operators, overlays
+from bench import operators
+from bench.cli.main import commands
+from bench.config import files
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +50,7 @@ def test_its_operator_keeps_the_contract(installed):
         sys.executable,
         "-m",
         "pytest",
-        "tests/test_operators.py",
+        "tests/bench/operators/test_operators.py",
         "-q",
         "-k",
         "blur and contract",
@@ -65,17 +67,18 @@ def test_the_commands_exist():
     block = next(b for b in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL) if "plan" in b)
     shown = re.findall(r"convboard (\S+)", block)
     assert {"plan", "run", "speed", "show", "tune", "fit", "export", "site", "list"} <= set(shown)
-    assert set(shown) <= set(cli._commands())
+    assert set(shown) <= set(commands())
 
 
 def test_the_tree_names_what_is_there():
     tree = TEXT.split("## What is where")[1].split("```")[1]
+    top = ROOT
     for line in tree.strip().splitlines():
-        indent, names = re.match(r"( *)((?:\S+  ?)+?)  +\S", line).groups() if line else ("", "")
-        folder = ROOT / ("bench" if indent else "")
+        indent, names = re.match(r"( *)((?:\S+  ?)+?)  +\S", line).groups()
+        top = top if indent else ROOT / names.strip()
         for name in names.split():
-            assert (folder / name).exists(), name
+            assert (top / name if indent else ROOT / name).exists(), name
 
 
 def test_the_suite_it_names_is_shipped():
-    assert "quick" in overlays.known("suites")
+    assert "quick" in files.known("suites")

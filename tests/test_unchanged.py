@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.config.plan import plan
+from bench.hashing import file_sha256
 from bench.record import load_all
-from bench.suite import plan
 from leaderboard.build import build
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results"
@@ -56,8 +57,7 @@ def test_the_site_of_the_published_records_is_byte_identical(tmp_path):
     build(RESULTS, tmp_path)
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     lines = "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(tmp_path).as_posix()}\n"
-        for path in files
+        f"{file_sha256(path)}  {path.relative_to(tmp_path).as_posix()}\n" for path in files
     )
     assert (len(files), hashlib.sha256(lines.encode()).hexdigest()) == SITE
 

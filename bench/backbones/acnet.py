@@ -10,8 +10,9 @@ from timm.models import build_model_with_cfg, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from bench.backbones.entry import configs, hosted, put
+from bench.backbones.registration import configs, hosted, put
 from bench.backbones.slots import find_slots
+from bench.errors import UserError
 
 default_cfgs = configs(
     {"ac_alexnet": {"first_conv": "features.0.conv", "classifier": "head.fc", "pool_size": (6, 6)}}
@@ -140,7 +141,7 @@ class AlexNet(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Return the maps behind the poolings `indices`, and the last map before them."""
         if output_fmt != "NCHW":
-            raise ValueError(f"`output_fmt` (={output_fmt!r}) must be 'NCHW'.")
+            raise UserError(f"`output_fmt` (={output_fmt!r}) must be 'NCHW'.")
         taken, last = feature_take_indices(len(self.feature_info), indices)
         ends = [int(str(info["module"]).split(".")[1]) for info in self.feature_info]
         maps = []

@@ -10,6 +10,7 @@ import timm
 from torch import nn
 
 from bench.backbones.swap import swap
+from bench.errors import UserError
 from bench.operators.registry import get
 
 
@@ -53,7 +54,7 @@ def build(
     if operator is None:
         for argument, value in (("options", options), ("where", where), ("mix", mix)):
             if value:
-                raise ValueError(f"`{argument}` (={value!r}) needs an `operator`.")
+                raise UserError(f"`{argument}` (={value!r}) needs an `operator`.")
     else:
         _check_options(operator, options or {})
     model = _host(host, pretrained, features_only, host_options or {})
@@ -66,7 +67,7 @@ def _check_options(operator: str, options: dict[str, Any]) -> None:
     get(operator)
     for option in inspect.signature(swap).parameters:
         if option in options:
-            raise ValueError(
+            raise UserError(
                 f"`options` (={options!r}) are the operator's; `{option}` is none of them."
             )
 
@@ -80,13 +81,13 @@ def _host(
         hint = (
             f"did you mean {' or '.join(map(repr, close))}?" if close else "see timm.list_models()."
         )
-        raise ValueError(f"`host` (={host!r}) is no model of timm; {hint}")
+        raise UserError(f"`host` (={host!r}) is no model of timm; {hint}")
     try:
         model: nn.Module = timm.create_model(
             host, pretrained=pretrained, features_only=features_only, **host_options
         )
     except (TypeError, RuntimeError, AssertionError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"`host` (={host!r}) does not take `features_only` (={features_only}) with "
             f"`host_options` (={host_options!r}): {error}"
         ) from error

@@ -6,8 +6,8 @@ import copy
 
 from torch import nn
 
+from bench.backbones.unireplk_block import UniRepLKBlock
 from bench.operators.base import Operator
-from bench.operators.unireplk_block import UniRepLKBlock
 
 # What has an inference form of its own; `fuse` does not look inside.
 _FUSING = (Operator, UniRepLKBlock)

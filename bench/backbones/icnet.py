@@ -9,8 +9,9 @@ from typing import Any
 from timm.models import register_model
 from torch import nn
 
-from bench.backbones.entry import hosted, put
+from bench.backbones.registration import hosted, put
 from bench.backbones.slots import find_slots
+from bench.errors import UserError
 from bench.operators.icconv_patterns import default_pattern, read_patterns
 
 Patterns = str | Path | Sequence[Mapping[str, int]] | None
@@ -48,7 +49,7 @@ def _network(
         ]
     # A feature extractor may be cut behind its last map, and needs no patterns from there on.
     if len(given) < len(slots) or (len(given) > len(slots) and "features_only" not in kwargs):
-        raise ValueError(
+        raise UserError(
             f"`patterns` must hold one pattern for each of the {len(slots)} bottlenecks of {name}, "
             f"not {len(given)}."
         )

@@ -16,7 +16,7 @@ from timm.models.byobnet import (
 )
 from torch import Tensor, nn
 
-from bench.backbones.entry import configs, hosted, matching, put
+from bench.backbones.registration import configs, hosted, matching, put
 from bench.operators.base import ConvSpec
 from bench.operators.parc import CircularConv, Parc
 
@@ -82,7 +82,7 @@ class UnbiasedParc(Parc):
         return [conv for conv in self.axes if isinstance(conv, CircularConv)]
 
 
-class SqueezeExcite(nn.Module):
+class NormedSqueezeExcite(nn.Module):
     """x · hardsigmoid(BN(1×1 hardswish(BN(1×1 mean(x))))), 1×1 convolutions without biases."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -144,7 +144,7 @@ class ParcBlock(nn.Module):
             nn.Hardswish(),
             nn.Conv2d(expansion * channels, channels, 1),
             nn.Dropout(drop),
-            SqueezeExcite(channels),
+            NormedSqueezeExcite(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.operators.base import pair
 
 
@@ -61,6 +62,6 @@ def blank_forward(model: nn.Module, input_size: tuple[int, int]) -> None:
                 failures.append(error)
             else:
                 return
-    raise ValueError(
+    raise UserError(
         f"`input_size` (=({h}, {w})) must be a size that the model runs on: {failures[0]}"
     ) from failures[0]

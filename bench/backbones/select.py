@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from bench.backbones.slots import Slot
+from bench.errors import UserError, near
 from bench.operators.base import pair
-from bench.operators.registry import near
 
 
 def _integers(key: str, value: Any, minimum: int) -> list[int]:
@@ -18,14 +18,14 @@ def _integers(key: str, value: Any, minimum: int) -> list[int]:
         or isinstance(numbers, str)
         or any(isinstance(n, bool) or not isinstance(n, int) or n < minimum for n in numbers)
     ):
-        raise ValueError(f"`where.{key}` (={value!r}) must be integers >= {minimum}.")
+        raise UserError(f"`where.{key}` (={value!r}) must be integers >= {minimum}.")
     return list(numbers)
 
 
 def _by_stages(slots: list[Slot], value: Any) -> list[Slot]:
     wanted, there = set(_integers("stages", value, 0)), {slot.stage for slot in slots}
     if not wanted <= there:
-        raise ValueError(
+        raise UserError(
             f"`where.stages` (={value!r}) must be stages that have slots: {sorted(there)} "
             "(0: up to stride 2, then 1 to 4: strides 4, 8, 16, 32)."
         )
@@ -35,12 +35,12 @@ def _by_stages(slots: list[Slot], value: Any) -> list[Slot]:
 def _by_names(slots: list[Slot], value: Any) -> list[Slot]:
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, Sequence) or any(not isinstance(p, str) for p in patterns):
-        raise ValueError(
+        raise UserError(
             f"`where.names` (={value!r}) must be a pattern such as 'layer3.*', or a list of them."
         )
     for pattern in patterns:
         if not any(fnmatchcase(slot.name, pattern) for slot in slots):
-            raise ValueError(
+            raise UserError(
                 f"`where.names` (={pattern!r}) must match the name of a slot; "
                 + near(pattern, [slot.name for slot in slots])
             )
@@ -52,20 +52,20 @@ def _by_kernel_size(slots: list[Slot], value: Any) -> list[Slot]:
     wanted = {pair("where.kernel_size", size, 1) for size in values}
     there = sorted({slot.spec.kernel_size for slot in slots})
     if not wanted & set(there):
-        raise ValueError(f"`where.kernel_size` (={value!r}) must be among the slots': {there}.")
+        raise UserError(f"`where.kernel_size` (={value!r}) must be among the slots': {there}.")
     return [slot for slot in slots if slot.spec.kernel_size in wanted]
 
 
 def _by_depthwise(slots: list[Slot], value: Any) -> list[Slot]:
     if not isinstance(value, bool):
-        raise ValueError(f"`where.depthwise` (={value!r}) must be true or false.")
+        raise UserError(f"`where.depthwise` (={value!r}) must be true or false.")
     return [slot for slot in slots if slot.spec.depthwise is value]
 
 
 def _by_indices(slots: list[Slot], value: Any) -> list[Slot]:
     wanted = set(_integers("indices", value, 0))
     if any(index >= len(slots) for index in wanted):
-        raise ValueError(
+        raise UserError(
             f"`where.indices` (={value!r}) must be below the number of slots that the other keys "
             f"select (={len(slots)})."
         )
@@ -74,7 +74,7 @@ def _by_indices(slots: list[Slot], value: Any) -> list[Slot]:
 
 def _by_every(slots: list[Slot], value: Any) -> list[Slot]:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"`where.every` (={value!r}) must be an integer >= 1.")
+        raise UserError(f"`where.every` (={value!r}) must be an integer >= 1.")
     return slots[::value]
 
 
@@ -115,10 +115,10 @@ def select(slots: list[Slot], where: Mapping[str, Any] | None) -> list[Slot]:
     where = {} if where is None else where
     for key in where:
         if key not in _KEYS:
-            raise ValueError(f"`where` (={dict(where)!r}) has no key {key!r}; {near(key, _KEYS)}")
+            raise UserError(f"`where` (={dict(where)!r}) has no key {key!r}; {near(key, _KEYS)}")
     for key, narrow in _KEYS.items():
         if where.get(key) is not None:
             slots = narrow(slots, where[key])
     if where and not slots:
-        raise ValueError(f"`where` (={dict(where)!r}) selects no slot: no slot has all its keys.")
+        raise UserError(f"`where` (={dict(where)!r}) selects no slot: no slot has all its keys.")
     return slots

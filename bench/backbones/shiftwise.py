@@ -9,7 +9,7 @@ import torch
 from timm.models import register_model
 from torch import nn
 
-from bench.backbones.entry import configs
+from bench.backbones.registration import configs
 from bench.backbones.unireplknet import create_network
 from bench.operators.base import Operator
 from bench.operators.registry import create

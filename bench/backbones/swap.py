@@ -14,9 +14,10 @@ from torch import nn
 from bench.backbones.fuse import take_hooks
 from bench.backbones.select import select
 from bench.backbones.slots import Slot, find_slots
+from bench.errors import UserError, near
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.conv import Conv
-from bench.operators.registry import create, get, near, options
+from bench.operators.registry import create, get, options
 
 _SPEC_OPTIONS = ("kernel_size", "groups", "dilation")
 
@@ -112,7 +113,7 @@ def swap(
     own = any(one != options for one in each)
     report = exchange(model, operator, chosen, mix=mix, carry=carry, strict=own)
     if not report.swapped:
-        raise ValueError(_nothing(operator, where, mix, report.refused))
+        raise UserError(_nothing(operator, where, mix, report.refused))
     return model
 
 
@@ -137,11 +138,11 @@ def exchange(
     for slot, own in chosen:
         try:
             if slot.refusal is not None:
-                raise ValueError(slot.refusal)
+                raise UserError(slot.refusal)
             changes.append(_change(model, slot, operator, mix, carry, own))
         except ValueError as error:
             if strict:
-                raise ValueError(f"{operator} cannot stand in {slot.name}: {error}") from error
+                raise UserError(f"{operator} cannot stand in {slot.name}: {error}") from error
             report.refused[slot.name] = str(error)
     for change in changes:
         _put_in(model, change)
@@ -165,11 +166,11 @@ def swap_report(model: nn.Module) -> SwapReport:
 def _check(operator: str, mix: str | None, given: Mapping[str, Any]) -> None:
     get(operator)
     if mix not in (None, "pointwise"):
-        raise ValueError(f"`mix` (={mix!r}) must be None or 'pointwise'.")
+        raise UserError(f"`mix` (={mix!r}) must be None or 'pointwise'.")
     known = [*_SPEC_OPTIONS, *options(operator)]
     for option, value in given.items():
         if option not in known:
-            raise ValueError(
+            raise UserError(
                 f"`{option}` (={value!r}) is no option of {operator}; {near(option, known)}"
             )
 
@@ -192,7 +193,7 @@ def _change(
     entering = _pointwise_partner(spec) if mixed else spec
     h, w = slot.spec.resolution or (1, 1)
     if entering.output_size(h, w) != slot.output_size:
-        raise ValueError(
+        raise UserError(
             f"`kernel_size` (={spec.kernel_size}) with `padding` (={spec.padding}) must give the "
             f"slot's output {slot.output_size} from {(h, w)}, not {entering.output_size(h, w)}."
         )
@@ -207,7 +208,7 @@ def _change(
             op = create(operator, **entering.__dict__, **own)
         except ValueError as error:
             hint = " mix='pointwise' puts a 1x1 convolution behind it." if dense else ""
-            raise ValueError(f"{error}{'' if mixed else hint}") from error
+            raise UserError(f"{error}{'' if mixed else hint}") from error
         module: nn.Module = Mixed(op, spec) if mixed else op
     module.to(device=like.device, dtype=like.dtype).train(old.training)
     carried = False

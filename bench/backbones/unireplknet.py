@@ -13,10 +13,11 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
-from bench.backbones.entry import configs
+from bench.backbones.registration import configs
+from bench.backbones.unireplk_block import UniRepLKBlock
+from bench.errors import UserError
 from bench.operators.base import Operator
 from bench.operators.registry import create
-from bench.operators.unireplk_block import UniRepLKBlock
 
 MakeOperator = Callable[[int, int], Operator]
 
@@ -97,7 +98,7 @@ class UniRepLKNet(nn.Module):
         super().__init__()
         sizes = stage_kernels(depths, (13,)) if kernel_sizes is None else kernel_sizes
         if [len(stage) for stage in sizes] != list(depths):
-            raise ValueError(
+            raise UserError(
                 f"`kernel_sizes` (={sizes!r}) must have one size per block: `depths` (={depths!r})."
             )
         self.num_classes, self.num_features = num_classes, dims[-1]
@@ -159,7 +160,7 @@ class UniRepLKNet(nn.Module):
         The maps are normed where the network has `feature_norms`; `norm` is for timm's sake.
         """
         if output_fmt != "NCHW":
-            raise ValueError(f"`output_fmt` (={output_fmt!r}) must be 'NCHW'.")
+            raise UserError(f"`output_fmt` (={output_fmt!r}) must be 'NCHW'.")
         taken, last = feature_take_indices(len(self.stages), indices)
         x, maps = self.stem(x), []
         for index, stage in enumerate(self.stages):

@@ -8,10 +8,10 @@ from timm.layers import NormMlpClassifierHead
 from timm.models._features import FeatureDictNet, FeatureGetterNet
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock, ConvNeXtStage
 
+from bench.backbones.unireplk_block import UniRepLKBlock
 from bench.backbones.unireplknet import Stage, UniRepLKNet
 from bench.checkpoints.operators import take_over
 from bench.checkpoints.transfer import Scope
-from bench.operators.unireplk_block import UniRepLKBlock
 
 
 @take_over.register

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bench.errors import UserError
+
 _WRAPPERS = ("model", "state_dict")
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 
@@ -29,15 +31,15 @@ def read(source: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
     wrapped = True
     while wrapped:
         if not isinstance(content, Mapping):
-            raise ValueError(f"`source` must hold a state_dict, not a {type(content).__name__}.")
+            raise UserError(f"`source` must hold a state_dict, not a {type(content).__name__}.")
         wrapper = next((w for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
         wrapped = wrapper is not None
         content = content if wrapper is None else content[wrapper]
     if not content:
-        raise ValueError("`source` must hold tensors: it is empty.")
+        raise UserError("`source` must hold tensors: it is empty.")
     for name, value in content.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"`source` must hold tensors: {name!r} is a {type(value).__name__}.")
+            raise UserError(f"`source` must hold tensors: {name!r} is a {type(value).__name__}.")
     while all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): value for name, value in content.items()}
     return dict(content)
@@ -45,16 +47,16 @@ def read(source: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
 
 def _read_file(path: Path) -> Any:
     if not path.is_file():
-        raise ValueError(f"`source` (={str(path)!r}) must be a file.")
+        raise UserError(f"`source` (={str(path)!r}) must be a file.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         if path.suffix in _PICKLED:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a broken file makes an unpickler raise is any exception
-        raise ValueError(
+        raise UserError(
             f"`source` (={str(path)!r}) must be a checkpoint of tensors: {error}"
         ) from error
-    raise ValueError(
+    raise UserError(
         f"`source` (={str(path)!r}) must end with .safetensors or one of {', '.join(_PICKLED)}."
     )

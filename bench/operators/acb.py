@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.branches import Branch, Statistics, merge
 from bench.operators.conv import Conv
@@ -47,9 +48,9 @@ class ACB(Operator):
     def __init__(self, spec: ConvSpec, *, gamma_init: float = 1.0) -> None:
         spec.require_odd_square("acb")
         if isinstance(gamma_init, bool) or not isinstance(gamma_init, int | float):
-            raise ValueError(f"`gamma_init` (={gamma_init!r}) must be a number.")
+            raise UserError(f"`gamma_init` (={gamma_init!r}) must be a number.")
         if not math.isfinite(gamma_init):
-            raise ValueError(f"`gamma_init` (={gamma_init!r}) must be finite.")
+            raise UserError(f"`gamma_init` (={gamma_init!r}) must be finite.")
         super().__init__(spec)
         k = spec.kernel_size[0]
         ph, pw = spec.padding

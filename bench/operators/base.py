@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.operators.depthwise import DepthwiseConv2d
 
 Size2 = int | Sequence[int]
@@ -23,7 +24,7 @@ def pair(argument: str, value: Size2, minimum: int) -> tuple[int, int]:
     if len(numbers) != 2 or any(
         isinstance(n, bool) or not isinstance(n, int) or n < minimum for n in numbers
     ):
-        raise ValueError(f"`{argument}` (={value!r}) must be one or two integers >= {minimum}.")
+        raise UserError(f"`{argument}` (={value!r}) must be one or two integers >= {minimum}.")
     return numbers[0], numbers[1]
 
 
@@ -74,15 +75,15 @@ class ConvSpec:
             ("groups", groups),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{argument}` (={value!r}) must be an integer >= 1.")
+                raise UserError(f"`{argument}` (={value!r}) must be an integer >= 1.")
         for argument, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels % groups:
-                raise ValueError(
+                raise UserError(
                     f"`{argument}` (={channels}) must be divisible by `groups` (={groups})."
                 )
         modes = get_args(PaddingMode)
         if padding_mode not in modes:
-            raise ValueError(f"`padding_mode` (={padding_mode!r}) must be one of {modes}.")
+            raise UserError(f"`padding_mode` (={padding_mode!r}) must be one of {modes}.")
         kernel = pair("kernel_size", kernel_size, 1)
         dilated = pair("dilation", dilation, 1)
         same = (dilated[0] * (kernel[0] - 1) // 2, dilated[1] * (kernel[1] - 1) // 2)
@@ -116,12 +117,12 @@ class ConvSpec:
     def require_depthwise(self, operator: str) -> None:
         """ValueError unless depthwise."""
         if self.in_channels != self.out_channels:
-            raise ValueError(
+            raise UserError(
                 f"{operator} is depthwise: `out_channels` (={self.out_channels}) must equal "
                 f"`in_channels` (={self.in_channels})."
             )
         if self.groups != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f"{operator} is depthwise: `groups` (={self.groups}) must equal "
                 f"`in_channels` (={self.in_channels})."
             )
@@ -130,7 +131,7 @@ class ConvSpec:
         """ValueError unless the kernel is K × K with odd K."""
         kh, kw = self.kernel_size
         if kh != kw or kh % 2 == 0:
-            raise ValueError(
+            raise UserError(
                 f"{operator} needs a square kernel of odd size: `kernel_size` "
                 f"(={self.kernel_size}) must be (K, K) with K odd."
             )
@@ -139,7 +140,7 @@ class ConvSpec:
         """ValueError unless the output has ⌈H / stride⌉ × ⌈W / stride⌉ pixels."""
         same = tuple(d * (k - 1) / 2 for d, k in zip(self.dilation, self.kernel_size, strict=True))
         if self.padding != same:
-            raise ValueError(
+            raise UserError(
                 f"{operator} keeps the size of the map: `padding` (={self.padding}) must be "
                 f"dilation * (kernel_size - 1) / 2 (={same})."
             )
@@ -147,7 +148,7 @@ class ConvSpec:
     def require_zeros(self, operator: str) -> None:
         """ValueError unless the map is padded with zeros."""
         if self.padding_mode != "zeros":
-            raise ValueError(
+            raise UserError(
                 f"{operator} pads with zeros: `padding_mode` (={self.padding_mode!r}) must be "
                 "'zeros'."
             )
@@ -155,7 +156,7 @@ class ConvSpec:
     def require_no_dilation(self, operator: str) -> None:
         """ValueError unless the dilation is 1."""
         if self.dilation != (1, 1):
-            raise ValueError(
+            raise UserError(
                 f"{operator} sets its own taps: `dilation` (={self.dilation}) must be 1."
             )
 
@@ -259,7 +260,7 @@ def fold_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tupl
     precision, returned in the dtype of `weight`.
     """
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError(
+        raise UserError(
             "`norm` has no running statistics (track_running_stats=False): not foldable."
         )
     gamma = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight.detach()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.errors import UserError
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.conv import Conv
 from bench.operators.icconv_patterns import key
@@ -51,9 +52,9 @@ class Supernet(Operator):
     def __init__(self, spec: ConvSpec, *, dmax: int = 4) -> None:
         super().__init__(spec)
         if isinstance(dmax, bool) or not isinstance(dmax, int) or dmax < 1:
-            raise ValueError(f"`dmax` (={dmax!r}) must be an integer >= 1.")
+            raise UserError(f"`dmax` (={dmax!r}) must be an integer >= 1.")
         if spec.kernel_size[0] % 2 == 0 or spec.kernel_size[1] % 2 == 0:
-            raise ValueError(
+            raise UserError(
                 f"edo centres its taps: `kernel_size` (={spec.kernel_size}) must be odd."
             )
         spec.require_no_dilation("edo")
@@ -218,7 +219,7 @@ def expectations(
             handle.remove()
     for name, count in counts.items():
         if not count:
-            raise ValueError(f"`batches` must send something through every layer; {name} got none.")
+            raise UserError(f"`batches` must send something through every layer; {name} got none.")
     return {name: total / counts[name] for name, total in sums.items()}
 
 

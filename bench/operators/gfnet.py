@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.errors import UserError
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.registry import register
 
@@ -84,7 +85,7 @@ class GlobalFilter(Operator):
         spec.require_depthwise("gfnet")
         spec.require_same_padding("gfnet")
         if spec.resolution is None:
-            raise ValueError(
+            raise UserError(
                 "gfnet has a filter as large as the map: `resolution` (=None) must be its size, "
                 "in pixels."
             )

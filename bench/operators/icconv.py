@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.errors import UserError
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.conv import Conv
 from bench.operators.depthwise import depthwise_conv2d
@@ -156,7 +157,7 @@ class ICConv(Operator):
     ) -> None:
         super().__init__(spec)
         if spec.kernel_size[0] % 2 == 0 or spec.kernel_size[1] % 2 == 0:
-            raise ValueError(
+            raise UserError(
                 f"icconv centres its taps: `kernel_size` (={spec.kernel_size}) must be odd."
             )
         spec.require_no_dilation("icconv")
@@ -187,7 +188,7 @@ class ICConv(Operator):
         if not isinstance(patterns, list | tuple):
             return super().for_slots(options, count)
         if len(patterns) != count:
-            raise ValueError(
+            raise UserError(
                 f"`pattern` must hold one pattern for each of the {count} selected slots, not "
                 f"{len(patterns)}; `where` selects."
             )

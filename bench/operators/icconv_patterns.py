@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.errors import UserError
+
 _KEY = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 
 
@@ -47,17 +49,17 @@ def strands(pattern: Mapping[str, int], out_channels: int, unit: int = 1) -> lis
         [Strand(dilation=(1, 1), start=0, stop=4), Strand(dilation=(2, 4), start=4, stop=6)]
     """
     if not isinstance(pattern, Mapping):
-        raise ValueError(f'`pattern` (={pattern!r}) must be a mapping like {{"(0, 0)": 64}}.')
+        raise UserError(f'`pattern` (={pattern!r}) must be a mapping like {{"(0, 0)": 64}}.')
     found: list[Strand] = []
     start = 0
     for name, count in pattern.items():
         match = _KEY.fullmatch(str(name).strip())
         if match is None:
-            raise ValueError(f'`pattern` (={name!r}) must have keys like "(0, 3)".')
+            raise UserError(f'`pattern` (={name!r}) must have keys like "(0, 3)".')
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise ValueError(f"`pattern` (={name!r}: {count!r}) must count channels, from 0 up.")
+            raise UserError(f"`pattern` (={name!r}: {count!r}) must count channels, from 0 up.")
         if count % unit:
-            raise ValueError(
+            raise UserError(
                 f"`pattern` (={name!r}: {count}) must count multiples of `groups` (={unit}), as "
                 "each dilation is a grouped convolution of its own."
             )
@@ -65,11 +67,11 @@ def strands(pattern: Mapping[str, int], out_channels: int, unit: int = 1) -> lis
             continue
         dilation = (int(match[1]) + 1, int(match[2]) + 1)
         if any(s.dilation == dilation for s in found):
-            raise ValueError(f"`pattern` (={name!r}) must name each dilation once.")
+            raise UserError(f"`pattern` (={name!r}) must name each dilation once.")
         found.append(Strand(dilation, start, start + count))
         start += count
     if start != out_channels:
-        raise ValueError(
+        raise UserError(
             f"`pattern` (={dict(pattern)!r}) must count `out_channels` (={out_channels}) "
             f"channels, not {start}."
         )
@@ -97,9 +99,9 @@ def default_pattern(
         [32, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
     """
     if isinstance(dmax, bool) or not isinstance(dmax, int) or dmax < 1:
-        raise ValueError(f"`dmax` (={dmax!r}) must be an integer >= 1.")
+        raise UserError(f"`dmax` (={dmax!r}) must be an integer >= 1.")
     if not 0 <= plain_share <= 1:
-        raise ValueError(f"`plain_share` (={plain_share!r}) must be in [0, 1].")
+        raise UserError(f"`plain_share` (={plain_share!r}) must be in [0, 1].")
     keys = [key((i, j)) for i in range(1, dmax + 1) for j in range(1, dmax + 1)]
     units = out_channels // unit
     others = len(keys) - 1
@@ -120,16 +122,16 @@ def read_patterns(path: str | Path) -> list[dict[str, int]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"`path` (={str(path)!r}) must be a file: {error.strerror}.") from error
+        raise UserError(f"`path` (={str(path)!r}) must be a file: {error.strerror}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"`path` (={str(path)!r}) must be a JSON file: {error}.") from error
+        raise UserError(f"`path` (={str(path)!r}) must be a JSON file: {error}.") from error
     if not isinstance(content, list) or not all(isinstance(p, dict) for p in content):
-        raise ValueError(f"`path` (={str(path)!r}) must hold a list of patterns, one per layer.")
+        raise UserError(f"`path` (={str(path)!r}) must hold a list of patterns, one per layer.")
     for number, pattern in enumerate(content):
         try:
             strands(pattern, sum(n for n in pattern.values() if isinstance(n, int)))
         except ValueError as error:
-            raise ValueError(f"`path` (={str(path)!r}), entry {number}: {error}") from error
+            raise UserError(f"`path` (={str(path)!r}), entry {number}: {error}") from error
     return content
 
 

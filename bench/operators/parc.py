@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.parc_circular import CIRCULAR, circular_macs, position_bias, resample
 from bench.operators.registry import register
@@ -140,25 +141,25 @@ class Parc(Operator):
     ) -> None:
         super().__init__(spec)
         if spec.in_channels != spec.out_channels:
-            raise ValueError(
+            raise UserError(
                 f"parc keeps the channels: `out_channels` (={spec.out_channels}) must equal "
                 f"`in_channels` (={spec.in_channels})."
             )
         if spec.groups not in (1, spec.in_channels):
-            raise ValueError(
+            raise UserError(
                 f"parc is depthwise or dense: `groups` (={spec.groups}) must be "
                 f"`in_channels` (={spec.in_channels}) or 1."
             )
         spec.require_same_padding("parc")
         if spec.resolution is None:
-            raise ValueError(
+            raise UserError(
                 "parc has a kernel as long as the map: `resolution` (=None) must be its size, "
                 "in pixels."
             )
         if axis not in ("height", "width", "both"):
-            raise ValueError(f"`axis` (={axis!r}) must be 'height', 'width' or 'both'.")
+            raise UserError(f"`axis` (={axis!r}) must be 'height', 'width' or 'both'.")
         if axis == "both" and spec.in_channels < 2:
-            raise ValueError(
+            raise UserError(
                 f"parc gives each axis its own channels: `in_channels` (={spec.in_channels}) "
                 "must be >= 2 for `axis` (='both')."
             )
@@ -186,7 +187,7 @@ class Parc(Operator):
     @form.setter
     def form(self, form: str) -> None:
         if form != "auto" and form not in CIRCULAR:
-            raise ValueError(f"`form` (={form!r}) must be one of {('auto', *CIRCULAR)}.")
+            raise UserError(f"`form` (={form!r}) must be one of {('auto', *CIRCULAR)}.")
         self._form = form
 
     def computed_form(self) -> str:

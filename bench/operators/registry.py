@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.errors import UserError, near
 from bench.operators.base import ConvSpec, Operator, Size2
 
 ENTRY_POINTS = "convboard.operators"
@@ -26,7 +26,7 @@ def register(name: str) -> Callable[[_Class], _Class]:
     def add(cls: _Class) -> _Class:
         taken = _classes.get(name)
         if taken is not None and _path(taken) != _path(cls):
-            raise ValueError(f"`name` (={name!r}) of {_path(cls)} is taken by {_path(taken)}.")
+            raise UserError(f"`name` (={name!r}) of {_path(cls)} is taken by {_path(taken)}.")
         cls.name = name
         _classes[name] = cls
         return cls
@@ -68,20 +68,11 @@ def names() -> list[str]:
     return sorted(_load())
 
 
-def near(value: str, known: Iterable[str]) -> str:
-    """Return the known names, those near `value` first: the tail of a message."""
-    choices = list(known)
-    close = difflib.get_close_matches(value, choices, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"known: {', '.join(sorted(choices))}."
-
-
 def get(name: str) -> type[Operator]:
     """Return the class registered under `name`; ValueError with near matches if there is none."""
     classes = _load()
     if name not in classes:
-        raise ValueError(f"`name` (={name!r}) is no operator; {near(str(name), classes)}")
+        raise UserError(f"`name` (={name!r}) is no operator; {near(str(name), classes)}")
     return classes[name]
 
 
@@ -139,7 +130,7 @@ def create(
     known = options(name)
     for option in options_:
         if option not in known:
-            raise ValueError(
+            raise UserError(
                 f"`{option}` (={options_[option]!r}) is no option of {name}; "
                 + (near(option, known) if known else "it has none.")
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.operators.base import ConvSpec, Operator, fold_norm
 from bench.operators.registry import register
 from bench.operators.shift_strips import (
@@ -102,17 +103,17 @@ class Shiftwise(Operator):
         require_small_kernel(spec, small_kernel, "shift")
         for argument, value in (("paths", paths), ("edges", edges)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{argument}` (={value!r}) must be an integer >= 1.")
+                raise UserError(f"`{argument}` (={value!r}) must be an integer >= 1.")
         if not 0 <= ghost_ratio < 1:
-            raise ValueError(f"`ghost_ratio` (={ghost_ratio!r}) must be in [0, 1).")
+            raise UserError(f"`ghost_ratio` (={ghost_ratio!r}) must be in [0, 1).")
         count = convolved_channels(spec.in_channels, ghost_ratio)
         if count == 0:
-            raise ValueError(
+            raise UserError(
                 f"shift convolves an even number of channels: `in_channels` "
                 f"(={spec.in_channels}) times 1 - `ghost_ratio` (={ghost_ratio}) must be >= 2."
             )
         if official_tables and seed is not None:
-            raise ValueError(f"`seed` (={seed}) must be None with `official_tables` (=True).")
+            raise UserError(f"`seed` (={seed}) must be None with `official_tables` (=True).")
         self.small_kernel = small_kernel
         nk = blocks_for(spec.kernel_size[0], small_kernel)
         self.weight = nn.Parameter(torch.empty(paths, count * nk, small_kernel, small_kernel))

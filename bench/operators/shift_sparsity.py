@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bench.errors import UserError
+
 
 def filter_saliency(weight: Tensor, grad: Tensor) -> Tensor:
     """SNIP's saliency of whole filters: Σ |w · ∂L/∂w| over each N × N filter (arXiv 1810.02340).
@@ -36,7 +38,7 @@ def snip_densities(saliencies: Sequence[Tensor], sparsity: float) -> list[float]
         [1.0, 0.5]
     """
     if not 0 <= sparsity < 1:
-        raise ValueError(f"`sparsity` (={sparsity!r}) must be in [0, 1).")
+        raise UserError(f"`sparsity` (={sparsity!r}) must be in [0, 1).")
     every = torch.cat([s.flatten() for s in saliencies])
     dropped = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     dropped[every.argsort(stable=True)[: round(sparsity * len(every))]] = True

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.branches import Branch, merge
 from bench.operators.conv import Conv
@@ -37,32 +38,32 @@ def dilated_branches(
     Example:
         >>> dilated_branches(13, None)
         ((5, 1), (7, 2), (3, 3), (3, 4), (3, 5))
-        >>> dilated_branches(13, [(7, 3)])
+        >>> dilated_branches(13, [(7, 3)])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        ValueError: `branches` (=[(7, 3)]): (k - 1) * r + 1 (=19) of (7, 3) must be <= K (=13).
+        bench.errors.UserError: `branches` (=[(7, 3)]): (k - 1) * r + 1 (=19) of (7, 3) must be ...
     """
     if branches is None:
         if kernel_size not in BRANCHES:
             hint = " (the paper's 3x3 block is plainly depthwise: 'dwconv')"
-            raise ValueError(
+            raise UserError(
                 f"`kernel_size` (={kernel_size}) must be one of {', '.join(map(str, BRANCHES))}, "
                 f"or `branches` be given{hint if kernel_size == 3 else ''}."
             )
         return BRANCHES[kernel_size]
     if not isinstance(branches, list | tuple):
-        raise ValueError(f"`branches` (={branches!r}) must be a list of pairs (k, r).")
+        raise UserError(f"`branches` (={branches!r}) must be a list of pairs (k, r).")
     checked = []
     for branch in branches:
         whole = isinstance(branch, list | tuple) and all(type(n) is int for n in branch)
         if not whole or len(branch) != 2 or branch[0] < 1 or branch[0] % 2 == 0 or branch[1] < 1:
-            raise ValueError(
+            raise UserError(
                 f"`branches` (={branches!r}): {branch!r} must be a pair (k, r) of an odd kernel "
                 "size k and a dilation r >= 1."
             )
         k, r = branch
         if (k - 1) * r + 1 > kernel_size:
-            raise ValueError(
+            raise UserError(
                 f"`branches` (={branches!r}): (k - 1) * r + 1 (={(k - 1) * r + 1}) of {(k, r)} "
                 f"must be <= K (={kernel_size})."
             )

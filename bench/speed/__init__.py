@@ -24,23 +24,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.speed.arms import Arm as Arm
+    from bench.speed.arms import measure as measure
     from bench.speed.layers import SHAPES as SHAPES
     from bench.speed.layers import Shape as Shape
     from bench.speed.layers import operator_arms as operator_arms
     from bench.speed.protocol import PROTOCOL as PROTOCOL
     from bench.speed.protocol import Settings as Settings
     from bench.speed.result import ArmResult as ArmResult
-    from bench.speed.run import Arm as Arm
-    from bench.speed.run import measure as measure
 
 _HOME = {
-    "Arm": "run",
+    "Arm": "arms",
     "ArmResult": "result",
     "PROTOCOL": "protocol",
     "SHAPES": "layers",
     "Settings": "protocol",
     "Shape": "layers",
-    "measure": "run",
+    "measure": "arms",
     "operator_arms": "layers",
 }
 

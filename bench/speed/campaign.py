@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.record import canonical, digest
+from bench.hashing import canonical, digest
 from bench.speed.job import Job, Note
 
 Result = dict[str, Any]

@@ -46,7 +46,7 @@ class Job:
 
 
 @dataclass
-class Cell:
+class Timing:
     """One arm at one batch size in one process."""
 
     label: str

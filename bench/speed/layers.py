@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from bench.operators import registry
-from bench.speed.run import Arm
+from bench.speed.arms import Arm
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal, Protocol
 
+from bench.errors import UserError
+
 PROTOCOL = "1"
 
 Scope = Literal["operator", "backbone", "end_to_end"]
@@ -68,13 +70,13 @@ class Settings:
         for name in ("in_channels", "threads", "processes", "rounds"):
             _require_count(name, getattr(self, name))
         if not self.batches:
-            raise ValueError("`batches` (=()) must hold at least one batch size.")
+            raise UserError("`batches` (=()) must hold at least one batch size.")
         for batch in self.batches:
             _require_count("batches", batch)
         if len(set(self.batches)) < len(self.batches):
-            raise ValueError(f"`batches` (={self.batches}) must not hold a size twice.")
+            raise UserError(f"`batches` (={self.batches}) must not hold a size twice.")
         if len(self.input_size) != 2:
-            raise ValueError(f"`input_size` (={self.input_size}) must be (height, width).")
+            raise UserError(f"`input_size` (={self.input_size}) must be (height, width).")
         for side in self.input_size:
             _require_count("input_size", side)
         for name, known in (
@@ -84,18 +86,18 @@ class Settings:
             ("scope", ("operator", "backbone", "end_to_end")),
         ):
             if getattr(self, name) not in known:
-                raise ValueError(f"`{name}` (={getattr(self, name)!r}) must be one of {known}.")
+                raise UserError(f"`{name}` (={getattr(self, name)!r}) must be one of {known}.")
         if self.compiled and self.scope == "end_to_end":
-            raise ValueError(COMPILED_END_TO_END)
+            raise UserError(COMPILED_END_TO_END)
         for name in ("min_block_ms", "warmup_min_ms", "warmup_cap_ms"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise ValueError(f"`{name}` (={value!r}) must be a time in ms >= 0.")
+                raise UserError(f"`{name}` (={value!r}) must be a time in ms >= 0.")
 
 
 def _require_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` (={value!r}) must be an integer >= 1.")
+        raise UserError(f"`{name}` (={value!r}) must be an integer >= 1.")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from bench.speed import memory
 from bench.speed.gate import GateError, compare, randomise, snapshot
-from bench.speed.job import Cell, Job, Note
+from bench.speed.job import Job, Note, Timing
 from bench.speed.protocol import (
     EventTimer,
     Settings,
@@ -106,7 +106,7 @@ def compared(model: nn.Module) -> Callable[[Tensor], Any]:
 
 
 @contextmanager
-def failures_become_rows(cells: list[Cell]) -> Iterator[None]:
+def failures_become_rows(cells: list[Timing]) -> Iterator[None]:
     """Turn an exception into the status of `cells`; all other arms go on."""
     try:
         yield
@@ -139,7 +139,7 @@ class Stage:
     def __init__(self, job: Job, note: Note) -> None:
         self.job, self.note, self.settings = job, note, job.settings
         self.cells = [
-            Cell(label, batch)
+            Timing(label, batch)
             for label, _ in job.arms
             for batch in job.settings.batches
             if (label, batch) not in job.skip
@@ -149,7 +149,7 @@ class Stage:
         }
         self.steps: dict[tuple[str, int], Callable[[], Any]] = {}
 
-    def of(self, label: str) -> list[Cell]:
+    def of(self, label: str) -> list[Timing]:
         """Return the cells of an arm that nothing has failed in."""
         return [cell for cell in self.cells if cell.label == label and cell.alive]
 
@@ -172,7 +172,7 @@ class Stage:
                 with failures_become_rows([cell]), torch.inference_mode():
                     self.gate(cell, timed, reference[cell.batch])
 
-    def gate(self, cell: Cell, timed: nn.Module, reference: dict[str, Tensor]) -> None:
+    def gate(self, cell: Timing, timed: nn.Module, reference: dict[str, Tensor]) -> None:
         """Call the timed form for the first time and compare what it returns."""
         x = timed_input(self.inputs[cell.batch], self.settings)
         step = partial(timed, x)
@@ -208,7 +208,7 @@ class Stage:
                 with failures_become_rows([cell]):
                     self.turn(cell, timer)
 
-    def turn(self, cell: Cell, timer: Timer) -> None:
+    def turn(self, cell: Timing, timer: Timer) -> None:
         """Take one sample: one untimed iteration, then one block."""
         assert cell.block_iterations is not None
         step = self.steps[cell.label, cell.batch]
@@ -243,7 +243,7 @@ def measure_memory(stage: Stage) -> None:
             cell.memory = found.get(cell.batch)
 
 
-def run(job: Job, note: Note) -> list[dict[str, Any]]:
+def carry_out(job: Job, note: Note) -> list[dict[str, Any]]:
     """Do a job and return its cells as JSON objects."""
     configure(job.settings)
     stage = Stage(job, note)
@@ -285,7 +285,7 @@ def main(job_path: str, result_path: str, note_path: str) -> None:
     if not word:
         return
     skip = frozenset((label, batch) for label, batch in json.loads(word))
-    cells = run(replace(job, skip=skip), note)
+    cells = carry_out(replace(job, skip=skip), note)
     partial_path = Path(f"{result_path}.partial")
     partial_path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
     partial_path.replace(result_path)

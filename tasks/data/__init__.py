@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.data.common import cache_folder
-from tasks.data.errors import DataError
+from bench.errors import DataError
+from tasks.data.locations import cache_folder
 from tasks.data.paths import paths
 from tasks.data.scenes import scenes
 

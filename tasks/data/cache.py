@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.record import canonical, digest
-from tasks.data.common import cache_folder, files_digest, hash_files
-from tasks.data.errors import DataError
+from bench.errors import DataError
+from bench.hashing import canonical, digest, files_digest, hash_files
+from tasks.data.locations import cache_folder
 
 MANIFEST = "manifest.json"
 

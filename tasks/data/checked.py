@@ -14,8 +14,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from bench.record import canonical, digest
-from tasks.data.common import cache_folder, file_sha256
+from bench.hashing import canonical, digest, file_sha256
+from tasks.data.locations import cache_folder
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")

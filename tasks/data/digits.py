@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.errors import DataError
+from bench.errors import DataError
 
 INK = 64
 """Grey value, of 255, above which a pixel belongs to the digit."""

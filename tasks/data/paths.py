@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import UserError
 from tasks.data.cache import cached
 from tasks.data.scenes import SPLITS, drawn_in_order
 from tasks.data.writers import write_ade20k
@@ -54,11 +55,11 @@ class Knobs:
         for name, minimum in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-                raise ValueError(f"`{name}` (={value!r}) must be an integer >= {minimum}.")
+                raise UserError(f"`{name}` (={value!r}) must be an integer >= {minimum}.")
         # Each dash needs about its pitch times the clearance; more than half full never succeeds.
         room = int(0.3 * self.size**2 / ((DASH + GAP) * CLEARANCE)) // (self.distractors + 1)
         if self.length > room:
-            raise ValueError(
+            raise UserError(
                 f"`length` (={self.length}) must be at most {room} for {self.distractors} "
                 f"`distractors` in {self.size} pixels of `size`."
             )
@@ -93,7 +94,7 @@ def paths(
     """
     knobs = Knobs(size, train, val, length, distractors, seed)
     if workers < 1:
-        raise ValueError(f"`workers` (={workers!r}) must be >= 1.")
+        raise UserError(f"`workers` (={workers!r}) must be >= 1.")
 
     def write(folder: Path) -> None:
         for split in SPLITS:
@@ -176,7 +177,7 @@ def _curves(rng: np.random.Generator, knobs: Knobs) -> list[list[_Dash]]:
             curves.append(curve)
         else:
             return curves
-    raise ValueError(
+    raise UserError(
         f"`length` (={knobs.length}) of {knobs.distractors + 1} curves does not fit into "
         f"`size` (={knobs.size})."
     )

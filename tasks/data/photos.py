@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.data.errors import DataError
+from bench.errors import DataError
 
 SOURCES = {
     "skimage/data": (

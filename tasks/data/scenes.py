@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.arguments import require
+from bench.errors import require
 from tasks.data.cache import cached
 from tasks.data.digits import INK, digits
 from tasks.data.photos import crop

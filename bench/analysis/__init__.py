@@ -1,0 +1,1 @@
+"""A look at trained networks: predictions, receptive fields, Grad-CAM."""

@@ -1,0 +1,95 @@
+"""A finished cell's network on images of one's own, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import ConfigError
+from bench.run.trained import trained
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.analysis.draw import Drawn
+    from tasks.base import TaskModule
+    from tasks.data.module import TaskData
+
+
+def predict(
+    folder: Path, cell: str, images: Sequence[Path], out: Path, threshold: float = 0.3
+) -> Iterator[tuple[Path, str]]:
+    """Draw what a finished cell predicts for images; yield each PNG file with its words.
+
+    An image is resized as the images are on which the cell was scored; what is found is drawn on
+    the original. All images are read before the network is built.
+
+    Args:
+        folder: the runs folder; see `bench.store.Store`.
+        cell: hash of the cell, or its beginning.
+        images: paths of image files.
+        out: folder of the pictures, made where it is not there; `NAME-predicted.png` each.
+        threshold: least score of a detection, in [0, 1].
+
+    Raises:
+        ValueError: an unknown or unfinished cell, a file that is no image, a bad threshold.
+    """
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"`--score` (={threshold}) must be in [0, 1].")
+    store = Store(folder)
+    run = store.find(cell)
+    pixels = [_read(path) for path in images]
+    module, data = trained(store, run)
+    out.mkdir(parents=True, exist_ok=True)
+    taken: set[Path] = set()
+    for path, image in zip(images, pixels, strict=True):
+        drawn = draw(module, data, image, threshold)
+        target = _free(out, path.stem, taken)
+        to_pil_image(drawn.picture).save(target)
+        yield target, drawn.words
+
+
+def draw(module: TaskModule, data: TaskData, image: Tensor, threshold: float) -> Drawn:
+    """Predict one image, uint8 (3, H, W), and draw what was found on it."""
+    from bench.analysis import draw as drawing
+    from tasks import Classification, Detection, Segmentation
+
+    seen = data.as_scored(image)
+    if isinstance(module, Detection):
+        (found,) = module.predict(seen[None])
+        return drawing.detections(image, found, seen.shape[-2:], data.class_names, threshold)
+    if isinstance(module, Segmentation):
+        (mask,) = module.predict(seen[None], size=image.shape[-2:])
+        return drawing.labels(image, mask, data.class_names)
+    if isinstance(module, Classification):
+        (probabilities,) = module.predict(seen[None])
+        return drawing.classes(image, probabilities, data.class_names)
+    raise ConfigError(f"`cell`: there is no drawing of what a {type(module).__name__} predicts.")
+
+
+def _read(path: Path) -> Tensor:
+    from PIL import Image
+
+    from tasks.data.checked import read_image
+
+    if not path.is_file():
+        raise ConfigError(f"`image` (={str(path)!r}): there is no such file.")
+    try:
+        return read_image(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"`image` (={str(path)!r}) cannot be read: {error}") from None
+
+
+def _free(out: Path, stem: str, taken: set[Path]) -> Path:
+    """Return a name for a picture: two images of one name must not share it."""
+    number = 1
+    path = out / f"{stem}-predicted.png"
+    while path in taken:
+        number += 1
+        path = out / f"{stem}-predicted-{number}.png"
+    taken.add(path)
+    return path

@@ -1,0 +1,234 @@
+"""What the networks of a suite see: receptive fields and Grad-CAM, drawn and kept as records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bench import machine
+from bench.analysis import receptive_field
+from bench.config.plan import Cell
+from bench.errors import ConfigError
+from bench.hashing import file_sha256
+from bench.record import Data, Picture, Record, View
+from bench.run.cell import entry_of, recipe_of
+from bench.run.trained import trained
+from bench.store import Kept, Store
+from tasks.data.module import resized
+
+if TYPE_CHECKING:
+    from tasks.base import TaskModule
+    from tasks.data.module import TaskData
+
+METHOD = "1"
+POSITIONS = 7
+"""Images are enlarged until the last map has so many positions a side, as at 224 px in the papers:
+on a map of two by two every network sees everything."""
+BATCH = 8
+EXPLAINED = 6
+"""Images that Grad-CAM explains."""
+
+
+def look(
+    planned: Sequence[Cell],
+    folder: Path,
+    command: str,
+    *,
+    fresh: bool = False,
+    images: int = 16,
+    size: int | None = None,
+) -> Iterator[tuple[Cell, Record]]:
+    """Draw what the networks of cells see; yield each cell with its record.
+
+    Pictures and record are artifacts of the cell's MLflow run; those of a fresh network of a cell
+    that was not run, of a run of their own.
+
+    Args:
+        planned: cells of a suite; without `fresh`, those that are not done are left out.
+        folder: the runs folder; see `bench.store.Store`.
+        command: the command line that asked for it, for the record.
+        fresh: take networks as they are before training, also where a trained one is there.
+        images: images of the scored split over which the field is the mean.
+        size: short side of these images in pixels; None for the cell's, or as much larger as the
+            last map needs for `POSITIONS` positions a side.
+
+    Raises:
+        ValueError: no cell is done, or a number is out of its range.
+    """
+    from bench.config import lightning
+
+    if images < 1:
+        raise ConfigError(f"`--images` (={images}) must be at least 1.")
+    if size is not None and size < 8:
+        raise ConfigError(f"`--size` (={size}) must be at least 8 pixels.")
+    store = Store(folder)
+    kept = {key: run for key, run in store.kept().items() if run.done}
+    if not fresh and not any(cell.hash in kept for cell in planned):
+        raise ConfigError(
+            "none of these cells is done; run them first, or see untrained networks with --fresh."
+        )
+    for cell in planned:
+        run = kept.get(cell.hash)
+        if not fresh and run is None:
+            continue
+        if run is not None and not fresh:
+            module, data = trained(store, run, cell.config)
+        else:
+            built = lightning.build(cell.config)
+            module, data = built.module, built.data
+        module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        with TemporaryDirectory() as scratch:
+            view = _view(cell, module, data, fresh, images, size, Path(scratch))
+            yield cell, _keep(store, run, cell, data, view, command, Path(scratch))
+
+
+def _view(
+    cell: Cell,
+    module: TaskModule,
+    data: TaskData,
+    fresh: bool,
+    images: int,
+    size: int | None,
+    folder: Path,
+) -> View:
+    """Measure and draw; the pictures are written into `folder`."""
+    from bench import pictures
+
+    real = data.scored_images(images, cell.input_size).to(module.device)
+    features = receptive_field.last_map(module.backbone)
+    enlarged = _enlarged(module, real, size)
+    batches = (entering(module, batch) for batch in torch.split(enlarged, BATCH))
+    field = receptive_field.receptive_field(features, batches)
+    areas = receptive_field.areas(field)
+    with torch.no_grad():
+        map_size = features(entering(module, enlarged[:1])).shape[-2:]
+    name = f"{cell.operator}, {'fresh' if fresh else 'trained'}, seed {cell.seed}"
+    drawn = folder / "field.png"
+    pictures.field_picture(field, areas, drawn)
+    shown = [_named(drawn, f"erf-{cell.hash}", f"Effective receptive field of {name}")]
+    explained = folder / "gradcam.png"
+    spaced = torch.arange(min(EXPLAINED, len(real))) * len(real) // min(EXPLAINED, len(real))
+    stage = _explain(module, data, real[spaced], explained)
+    if stage is not None:
+        caption = f"Grad-CAM of {name} at {stage}: where the class predicted is looked for"
+        shown.append(_named(explained, f"gradcam-{cell.hash}", caption))
+    return View(
+        method=METHOD,
+        weights="fresh" if fresh else "trained",
+        images=len(real),
+        input_size=(field.shape[0], field.shape[1]),
+        map_size=(map_size[0], map_size[1]),
+        field=areas,
+        pictures=shown,
+    )
+
+
+def _named(file: Path, name: str, caption: str) -> Picture:
+    """Name a picture by its content: what is kept under a name never changes."""
+    sha256 = file_sha256(file)
+    final = file.rename(file.with_name(f"{name}-{sha256[:12]}.png"))
+    return Picture(file=final.name, sha256=sha256, caption=caption)
+
+
+def _enlarged(module: TaskModule, images: Tensor, short_side: int | None) -> Tensor:
+    height, width = images.shape[-2:]
+    if short_side is not None:
+        factor = short_side / min(height, width)
+        return resized(images, [round(side * factor) for side in (height, width)])
+    # A larger image tells the strides: on a small one much is lost to rounding.
+    probe = entering(module, resized(images[:1], [4 * height, 4 * width]))
+    with torch.no_grad():
+        positions = receptive_field.last_map(module.backbone)(probe).shape[-2:]
+    strides = [round(a / b) for a, b in zip(probe.shape[-2:], positions, strict=True)]
+    if min(height / strides[0], width / strides[1]) > POSITIONS - 1:
+        return images
+    factor = POSITIONS / min(a / b for a, b in zip((height, width), strides, strict=True))
+    return resized(
+        images,
+        [
+            math.ceil(side * factor / stride - 1e-9) * stride
+            for side, stride in zip((height, width), strides, strict=True)
+        ],
+    )
+
+
+def entering(module: TaskModule, images: Tensor) -> Tensor:
+    """Return what a task hands to its backbone for images in 0…1: normalised, perhaps padded."""
+    caught: list[Tensor] = []
+    handle = module.backbone.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    try:
+        module.predict(images)
+    finally:
+        handle.remove()
+    return caught[0].detach()
+
+
+def _explain(module: TaskModule, data: TaskData, images: Tensor, path: Path) -> str | None:
+    """Draw Grad-CAM of a timm classifier; return the name of the stage that it is taken at."""
+    from bench import pictures
+    from bench.analysis.gradcam import deepest_stage, gradcam
+    from tasks import Classification
+
+    if not isinstance(module, Classification) or not getattr(module.backbone, "feature_info", None):
+        return None
+    stage = deepest_stage(module.backbone, images.shape[-2:])
+    best = module.predict(images).max(dim=1)
+    heat = gradcam(module.backbone, entering(module, images), best.indices, stage)
+    titles = [
+        f"{data.class_names[label]} {score:.2f}"
+        for score, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+    pictures.overlay_picture(images.cpu(), heat, titles, path)
+    return stage
+
+
+def _keep(
+    store: Store,
+    run: Kept | None,
+    cell: Cell,
+    data: TaskData,
+    view: View,
+    command: str,
+    folder: Path,
+) -> Record:
+    run_id = (
+        run.run_id
+        if run is not None
+        # without the cell's tag: this run does not make the cell a started one
+        else store.begin(
+            cell.suite, f"view · {cell.title}", {**cell.tags(), "view": "fresh"}, cell.config
+        )
+    )
+    options = f"--images {view.images}" + (" --fresh" if view.weights == "fresh" else "")
+    record = Record(
+        kind="view",
+        status="ok",
+        entry=entry_of(cell),
+        data=Data.model_validate(data.describe()),
+        recipe=recipe_of(cell, None),
+        view=view,
+        machine=machine.machine(),
+        software=machine.software(),
+        provenance=machine.provenance(
+            command=command,
+            reproduce=f"convboard erf {cell.words} --only cell={cell.hash} {options}",
+            mlflow_run=run_id,
+            suite=cell.suite,
+            cell=cell.hash,
+        ),
+    )
+    for picture in view.pictures:
+        store.keep(run_id, folder / picture.file, "records")
+    store.keep(run_id, record.save(folder), "records")
+    weights = view.weights
+    areas = {f"erf_{weights}/area_{area.share * 100:.0f}": area.area for area in view.field}
+    store.metrics(run_id, areas)
+    if run is None:
+        store.end(run_id)
+    return record

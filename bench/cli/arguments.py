@@ -1,0 +1,127 @@
+"""Arguments that several verbs share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.config.plan import Choice
+
+Do = Callable[[argparse.Namespace], object]
+
+
+class Verbs:
+    """The verbs of the command line; `add` is called once for each."""
+
+    def __init__(self, subparsers: Any) -> None:
+        self._subparsers = subparsers
+        self.parsers: dict[str, argparse.ArgumentParser] = {}
+
+    def add(self, name: str, do: Do, text: str) -> argparse.ArgumentParser:
+        """Add a verb that `do` carries out; return its parser, for its arguments."""
+        verb: argparse.ArgumentParser = self._subparsers.add_parser(
+            name, help=text, description=text, allow_abbrev=False
+        )
+        verb.set_defaults(do=do)
+        verb.add_argument(
+            "--runs",
+            type=Path,
+            default=None,
+            help="folder of the MLflow store; default $CONVBOARD_RUNS or ./runs",
+        )
+        self.parsers[name] = verb
+        return verb
+
+
+def add_data(verb: argparse.ArgumentParser) -> None:
+    """Add where sets of images lie."""
+    verb.add_argument(
+        "--data",
+        type=Path,
+        default=None,
+        help="folder in which sets of images lie; default $CONVBOARD_DATA or .",
+    )
+
+
+def add_choice(verb: argparse.ArgumentParser) -> None:
+    """Add a suite, and which part of it is meant."""
+    add_data(verb)
+    verb.add_argument("suite", help="name of a suite, or a path to its YAML file")
+    verb.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="AXIS=A,B",
+        help="keep cells by task, host, operator, recipe, seed or cell",
+    )
+    verb.add_argument("--seeds", help="comma-separated, in place of the suite's")
+    verb.add_argument("--hosts", help="comma-separated, in place of the boards'")
+    verb.add_argument("--operators", help="comma-separated, in place of the boards'")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="lay a value over every cell's configuration, e.g. trainer.max_epochs=3",
+    )
+
+
+def add_workers(verb: argparse.ArgumentParser) -> None:
+    """Add how many processes run at a time."""
+    verb.add_argument("--workers", type=int, default=None, help="processes at a time")
+
+
+def add_records(verb: argparse.ArgumentParser) -> None:
+    """Add where records are exported to."""
+    verb.add_argument("--records", type=Path, default=None, help="default: RUNS/records")
+
+
+def add_site(verb: argparse.ArgumentParser) -> None:
+    """Add where the site is written."""
+    verb.add_argument("--out", type=Path, default=Path("site"), help="default: site")
+
+
+def runs_of(options: argparse.Namespace) -> Path:
+    """Return the runs folder that is meant."""
+    from bench.store import default_folder
+
+    folder: Path = options.runs or default_folder()
+    return folder.resolve()
+
+
+def records_of(options: argparse.Namespace) -> Path:
+    """Return the folder of exported records that is meant."""
+    folder: Path = options.records or runs_of(options) / "records"
+    return folder
+
+
+def choice_of(options: argparse.Namespace) -> Choice:
+    """Return which part of a suite is meant."""
+    from bench.config.plan import Choice
+
+    only: dict[str, list[str]] = {}
+    for text in options.only:
+        axis, equals, values = text.partition("=")
+        if not equals:
+            raise UserError(f"`--only` (={text!r}) must read AXIS=VALUE, e.g. operator=parc,acb.")
+        only.setdefault(axis, []).extend(_split(values))
+    try:
+        seeds = [int(seed) for seed in _split(options.seeds)] if options.seeds else None
+    except ValueError:
+        raise UserError(f"`--seeds` (={options.seeds!r}) must be whole numbers: 0,1,2.") from None
+    return Choice(
+        only=only,
+        seeds=seeds,
+        hosts=_split(options.hosts) if options.hosts else None,
+        operators=_split(options.operators) if options.operators else None,
+        sets=tuple(options.set),
+    )
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

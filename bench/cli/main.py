@@ -1,0 +1,97 @@
+"""From a command line to the verb that it names; a user's mistake is one line and status 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import pkgutil
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from bench import __version__
+from bench.cli.arguments import Verbs
+from bench.errors import UserError, near
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with near matches for a mistyped command and short messages."""
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice" in message and self._subparsers is not None:
+            typed = message.split("'")[1]
+            message = f"`command` (={typed!r}) is not known; {near(typed, commands())}"
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parser() -> tuple[argparse.ArgumentParser, Verbs]:
+    """Return the parser of the command line, and its verbs."""
+    whole = _Parser(prog="convboard", description="Which convolution operator should stand here?")
+    whole.add_argument("--version", action="version", version=f"convboard {__version__}")
+    verbs = Verbs(whole.add_subparsers(dest="command", required=True, metavar="command"))
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name != "__main__":  # it would run
+            add = getattr(importlib.import_module(f"bench.cli.{module.name}"), "add", None)
+            if add is not None:
+                add(verbs)
+    return whole, verbs
+
+
+def commands() -> list[str]:
+    """Return the names of all verbs.
+
+    Example:
+        >>> {"bench", "explain", "plan", "run", "site"} <= set(commands())
+        True
+    """
+    return sorted(parser()[1].parsers)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; a user's mistake ends it with a few lines and status 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    whole, _ = parser()
+    options, rest = whole.parse_known_args(given)
+    if rest and options.command != "fit":
+        whole.error(f"unrecognised arguments: {' '.join(rest)}")
+    options.arguments = rest
+    options.line = shlex.join(["convboard", *map(_without_folder, given)])
+    if getattr(options, "data", None):
+        if not options.data.is_dir():
+            whole.error(f"`--data` (={str(options.data)!r}) must be a folder.")
+        os.environ["CONVBOARD_DATA"] = str(options.data.absolute())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended as by Ctrl-C: it resumes
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without `·` or `→` shows `?`
+    try:
+        options.do(options)
+    except UserError as error:
+        print(f"convboard: {error}", file=sys.stderr)
+        if os.environ.get("CONVBOARD_TRACEBACK"):
+            raise
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _without_folder(argument: str) -> str:
+    """Return an argument as records show it: of a path from the root, its last part alone.
+
+    Example:
+        >>> _without_folder("--runs=/home/me/runs"), _without_folder("configs/a.yaml")
+        ('--runs=runs', 'configs/a.yaml')
+    """
+    name, equals, value = argument.rpartition("=")
+    return f"{name}{equals}{Path(value).name}" if Path(value).is_absolute() else argument

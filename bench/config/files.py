@@ -1,0 +1,84 @@
+"""The YAML files of configs/: found by name, read safely, laid over each other."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from bench.errors import ConfigError, near
+
+Kind = Literal["suites", "tasks", "hosts", "operators", "recipes"]
+
+
+def folders() -> list[Path]:
+    """Return where configs are looked for: ./configs, then those that came with the package."""
+    package = Path(__file__).parents[1]
+    shipped = [package / "configs", package.parent / "configs"]
+    return [Path("configs"), *(path for path in shipped if path.is_dir())]
+
+
+def known(kind: Kind) -> list[str]:
+    """Return the names of all configs of a kind."""
+    return sorted({path.stem for folder in folders() for path in (folder / kind).glob("*.yaml")})
+
+
+def find(kind: Kind, name: str) -> Path:
+    """Return the file of a config: a path that ends in .yaml, or a name in configs/."""
+    if name.endswith((".yaml", ".yml")):
+        return existing(name)
+    for folder in folders():
+        path = folder / kind / f"{name}.yaml"
+        if path.is_file():
+            return path
+    raise ConfigError(f"`{kind[:-1]}` (={name!r}) is not known; {near(name, known(kind))}")
+
+
+def existing(name: str) -> Path:
+    """Return the path of a file that must be there."""
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"`{name}`: there is no such file.")
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read one YAML file as data; nothing in it is executed."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name} is not YAML of plain data: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path.name} must hold a mapping, not {type(value).__name__}.")
+    return value
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another: mappings are merged, everything else is replaced.
+
+    Example:
+        >>> merge({"model": {"lr": 1, "wd": 2}}, {"model": {"lr": 3}})
+        {'model': {'lr': 3, 'wd': 2}}
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        both = isinstance(value, dict) and isinstance(under, dict)
+        merged[key] = merge(under, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]
+    return merged
+
+
+def assign(config: dict[str, Any], dotted: str) -> None:
+    """Apply one `a.b.c=value` to a configuration; the value is read as YAML."""
+    name, equals, text = dotted.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"`--set` (={dotted!r}) must read name=value, e.g. trainer.max_epochs=3.")
+    at = config
+    *path, last = name.split(".")
+    for key in path:
+        at = at.setdefault(key, {})
+        if not isinstance(at, dict):
+            raise ConfigError(f"`--set` (={dotted!r}): {key} holds a value, not a mapping.")
+    at[last] = yaml.safe_load(text)

@@ -1,0 +1,373 @@
+"""The dilation search (EDO): a supernet is trained, a dilation per channel is read off it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+import yaml
+from torch import Tensor
+
+from bench.config.plan import Cell, Choice, board_of, one, plan
+from bench.config.schema import (
+    BoardConfig,
+    HostConfig,
+    OperatorConfig,
+    Suite,
+    load_operator,
+    load_suite,
+)
+from bench.errors import UserError
+from bench.operators.base import ConvSpec
+from bench.operators.edo import (
+    Reading,
+    Supernet,
+    choose,
+    expectations,
+    output_errors,
+    pattern_of,
+    weight_errors,
+)
+from bench.operators.icconv_patterns import write_patterns
+from bench.run.cell import run_cell
+from bench.run.suite import hush, preflight
+from bench.run.trained import trained
+from bench.store import Kept, Store
+
+if TYPE_CHECKING:
+    from tasks.base import TaskModule
+    from tasks.data.module import TaskData
+
+DMAX = 4
+SHARE = 1 / 200
+"""Images for the expectations, as a share of those seen in training: a forward pass costs about a
+third of a step, so that the search stays well below one percent of the training."""
+SHAPE = ("kernel_size", "groups", "dilation")
+"""Options of a swap that say which convolution is searched."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What was chosen for one slot: a reading → the dilation (height, width) of each channel."""
+
+    name: str
+    spec: ConvSpec
+    chosen: dict[Reading, Tensor]
+
+    def pattern(self, reading: Reading, dmax: int) -> dict[str, int]:
+        """Return the slot's pattern for `icconv`."""
+        return pattern_of(
+            self.chosen[reading], dmax, 1 if self.spec.depthwise else self.spec.groups
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of a search over a network."""
+
+    layers: list[Layer]
+    images: int
+    """Over which the expectations are the means."""
+    measuring_seconds: float
+    choosing_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """What the search took after the supernet's training."""
+        return self.measuring_seconds + self.choosing_seconds
+
+    def agreement(self) -> float:
+        """Share of the channels for which the two readings choose alike."""
+        same = [(one.chosen["output"] == one.chosen["weight"]).all(1) for one in self.layers]
+        return float(torch.cat(same).double().mean())
+
+    def plain(self, reading: Reading) -> float:
+        """Share of the channels that keep dilation (1, 1)."""
+        ones = [(one.chosen[reading] == 1).all(1) for one in self.layers]
+        return float(torch.cat(ones).double().mean())
+
+
+def search_dilation(
+    name: str,
+    choice: Choice,
+    folder: Path,
+    *,
+    reading: Reading = "output",
+    dmax: int | None = None,
+    out: Path | None,
+    command: str,
+) -> Path:
+    """Search the dilations of one `icconv` cell of a suite; return the suite that runs them.
+
+    EDO (CVPR 2021, arXiv 2012.13587): the cell's network is trained by the cell's recipe with the
+    operator `edo` in place of `icconv`, dense convolutions that hold every dilation up to `dmax`.
+    Then every output channel gets the dilation of least error (`bench.operators.edo`), by one of
+    two readings of the paper's expectation:
+
+    - `output`, the default: the L1 distance between the expected outputs, |Σ_off W·E[x]| averaged
+      over positions, E[x] the mean over training images as they are trained on.
+    - `weight`: Σ |W − W_crop|, which needs no data.
+
+    `output` is the default because it is what the paper's words say, and because it sees what the
+    weights alone cannot: taps that cancel on the data, and taps that only ever meet the padding of
+    a small map (where `weight` chooses by weights that were never trained). On kernels heavy in
+    the middle `weight` keeps (1, 1) in every channel, a search that ends where it began. It bounds
+    `output` from above, by the largest |E[x]|, and is there to compare with.
+
+    Both are made and logged; `reading` says which one the written suite takes. The published
+    split is not searched on. The supernet is a cell of the experiment SUITE-search: one that was
+    cut off goes on, one that is done is not trained again. Written are the suite `out` (baseline,
+    `icconv` as it was, `icconv` as searched), and beside it the pattern file (.json, the public
+    format) and a picture (.png).
+
+    Args:
+        name: of the suite, or its path.
+        choice: what narrows it to one `icconv` cell; of several seeds, the supernet has the first.
+        folder: the runs folder; see `bench.store.Store`.
+        reading: "output" or "weight".
+        dmax: largest dilation of an axis; None for the cell's own, 4 by default.
+        out: a .yaml file; None for one in `folder`.
+        command: the command line that asked for it, for the record.
+
+    Raises:
+        ValueError: no or several `icconv` cells are chosen, a slot that cannot be searched, or a
+            supernet that failed.
+    """
+    if dmax is not None and dmax < 1:
+        raise UserError(f"`--dmax` (={dmax}) must be at least 1.")
+    if out is not None and out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"`--out` (={str(out)!r}) must end in .yaml.")
+    hush()
+    cells = [c for c in plan(name, choice) if c.backbone.get("operator") == "icconv"]
+    if not cells:
+        raise UserError(
+            "the search is for icconv, and no chosen cell has it; add it with --operators icconv."
+        )
+    cell = one(cells)
+    dmax = int(cell.operator_config.options.get("dmax", DMAX)) if dmax is None else dmax
+    store = Store(folder)
+    dense = supernet(cell, dmax)
+    run = _trained_supernet(dense, store, command)
+    module, data = trained(store, run, dense.config)
+    found = search(module, data, dmax, round(SHARE * run.metrics["samples_seen"]))
+    stem = f"{cell.task}-{cell.host}-{cell.operator}-{reading}"
+    path = out or store.folder / "searched" / f"{stem}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    board = board_of(name, choice, cell)
+    seeds = list(dict.fromkeys(c.seed for c in cells))
+    told = searched_suite(load_suite(name), board, cell, found, reading, dmax, seeds)
+    told["description"] += f", supernet {dense.hash}"
+    path.write_text(yaml.safe_dump(told | {"name": path.stem}, sort_keys=False), encoding="utf-8")
+    _keep(store, dense, run, found, reading, dmax, path)
+    _tell(found, run.metrics["train_seconds"], reading, path)
+    return path
+
+
+def supernet(cell: Cell, dmax: int) -> Cell:
+    """Return the cell of the supernet: `edo` where the cell has `icconv`, all else alike."""
+    options = cell.operator_config.options
+    swapped = {
+        "operator": "edo",
+        "options": {k: v for k, v in options.items() if k in SHAPE} | {"dmax": dmax},
+    }
+    config = copy.deepcopy(cell.config)
+    config["model"]["init_args"]["backbone"]["init_args"] |= swapped
+    changes = {
+        "suite": f"{cell.suite}-search",
+        "operator": f"{cell.operator}-supernet",
+        "config": config,
+        "baseline": False,
+        "tune": {},
+        "words": "",
+    }
+    return cell.model_copy(update=changes)
+
+
+def _trained_supernet(dense: Cell, store: Store, command: str) -> Kept:
+    known = store.kept().get(dense.hash)
+    if known is not None and known.done and "samples_seen" in known.metrics:
+        print(f"supernet {dense.hash}: done before.")
+        return known
+    preflight([dense])
+    record = run_cell(dense, store.folder, command, progress_bar=True)
+    run_id, recipe = record.provenance.mlflow_run, record.recipe
+    if record.status != "ok" or run_id is None or recipe is None:
+        raise UserError(f"the supernet failed: {record.error}")
+    spent = {"train_seconds": recipe.train_seconds, "samples_seen": recipe.samples_seen}
+    store.metrics(run_id, {k: float(v) for k, v in spent.items() if v is not None})
+    return store.kept()[dense.hash]
+
+
+def search(module: TaskModule, data: TaskData, dmax: int, images: int) -> Found:
+    """Choose a dilation per channel of every layer of a trained supernet, by both readings.
+
+    Args:
+        module: holds `edo` in its backbone's slots.
+        data: its data; the training batches are used.
+        dmax: the supernet's.
+        images: at least so many, in whole batches, unless there are fewer.
+    """
+    from bench.backbones import swap_report
+
+    module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    names = swap_report(module.backbone).swapped
+    layers = {name: module.backbone.get_submodule(name) for name in names}
+    data.prepare_data()
+    data.setup("fit")
+    taken = 0
+
+    def batches() -> Iterator[Tensor]:
+        nonlocal taken
+        for batch, _ in data.train_dataloader():
+            yield batch.to(module.device)
+            taken += len(batch)
+            if taken >= images:
+                return
+
+    times = [time.perf_counter()]
+    means = expectations(module.predict, layers, batches())
+    times.append(time.perf_counter())
+    chosen = []
+    for name, layer in layers.items():
+        assert isinstance(layer, Supernet)
+        # On the CPU a GPU's coarser products (TF32) play no part; it is one image's worth.
+        weight, mean = layer.weight.cpu(), means[name].cpu()
+        by_output = output_errors(weight, layer.spec, dmax, mean)
+        by_weight = weight_errors(weight, layer.spec, dmax)
+        each: dict[Reading, Tensor] = {
+            "output": choose(by_output, dmax),
+            "weight": choose(by_weight, dmax),
+        }
+        chosen.append(Layer(name, layer.spec, each))
+    times.append(time.perf_counter())
+    measuring, choosing = (later - earlier for earlier, later in pairwise(times))
+    return Found(chosen, taken, measuring, choosing)
+
+
+def searched_suite(
+    whole: Suite,
+    board: BoardConfig,
+    cell: Cell,
+    found: Found,
+    reading: Reading,
+    dmax: int,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """Return a suite of one board as data: baseline, `icconv` as it was, and as searched.
+
+    The first two are the very cells of the original suite, so that they are not run twice.
+    """
+    shape = {k: v for k, v in cell.operator_config.options.items() if k in SHAPE}
+    patterns = [layer.pattern(reading, dmax) for layer in found.layers]
+    searched = OperatorConfig(
+        label=f"{cell.operator}-{reading}",
+        operator="icconv",
+        options={**shape, "pattern": patterns},
+        # A feature extractor of timm writes some dots as underscores: "?" stands for both.
+        where={"names": [layer.name.replace(".", "?") for layer in found.layers]},
+        mix=cell.operator_config.mix,
+        description=f"{cell.operator}, dilations searched by the `{reading}` reading",
+    )
+    baseline = next(a for a in board.operators if load_operator(a).label == board.baseline)
+    arms = [baseline] if board.baseline == cell.operator else [baseline, cell.operator_config]
+    build = cell.backbone
+    host = HostConfig(
+        label=cell.host,
+        host=build["host"],
+        host_options=build.get("host_options") or {},
+        pretrained=build.get("pretrained", False),
+    )
+    narrowed = board.model_copy(
+        update={"hosts": [host], "operators": [*arms, searched], "seeds": None}
+    )
+    told = whole.model_copy(
+        update={
+            "description": f"{cell.operator} with searched dilations in {cell.host}",
+            "seeds": list(seeds),
+            "boards": [narrowed],
+        }
+    )
+    dumped: dict[str, Any] = told.model_dump(mode="json", exclude_defaults=True)
+    return dumped
+
+
+def _keep(
+    store: Store,
+    dense: Cell,
+    run: Kept,
+    found: Found,
+    reading: Reading,
+    dmax: int,
+    path: Path,
+) -> None:
+    """Log the search, both readings, under the supernet's run; write the files beside `path`."""
+    params = {"dmax": dmax, "reading": reading, "images": found.images, "supernet": dense.hash}
+    tags = {**dense.tags(), "search": reading}
+    run_id = store.begin(dense.suite, f"search · {dense.title}", tags, params, run.run_id)
+    train_seconds = run.metrics["train_seconds"]
+    numbers = {
+        "search_seconds": found.seconds,
+        "train_seconds": train_seconds,
+        "search_percent": 100 * found.seconds / train_seconds,
+        "agreement": found.agreement(),
+    }
+    with TemporaryDirectory() as scratch:
+        for each in get_args(Reading):
+            numbers[f"{each}/plain"] = found.plain(each)
+            files = _write(found, each, dmax, Path(scratch) / f"{each}.json")
+            for file in files:
+                store.keep(run_id, file, "patterns")
+                if each == reading:
+                    shutil.copyfile(file, path.with_suffix(file.suffix))
+        channels = Path(scratch) / "channels.json"
+        channels.write_text(json.dumps(_channels(found)), encoding="utf-8")
+        store.keep(run_id, channels, "patterns")
+    store.keep(run_id, path)
+    store.metrics(run_id, numbers)
+    store.end(run_id)
+
+
+def _write(found: Found, reading: Reading, dmax: int, path: Path) -> list[Path]:
+    from bench.pictures import dilation_picture
+
+    patterns = [layer.pattern(reading, dmax) for layer in found.layers]
+    write_patterns(path, patterns)
+    picture = path.with_suffix(".png")
+    counts = [torch.tensor([*p.values()]).view(dmax, dmax) for p in patterns]
+    dilation_picture(counts, [layer.name for layer in found.layers], picture)
+    return [path, picture]
+
+
+def _channels(found: Found) -> list[dict[str, Any]]:
+    """Return what each channel chose, which a pattern file only counts."""
+    return [
+        {"slot": layer.name, **{name: each.tolist() for name, each in layer.chosen.items()}}
+        for layer in found.layers
+    ]
+
+
+def _tell(found: Found, train_seconds: float, reading: Reading, path: Path) -> None:
+    percent = 100 * found.seconds / train_seconds
+    print(
+        f"search: {found.seconds:.2f} s ({found.images} images {found.measuring_seconds:.2f} s, "
+        f"choice {found.choosing_seconds:.2f} s), {percent:.2f} % of {train_seconds:.1f} s of "
+        "training"
+    )
+    print(
+        f"dilation (1, 1): {found.plain('output'):.0%} of the channels by `output`, "
+        f"{found.plain('weight'):.0%} by `weight`; the readings agree on {found.agreement():.0%}"
+    )
+    for layer in found.layers:
+        tall, wide = layer.chosen[reading].double().mean(0).tolist()
+        print(f"  {layer.name}: mean dilation {tall:.2f} × {wide:.2f}")
+    print(f"pattern: {path.with_suffix('.json')}\npicture: {path.with_suffix('.png')}")
+    print(f"next: convboard run {path}")

@@ -1,0 +1,210 @@
+"""What the page of an arm shows, as values for its template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from bench.record import Metric, Record
+from leaderboard import plots, stats
+from leaderboard.rows import Board, Row, Setup
+from leaderboard.show import Show
+
+
+def entry_view(board: Board, arm: Row, pictures: Container[str]) -> dict[str, Any]:
+    """Return the variables of `entry.html`; `pictures` are the files of the site that there are."""
+    show = Show(board.metric)
+    records = (
+        *arm.records,
+        *arm.speeds,
+        *arm.views,
+        *([arm.untimed] if arm.untimed else []),
+    )
+    scored = [r for r in arm.records if r.status == "ok" and r.accuracy and r.recipe]
+    every = [(r, False) for r in records] + [(r, True) for r in arm.superseded]
+    return {
+        "board": board,
+        "arm": arm,
+        "show": show,
+        "commands": _distinct(r.provenance.reproduce for r in records),
+        "scored": scored,
+        "metrics": _metrics(scored, board.headline),
+        "curves": _curves(scored, board.headline),
+        "classes": _classes(scored),
+        "speeds": [_speed_view(r, show) for r in arm.speeds],
+        "views": arm.views,
+        "pictures": pictures,
+        "identity": _identity(arm.first),
+        "configs": [
+            {
+                "seed": r.recipe.seed,
+                "text": yaml.safe_dump(r.recipe.config, allow_unicode=True, width=96),
+            }
+            for r in arm.records
+            if r.recipe
+        ],
+        "records": [
+            {"record": r, "file": r.filename, "rows": _provenance(r), "superseded": old}
+            for r, old in every
+        ],
+        "machines": _distinct(
+            tuple((k.replace("_", " "), v) for k, v in r.machine.model_dump().items() if v)
+            for r in records
+        ),
+        "software": _distinct(tuple(sorted(r.software.items())) for r in records),
+    }
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _metrics(scored: Sequence[Record], headline: str | None) -> list[dict[str, Any]]:
+    """Every metric by seed; the headline first."""
+    known: dict[str, Metric] = {}
+    for record in scored:
+        assert record.accuracy is not None
+        for key, metric in record.accuracy.metrics.items():
+            known.setdefault(key, metric)
+    rows = []
+    for key in sorted(known, key=lambda k: (k != headline, k)):
+        found = [r.accuracy.metrics.get(key) for r in scored if r.accuracy]
+        values = [metric.value if metric else None for metric in found]
+        numbers = [value for value in values if value is not None]
+        rows.append(
+            {
+                "key": key,
+                "show": Show(known[key]),
+                "by_seed": values,
+                "mean": sum(numbers) / len(numbers),
+                "interval": stats.mean_interval(numbers),
+            }
+        )
+    return rows
+
+
+def _curves(scored: Sequence[Record], headline: str | None) -> list[dict[str, Any]]:
+    """The headline and the losses by epoch; other curves are in the records."""
+    by_name: dict[str, dict[int, list[float]]] = {}
+    for record in scored:
+        assert record.accuracy is not None
+        assert record.recipe is not None
+        for name, values in record.accuracy.curve.items():
+            if values and (name.rsplit("/")[-1] == headline or "loss" in name):
+                by_name.setdefault(name, {})[record.recipe.seed] = values
+    names = sorted(by_name, key=lambda name: ("loss" in name, name))
+    return [{"name": name, "svg": Markup(plots.curve_plot(by_name[name], name))} for name in names]
+
+
+def _classes(scored: Sequence[Record]) -> list[tuple[str, float, list[float]]]:
+    names = _distinct(name for r in scored if r.accuracy for name in r.accuracy.per_class)
+    rows = []
+    for name in sorted(names):
+        found = [r.accuracy.per_class.get(name) for r in scored if r.accuracy]
+        values = [value for value in found if value is not None]
+        rows.append((name, sum(values) / len(values), values))
+    return rows
+
+
+def _speed_view(record: Record, show: Show) -> dict[str, Any]:
+    speed = record.speed
+    assert speed is not None
+    rows = [
+        ("Latency (ms)", _with_interval(show, speed.latency_median_ms)),
+        ("Images per second", _with_interval(show, speed.images_per_second)),
+        (f"Time / {speed.baseline}", show.ratio(speed.ratio_to_baseline)),
+        ("Verdict", speed.verdict),
+        ("Noise", speed.noise),
+        ("Drift of the baseline (%)", show.number(speed.drift_pct)),
+        ("Warm-up settled", {True: "yes", False: "no", None: None}[speed.steady]),
+        ("Warm-up iterations", ", ".join(map(str, speed.warmup_iterations))),
+        ("First call (ms)", ", ".join(map(show.number, speed.first_call_ms))),
+        ("Outliers, kept", speed.outliers),
+        ("Gate: largest relative error", _scientific(speed.gate_max_error)),
+        ("Gate: tolerance", _scientific(speed.gate_tolerance)),
+    ]
+    if memory := record.memory:
+        rows += [
+            (name.removesuffix("_bytes").replace("_", " ").capitalize(), f"{value / 2**20:.1f} MiB")
+            for name, value in memory.model_dump().items()
+            if value is not None
+        ]
+    svg = None
+    if speed.samples_ms:
+        svg = Markup(
+            plots.samples_plot(
+                speed.samples_ms, speed.baseline_samples_ms, record.entry.label, speed.baseline
+            )
+        )
+    return {"record": record, "setup": Setup("", record), "rows": rows, "svg": svg}
+
+
+def _with_interval(show: Show, interval: Any) -> str | None:
+    return f"{show.number(interval.value)} {show.interval(interval)}" if interval else None
+
+
+def _scientific(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1e}"
+
+
+def _identity(record: Record) -> list[tuple[str, Any]]:
+    entry, data, recipe = record.entry, record.data, record.recipe
+    rows: list[tuple[str, Any]] = [
+        ("Operator", entry.operator),
+        ("Options", _inline(entry.operator_options)),
+        ("Code of the operator", entry.operator_sha256),
+        ("Host", entry.host),
+        ("Options of the host", _inline(entry.host_options)),
+        ("Selection of slots", _inline(entry.selection)),
+        ("Mix", entry.mix),
+        ("Task", entry.task),
+        ("Head", entry.head),
+        ("Form scored", entry.form),
+    ]
+    if data:
+        rows += [
+            ("Data", f"{data.name}, revision {data.revision}"),
+            ("Hash of the files", data.files_sha256),
+            ("Options of the data", _inline(data.options)),
+            ("Images", f"{data.train_samples} to train on, {data.scored_samples} scored"),
+            ("Split scored", data.split),
+            ("Left out", _inline(data.skipped)),
+        ]
+    if recipe:
+        rows += [
+            ("Recipe", recipe.name),
+            ("Epochs", recipe.epochs),
+            ("Samples seen", recipe.samples_seen),
+            ("Trials of tuning", recipe.tuning_trials),
+        ]
+    return rows
+
+
+def _inline(value: Mapping[str, Any]) -> str | None:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else None
+
+
+def _provenance(record: Record) -> list[tuple[str, Any]]:
+    origin = record.provenance
+    dirty = {True: "yes", False: "no", None: None}[origin.git_dirty]
+    rows: list[tuple[str, Any]] = [
+        ("Identity", record.identity),
+        ("Commit", origin.git_commit),
+        ("Changed since the commit", dirty),
+        ("Hash of the change", origin.git_patch_sha256),
+        ("Command", origin.command),
+        ("MLflow run", origin.mlflow_run),
+        ("Optuna study", origin.optuna_study),
+        ("Suite", origin.suite),
+        ("Cell", origin.cell),
+    ]
+    if record.recipe:
+        rows.append(("Hash of the configuration", record.recipe.config_sha256))
+        rows.append(("Training (s)", Show.number(record.recipe.train_seconds)))
+    if record.accuracy and record.accuracy.outcomes:
+        rows.append(("Outcomes per sample", record.accuracy.outcomes.file))
+    return rows

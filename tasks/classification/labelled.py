@@ -1,0 +1,94 @@
+"""Labelled images of a split, and a source of two splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.errors import DataError
+from bench.hashing import files_digest
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled images of one split.
+
+    Attributes:
+        load: index → uint8 (3, H, W), its short side at most the given pixels where it is shrunk.
+        labels: from 0, one per image.
+        class_names: by label.
+        hashes: file → SHA-256.
+        skipped: reason → number of files left out.
+    """
+
+    load: Callable[[int, int], Tensor]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    hashes: dict[str, str]
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A training split, a scored split, and what they are known by."""
+
+    name: str
+    revision: str
+    train: Labelled
+    scored: Labelled
+
+    @property
+    def files_sha256(self) -> str:
+        """One hash over all files of both splits."""
+        return files_digest({**self.train.hashes, **self.scored.hashes})
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason → files left out of either split."""
+        reasons = sorted({*self.train.skipped, *self.scored.skipped})
+        return {r: self.train.skipped.get(r, 0) + self.scored.skipped.get(r, 0) for r in reasons}
+
+
+def from_array(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    hashes: dict[str, str],
+) -> Labelled:
+    """Return decoded images, grey (N, H, W) or RGB (N, H, W, 3) or (N, 3, H, W), as a split."""
+    tensor = torch.from_numpy(np.array(images))
+    if tensor.ndim == 3:
+        # Expanded, not repeated: the three channels share their memory.
+        tensor = tensor[:, None].expand(-1, 3, -1, -1)
+    elif tensor.shape[-1] == 3:
+        tensor = tensor.permute(0, 3, 1, 2)
+    return Labelled(partial(_load, tensor), labels, class_names, hashes)
+
+
+def _load(images: Tensor, index: int, short_side: int) -> Tensor:
+    return images[index]
+
+
+def require_all_classes(train: Labelled, scored: Labelled) -> None:
+    """DataError unless every class has an image in both splits."""
+    for part, where in ((train, "training"), (scored, "scored")):
+        missing = sorted(set(range(len(part.class_names))) - set(part.labels.tolist()))
+        if missing:
+            names = ", ".join(part.class_names[label] for label in missing[:3])
+            raise DataError(
+                f"{len(missing)} class(es) have no image in the {where} split: {names}."
+            )
+
+
+def revision(*splits: Labelled) -> str:
+    """Return a short name of the files' content, for a set that has no version of its own."""
+    return files_digest({k: v for split in splits for k, v in split.hashes.items()})[:12]

@@ -1,0 +1,156 @@
+"""Labelled images as training and scoring samples: augmentation, memory, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from tasks.classification.labelled import Labelled
+from tasks.data.order import Draw
+from tasks.seeds import seeded
+
+Sample = tuple[Tensor, int]
+SHRINK = 2
+"""Images are kept at up to this many times the size at which they are trained."""
+
+
+def augmentation(
+    size: int,
+    *,
+    crop: float = 1.0,
+    pad: int = 0,
+    flip: bool = False,
+    randaugment: int = 0,
+    erasing: float = 0.0,
+) -> nn.Module:
+    """Return the training transform, uint8 (3, H, W) → (3, size, size).
+
+    Args:
+        size: side of the result.
+        crop: smallest share of the area that RandomResizedCrop keeps; 1 resizes and takes the
+            middle.
+        pad: pixels of padding on each side, of which a random crop is taken (CIFAR's recipe).
+        flip: flip half of the images left to right.
+        randaugment: magnitude of RandAugment; 0 is none.
+        erasing: share of the images in which a rectangle is erased.
+    """
+    steps: list[nn.Module] = []
+    if crop < 1:
+        steps.append(v2.RandomResizedCrop(size, scale=(crop, 1.0), antialias=True))
+    else:
+        steps += [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
+    if pad:
+        steps.append(v2.RandomCrop(size, padding=pad))
+    if flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if randaugment:
+        steps.append(v2.RandAugment(magnitude=randaugment))
+    if erasing:
+        steps.append(v2.RandomErasing(p=erasing))
+    transform: nn.Module = v2.Compose(steps)
+    return transform
+
+
+def scoring(size: int, centre: float) -> nn.Module:
+    """Return the transform for scoring: the short side to size / centre, then the middle."""
+    transform: nn.Module = v2.Compose(
+        [v2.Resize(round(size / centre), antialias=True), v2.CenterCrop(size)]
+    )
+    return transform
+
+
+class Images:
+    """Images of a split by index, kept decoded where they fit into memory."""
+
+    def __init__(self, labelled: Labelled, size: int, memory_mb: int) -> None:
+        self.labelled = labelled
+        self.short_side = SHRINK * size
+        self.kept: list[Tensor] | None = None
+        first = labelled.load(0, self.short_side)
+        if first.numel() * len(labelled) <= memory_mb * 2**20:
+            with ThreadPoolExecutor() as pool:
+                self.kept = list(pool.map(self._load, range(len(labelled)), chunksize=64))
+
+    def _load(self, index: int) -> Tensor:
+        return self.labelled.load(index, self.short_side)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._load(index) if self.kept is None else self.kept[index]
+
+
+class TrainingSamples(Dataset[Sample]):
+    """Samples whose augmentation is a function of (seed, epoch, index)."""
+
+    def __init__(
+        self,
+        images: Images,
+        indices: NDArray[np.int64],
+        transform: Callable[[Tensor], Tensor],
+        seed: int,
+    ) -> None:
+        self.images = images
+        self.indices = indices
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        epoch, position = draw
+        index = int(self.indices[position])
+        with seeded(self.seed, "augment", epoch, index):
+            image = self.transform(self.images[index])
+        return image, int(self.images.labelled.labels[index])
+
+
+class ScoringSamples(Dataset[Sample]):
+    """Samples in the order of their split, transformed without a draw."""
+
+    def __init__(
+        self, images: Images, indices: NDArray[np.int64], transform: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.images = images
+        self.indices = indices
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Sample:
+        index = int(self.indices[position])
+        return self.transform(self.images[index]), int(self.images.labelled.labels[index])
+
+
+def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Return images (N, 3, H, W) floats in 0…1 and labels (N)."""
+    images = torch.stack([image for image, _ in samples])
+    return images.float().div_(255), torch.tensor([label for _, label in samples])
+
+
+def held_out(
+    labels: NDArray[np.int64], share: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split a training set into (trained, held out) indices, the same for every seed.
+
+    The samples at evenly spaced positions of each class are held out, at least one a class.
+
+    Example:
+        >>> trained, held = held_out(np.array([0, 0, 0, 0, 1, 1]), 0.25)
+        >>> trained.tolist(), held.tolist()
+        ([1, 2, 3, 5], [0, 4])
+    """
+    held: list[int] = []
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        count = max(1, round(share * len(of_class)))
+        held += of_class[np.arange(count) * len(of_class) // count].tolist()
+    chosen = np.array(sorted(held), dtype=np.int64)
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen

@@ -1,0 +1,107 @@
+"""Labelled images by the name of their source: generated, class folders, torchvision, Debian."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from bench.errors import DataError, UserError, near
+from tasks.classification.folders import read_class_folder, require_same_classes
+from tasks.classification.idx import FOLDER, open_debian_fashion
+from tasks.classification.labelled import Labelled, Source, revision
+from tasks.classification.torchvision_sets import SETS, open_torchvision
+from tasks.data.cache import manifest
+from tasks.data.checked import read_image
+from tasks.data.locations import existing_folder, located
+from tasks.data.scenes import REVISION, scenes
+
+
+def open_source(
+    source: str,
+    *,
+    root: Path | str | None,
+    image_size: int,
+    scored: str = "val",
+    download: bool = False,
+    max_skipped: float = 0.01,
+    options: Mapping[str, Any] | None = None,
+) -> Source:
+    """Find, check and list the images of a source.
+
+    Args:
+        source: "scenes", "folder", "fashion-mnist-debian" or the name of a torchvision set.
+        root: folder of the set; of "scenes", folder of all generated sets.
+        image_size: side of the generated images, in pixels.
+        scored: split of class folders that is scored, "val" or "test".
+        download: let torchvision download its set into `root`.
+        max_skipped: largest share of a folder's images that may be unreadable.
+        options: knobs of `scenes`, or further arguments of the torchvision set.
+
+    Raises:
+        ValueError: unknown source or option.
+        DataError: the data is not there or cannot be trained on.
+    """
+    options = dict(options or {})
+    if source == "scenes":
+        return _scenes(root, image_size, options)
+    if source in ("folder", "fashion-mnist-debian") and options:
+        raise UserError(f"`options` (={options!r}) must be empty for `source` {source!r}.")
+    if source == "folder":
+        if root is None:
+            raise UserError("`root` (=None) must be the folder of the classes' splits.")
+        folder = existing_folder(root)
+        return _folder(folder.name, "", folder, scored, max_skipped)
+    if source == "fashion-mnist-debian":
+        return open_debian_fashion(FOLDER if root is None else located(root))
+    if source not in SETS:
+        known = ["scenes", "folder", "fashion-mnist-debian", *SETS]
+        raise UserError(f"`source` (={source!r}) is not known; {near(str(source), known)}")
+    if root is None:
+        raise UserError(f"`root` (=None) must be the folder of torchvision's {source}.")
+    return open_torchvision(source, located(root), download=download, options=options)
+
+
+def _scenes(root: Path | str | None, image_size: int, options: dict[str, Any]) -> Source:
+    knobs = set(inspect.signature(scenes).parameters) - {"task", "root", "objects", "size"}
+    for name in options:
+        if name not in knobs:
+            raise UserError(f"`{name}` (={options[name]!r}) is no option; {near(name, knobs)}")
+    folder = scenes("classification", size=image_size, root=root, **options)
+    return _folder("scenes", REVISION, folder, "val", 0.0, manifest(folder)["files"])
+
+
+def _folder(
+    name: str,
+    version: str,
+    root: Path,
+    scored: str,
+    max_skipped: float,
+    hashes: dict[str, str] | None = None,
+) -> Source:
+    train = read_class_folder(root, "train", max_skipped=max_skipped, hashes=hashes)
+    other = read_class_folder(root, scored, max_skipped=max_skipped, hashes=hashes)
+    require_same_classes(train, other, scored)
+    splits = [
+        Labelled(
+            partial(_load_path, split.paths),
+            np.array(split.labels, dtype=np.int64),
+            split.class_names,
+            split.hashes,
+            split.skipped,
+        )
+        for split in (train, other)
+    ]
+    return Source(name, version or revision(*splits), splits[0], splits[1])
+
+
+def _load_path(paths: tuple[Path, ...], index: int, short_side: int) -> Tensor:
+    try:
+        return read_image(paths[index], short_side)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{paths[index]} has changed since it was checked: {error}") from None

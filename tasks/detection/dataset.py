@@ -1,0 +1,193 @@
+"""From a set of images with boxes to batches: reading, augmenting, padding, grouping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import BatchSampler, Dataset
+from torchvision import tv_tensors
+
+from bench.errors import UserError
+from tasks.data.order import Draw, EpochSampler
+from tasks.detection.boxes import BoxImage, BoxSet
+from tasks.detection.transforms import Sample, Training, letterbox, mosaic
+from tasks.seeds import numpy_generator, seeded
+
+Target = dict[str, Any]
+
+
+class BoxDataset(Dataset[tuple[Tensor, Target]]):
+    """Images (3, h, w), floats in 0…1, and targets as torchvision's detectors take them.
+
+    A target has `boxes` (n, 4) as (x1, y1, x2, y2) in pixels of the image, `labels` (n),
+    `iscrowd` (n), `size` (height, width), `image_id`, the place in the set; with `masks` also
+    these, (n, h, w). Without augmentation it has `original`: size, boxes, labels, iscrowd, area
+    (and masks) in pixels of the file, for scoring.
+
+    Args:
+        images: what to read.
+        image_size: (height, width) that images are fitted to.
+        training: augmentation; None to only fit.
+        mosaic_share: chance of a mosaic of four images.
+        masks: whether to decode masks.
+        turn: whether upright images are fitted to (width, height) instead.
+        seed: of the augmentation.
+        memory_mb: decoded images and masks are kept up to this size.
+    """
+
+    def __init__(
+        self,
+        images: BoxSet,
+        image_size: tuple[int, int],
+        *,
+        training: Training | None = None,
+        mosaic_share: float = 0.0,
+        masks: bool = False,
+        turn: bool = False,
+        seed: int = 0,
+        memory_mb: int = 0,
+    ) -> None:
+        self.images = images
+        self.image_size = image_size
+        self.training = training
+        self.mosaic_share = mosaic_share
+        self.masks = masks
+        self.turn = turn
+        self.seed = seed
+        self._kept: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._room = memory_mb * 2**20
+
+    def __len__(self) -> int:
+        return len(self.images.images)
+
+    def upright(self, index: int) -> bool:
+        """Say whether an image is fitted to the turned frame."""
+        height, width = self.images.images[index].size
+        return self.turn and (height > width) != (self.image_size[0] > self.image_size[1])
+
+    def frame(self, index: int) -> tuple[int, int]:
+        """Return the (height, width) that an image is fitted to."""
+        return self.image_size[::-1] if self.upright(index) else self.image_size
+
+    def __getitem__(self, key: int | Draw) -> tuple[Tensor, Target]:
+        """Return an image and its target, of an index or of an (epoch, index)."""
+        epoch, index = (0, key) if isinstance(key, int) else key
+        sample, frame = self._read(index), self.frame(index)
+        if self.training is None:
+            original = _original(self.images.images[index], sample)
+            return _finished(letterbox(sample, frame), index, frame, {"original": original})
+        rng = numpy_generator(self.seed, "augmentation", epoch, index)
+        with seeded(self.seed, "augmentation", epoch, index):
+            if rng.random() < self.mosaic_share:
+                others = [self._read(int(i)) for i in rng.integers(len(self), size=3)]
+                factors = [self.training.factor() for _ in range(4)]
+                sample = mosaic([sample, *others], frame, factors)
+            sample = self.training(sample, frame)
+        return _finished(sample, index, frame, {})
+
+    def _decoded(self, index: int) -> tuple[Tensor, Tensor | None]:
+        if index in self._kept:
+            return self._kept[index]
+        record = self.images.images[index]
+        with Image.open(record.path) as file:
+            pixels = np.array(file.convert("RGB"))
+        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        masks = torch.from_numpy(record.masks()) if self.masks else None
+        size = image.nbytes + (0 if masks is None else masks.nbytes)
+        if size <= self._room:
+            self._room -= size
+            self._kept[index] = image, masks
+        return image, masks
+
+    def _read(self, index: int) -> Sample:
+        record = self.images.images[index]
+        image, masks = self._decoded(index)
+        # The file is right where a list of sizes is not.
+        height, width = image.shape[-2:]
+        sample: Sample = {
+            "image": tv_tensors.Image(image),
+            "boxes": tv_tensors.BoundingBoxes(
+                torch.from_numpy(record.boxes).float(), format="XYXY", canvas_size=(height, width)
+            ),
+            "labels": torch.from_numpy(record.labels),
+            "iscrowd": torch.from_numpy(record.crowd).long(),
+        }
+        if masks is not None:
+            sample["masks"] = tv_tensors.Mask(masks)
+        return sample
+
+
+def _original(record: BoxImage, sample: Sample) -> Target:
+    height, width = sample["image"].shape[-2:]
+    known = {key: sample[key] for key in ("labels", "iscrowd", "masks") if key in sample}
+    return {
+        "size": torch.tensor([height, width]),
+        "boxes": torch.from_numpy(record.boxes),
+        "area": torch.from_numpy(record.area),
+        **{key: value.as_subclass(Tensor) for key, value in known.items()},
+    }
+
+
+def _finished(
+    sample: Sample, index: int, frame: tuple[int, int], more: Target
+) -> tuple[Tensor, Target]:
+    image = sample.pop("image").as_subclass(Tensor).float() / 255
+    target = {key: value.as_subclass(Tensor) for key, value in sample.items()}
+    target |= {"size": torch.tensor(image.shape[-2:]), "frame": frame, "image_id": index}
+    return image, target | more
+
+
+def collate(batch: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
+    """Pad the images at the right and below to the frame, black, and stack them.
+
+    Black, as the mean colour would become zeros: a map without any variance, in which layer norms
+    blow gradients up.
+    """
+    height, width = (max(target["frame"][axis] for _, target in batch) for axis in (0, 1))
+    images = [
+        F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image, _ in batch
+    ]
+    targets = []
+    for _, target in batch:
+        padded = {key: value for key, value in target.items() if key != "frame"}
+        if "masks" in padded:
+            h, w = padded["masks"].shape[-2:]
+            padded["masks"] = F.pad(padded["masks"], (0, width - w, 0, height - h))
+        targets.append(padded)
+    return torch.stack(images), targets
+
+
+class AspectBatches(BatchSampler):
+    """Batches of images that all lie, or all stand; what is left over is mixed at the end.
+
+    There are always ⌊samples / batch_size⌋ batches, so that processes stay in step.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, dataset: BoxDataset) -> None:
+        if not isinstance(sampler, EpochSampler):
+            # Lightning puts a sampler of its own here, which would share the images out twice.
+            raise UserError(
+                f"`sampler` (={type(sampler).__name__}) must be an EpochSampler, which shares the "
+                "images among processes: make the Trainer with `use_distributed_sampler=False`."
+            )
+        super().__init__(sampler, batch_size, drop_last=True)
+        self.draws = sampler
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        waiting: dict[bool, list[Any]] = {False: [], True: []}
+        for key in self.draws:
+            group = waiting[self.dataset.upright(key[1])]
+            group.append(key)
+            if len(group) == self.batch_size:
+                yield list(group)
+                group.clear()
+        rest = waiting[False] + waiting[True]
+        for start in range(0, len(rest) - self.batch_size + 1, self.batch_size):
+            yield rest[start : start + self.batch_size]

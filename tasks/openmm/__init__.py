@@ -1,0 +1,1 @@
+"""The bridge to OpenMMLab: mmdet and mmsegmentation from wheels, without compiling anything."""

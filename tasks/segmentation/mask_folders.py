@@ -1,0 +1,45 @@
+"""Generic folders of images and masks.
+
+root/images/{train,val}/…        any image files, sub-folders allowed
+root/masks/{train,val}/…         the same names; grey or palette, label k = class k, 255 ignored
+root/classes.txt                 one name a line
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.errors import DataError
+from tasks.segmentation.masks import MaskSet, pair_folders
+
+
+def read_mask_folders(
+    root: Path,
+    split: str,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    zero_ignored: bool = False,
+    image_suffix: str | None = None,
+    mask_suffix: str | None = None,
+) -> MaskSet:
+    """List the images and masks of one split.
+
+    Args:
+        root: The folder that holds `images` and `masks`.
+        split: "train" or "val".
+        class_names: The classes, in the order of their labels; default: the lines of classes.txt.
+        zero_ignored: A stored 0 means "no class" and a stored k class k − 1.
+        image_suffix: How image names end where masks are named otherwise than their images.
+        mask_suffix: How mask names end there, e.g. "_gtFine_labelTrainIds.png".
+
+    Raises:
+        DataError: If folders, partners or class names are missing.
+    """
+    pairs = pair_folders(root / "images" / split, root / "masks" / split, image_suffix, mask_suffix)
+    if class_names is None:
+        listing = root / "classes.txt"
+        if not listing.is_file():
+            raise DataError(f"There is no classes.txt in {root}; give `class_names`.")
+        lines = (line.strip() for line in listing.read_text(encoding="utf-8").splitlines())
+        class_names = tuple(line for line in lines if line)
+    return MaskSet(pairs, class_names, zero_ignored)

@@ -1,0 +1,49 @@
+"""PASCAL VOC's segmentation sets: JPEGImages, SegmentationClass, ImageSets/Segmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.errors import DataError
+from tasks.segmentation.masks import MaskSet
+
+CLASS_NAMES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+)  # fmt: skip
+YEARS = ("VOC2012", "VOC2007")
+
+
+def read_voc_masks(root: Path, split: str) -> MaskSet:
+    """List the images and masks of one split of VOC 2007 or 2012.
+
+    The masks are palette images: 0 is the background, a class of its own, and 255 the border of
+    the objects, which is ignored.
+
+    Args:
+        root: The folder that holds JPEGImages, or VOCdevkit, or the folder above it (2012 is
+            taken where both years are there).
+        split: "train" or "val".
+
+    Raises:
+        DataError: If the list of the split, an image or a mask is missing.
+    """
+    years = [base / year for year in YEARS for base in (root, root / "VOCdevkit")]
+    root = next((folder for folder in (root, *years) if (folder / "JPEGImages").is_dir()), root)
+    listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not listing.is_file():
+        raise DataError(f"There is no list of the {split} images at {listing}.")
+    names = listing.read_text(encoding="utf-8").split()
+    if not names:
+        raise DataError(f"{listing} is empty.")
+    pairs = tuple(
+        (root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png")
+        for name in names
+    )
+    missing = [path.name for pair in pairs for path in pair if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} files named in {listing} are missing, the first is {missing[0]}."
+        )
+    return MaskSet(pairs, CLASS_NAMES)

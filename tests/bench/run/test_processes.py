@@ -1,0 +1,52 @@
+"""Processes that run jobs: one that dies, hangs or raises costs its own job only."""
+
+import operator
+import os
+import time
+from functools import partial
+
+import pytest
+
+from bench.run.processes import LocalProcesses
+
+A, B, C = (partial(str.upper, letter) for letter in "abc")
+DIE = partial(os._exit, 9)
+HANG = partial(time.sleep, 600)
+
+
+def outcomes(jobs, **options):
+    engine = LocalProcesses(**{"workers": 2, "timeout_s": 120, "threads": 1, **options})
+    return {(event.kind, event.job): event.value for event in engine.run(operator.call, jobs)}
+
+
+@pytest.mark.slow
+def test_a_death_costs_one_job():
+    got = outcomes([A, DIE, B, C])
+    assert got["done", A] == "A"
+    assert got["done", B] == "B"
+    assert got["done", C] == "C"
+    assert ("died", DIE) in got
+    assert ("done", DIE) not in got
+    assert {job for kind, job in got if kind == "started"} == {A, DIE, B, C}
+
+
+@pytest.mark.slow
+def test_a_hang_is_ended():
+    got = outcomes([HANG, A], workers=1, timeout_s=2)
+    assert ("timeout", HANG) in got
+    assert got["done", A] == "A"
+
+
+@pytest.mark.slow
+def test_leaving_early_ends_the_processes():
+    engine = LocalProcesses(workers=1, timeout_s=600, threads=1)
+    events = engine.run(operator.call, [HANG])
+    assert next(events).kind == "started"
+    since = time.monotonic()
+    events.close()
+    assert time.monotonic() - since < 60
+
+
+def test_no_workers_is_an_error():
+    with pytest.raises(ValueError, match=r"`workers` \(=0\)"):
+        LocalProcesses(workers=0, timeout_s=1)

@@ -1,0 +1,141 @@
+"""The speed runs of a suite: which arms race together, and end to end in all tasks."""
+
+import pytest
+import yaml
+
+from bench.config import schema
+from bench.config.plan import Choice, plan
+from bench.config.schema import SpeedConfig
+from bench.errors import UserError
+from bench.record import Record
+from bench.run import races
+from bench.store import CELL, Kept, Store
+
+SMALL = {
+    "detection": {
+        "task": "scenes-detection",
+        "recipe": "quick-detection",
+        "set": {
+            "data": {"init_args": {"batch_size": 4, "options": {"train": 8, "val": 5}}},
+            "trainer": {"max_epochs": 1},
+        },
+    },
+    "segmentation": {
+        "task": "scenes-segmentation",
+        "recipe": "quick-segmentation",
+        "set": {
+            "data": {"init_args": {"batch_size": 4, "options": {"train": 8, "val": 5}}},
+            "trainer": {"max_epochs": 1, "check_val_every_n_epoch": 1},
+        },
+    },
+}
+
+
+def write(path, boards, **speed):
+    shared = {
+        "hosts": ["test_convnext"],
+        "operators": ["dwconv", "acb"],
+        "baseline": "dwconv",
+        "where": {"kernel_size": 7},
+    }
+    plan = {"processes": 2, "rounds": 3, "min_block_ms": 1, "warmup_cap_ms": 20}
+    text = {
+        "seeds": [0, 1],
+        "boards": [{**shared, **board} for board in boards],
+        "speed": {**plan, **speed},
+    }
+    path.write_text(yaml.safe_dump(text))
+    return str(path)
+
+
+def kept(*cells):
+    return {
+        cell.hash: Kept(f"run-{cell.hash}", "suite", cell.hash, "FINISHED", 0, {}, {})
+        for cell in cells
+    }
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    path = write(tmp_path_factory.mktemp("pace") / "two.yaml", SMALL.values())
+    return plan(path)
+
+
+def test_backbones_of_all_tasks_race_once(cells):
+    (race,) = races.races(cells, SpeedConfig(scopes={"backbone": [1, 8]}), {})
+    assert [cell.operator for cell in race.cells] == ["dwconv", "acb"]
+    assert race.baseline == "dwconv"
+
+
+def test_end_to_end_each_board_races_with_what_is_trained(cells):
+    plan = SpeedConfig(scopes={"end_to_end": [1]})
+    assert races.races(cells, plan, {}) == []
+    assert len(races.waiting(cells, {})) == 4
+    some = [c for c in cells if c.task == "scenes-detection" and c.seed == 1]
+    (race,) = races.races(cells, plan, kept(*some))
+    assert {cell.seed for cell in race.cells} == {1}
+    assert "detection" in race.title
+    detection, segmentation = races.races(cells, plan, kept(*cells))
+    assert {cell.seed for cell in detection.cells + segmentation.cells} == {0}
+    assert races.waiting(cells, kept(*cells)) == []
+    # other weights are another race
+    assert len({race.hash, detection.hash, segmentation.hash}) == 3
+
+
+def test_without_a_trained_baseline_there_is_no_race(cells):
+    trained = [c for c in cells if c.operator == "acb"]
+    assert races.races(cells, SpeedConfig(scopes={"end_to_end": [1]}), kept(*trained)) == []
+
+
+def test_the_order_of_scopes_and_other_scopes_do_not_change_a_race(cells):
+    (alone,) = races.races(cells, SpeedConfig(scopes={"backbone": [1, 8]}), {})
+    first = races.races(cells, SpeedConfig(), kept(*cells))[0]
+    assert first.hash == alone.hash
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "taken"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", False, "cuda")],
+)
+def test_the_device_is_a_gpu_if_there_is_one(asked, there, taken, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    assert races._device(SpeedConfig(device=asked)) == taken
+
+
+def test_a_compiled_form_cannot_be_compared_end_to_end(tmp_path):
+    path = write(tmp_path / "compiled.yaml", SMALL.values(), compiled=True)
+    with pytest.raises(UserError, match=r"`compiled` .* must be False for `scope`"):
+        schema.load_suite(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", SMALL)
+def test_end_to_end_from_image_to_result(task, tmp_path, convboard):
+    path = write(tmp_path / "small.yaml", [SMALL[task]], scopes={"end_to_end": [1, 3]})
+    runs = tmp_path / "runs"
+    early = convboard("speed", path, "--runs", runs)
+    assert "2 arms are not trained yet" in early.stdout
+    convboard("run", path, "--runs", runs, "--seeds", "0")
+    convboard("speed", path, "--runs", runs, "--seeds", "0")
+    again = convboard("speed", path, "--runs", runs, "--seeds", "0")
+    assert "done before" in again.stdout
+    convboard("export", "--runs", runs, "--records", tmp_path / "records")
+    found = [Record.load(file) for file in (tmp_path / "records").glob("speed-*.json")]
+    assert {(r.entry.label, r.speed.batch) for r in found} == {
+        (label, batch) for label in ("dwconv", "acb") for batch in (1, 3)
+    }
+    trained = [Record.load(file) for file in (tmp_path / "records").glob("accuracy-*.json")]
+    for record in found:
+        assert record.status == "ok", record.error
+        assert record.speed.scope == "end_to_end"
+        assert record.entry.task == task
+        assert record.data == trained[0].data
+        assert record.recipe.seed == 0
+        assert record.speed.gate_max_error <= record.speed.gate_tolerance
+    races = [
+        run
+        for run in Store(runs).kept().values()
+        if run.tags[CELL] not in {cell.hash for cell in plan(path, Choice())}
+    ]
+    assert len(races) == 1
+    assert not list((runs / "cells").iterdir())

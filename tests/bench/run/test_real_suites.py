@@ -1,0 +1,182 @@
+"""Suites of real images: found by --data, left out where absent; boards say whether they learnt."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.cli import suites as verbs
+from bench.config import files, schema
+from bench.config.plan import Choice, plan
+from bench.errors import DataError, UserError
+from bench.run import suite
+from bench.store import Kept
+from tasks.data.locations import existing_folder, located
+
+REAL = [
+    name
+    for name in files.known("suites")
+    if any(board.optional for board in schema.load_suite(name).boards)
+]
+
+
+def image(path, size=(48, 40), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def class_folders(root):
+    for split, label, k in [(s, c, k) for s in ("train", "test") for c in "ab" for k in range(20)]:
+        image(root / split / label / f"{k}.jpg", seed=k)
+
+
+def coco(root):
+    for split in ("train", "val", "test"):
+        for k in range(8):
+            image(root / split / f"{k}.jpg", seed=k)
+        text = {
+            "images": [
+                {"id": k, "file_name": f"{k}.jpg", "width": 48, "height": 40} for k in range(8)
+            ],
+            "categories": [{"id": 3, "name": "cell"}, {"id": 7, "name": "piece"}],
+            "annotations": [
+                {
+                    "id": k,
+                    "image_id": k,
+                    "category_id": 3 if k % 2 else 7,
+                    "bbox": [4, 4, 20, 18],
+                    "area": 360,
+                    "iscrowd": 0,
+                }
+                for k in range(8)
+            ],
+        }
+        file = root / "annotations" / f"instances_{split}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(text))
+
+
+def ade20k(root):
+    for split in ("training", "validation"):
+        for k in range(8):
+            image(root / "images" / split / f"{k}.jpg", seed=k)
+            labels = np.random.default_rng(k).integers(0, 3, (40, 48), dtype=np.uint8)
+            (root / "annotations" / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(labels).save(root / "annotations" / split / f"{k}.png")
+    (root / "objectInfo.txt").write_text(
+        "Idx\tRatio\tTrain\tVal\tName\n1\t0\t0\t0\tland\n2\t0\t0\t0\tsea\n"
+    )
+
+
+WRITERS = {"clothing": class_folders, "chess": coco, "bccd": coco, "dubai": ade20k}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Tiny sets, each in the layout that its suite reads."""
+    folder = tmp_path_factory.mktemp("sets")
+    for name, write in WRITERS.items():
+        write(folder / name)
+    return folder
+
+
+def test_every_real_suite_has_a_set_here():
+    assert sorted(WRITERS) == REAL
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_absent_data_leave_cells_out(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVBOARD_DATA", str(tmp_path))
+    cell = plan(name)[0]
+    assert cell.absent == tmp_path / name
+    assert suite.state(cell, {}) == "absent"
+    done = Kept("run", name, cell.hash, "FINISHED", 0, {}, {})
+    assert suite.state(cell, {cell.hash: done}) == "done"
+    (tmp_path / name).mkdir()
+    assert cell.absent is None
+    assert suite.state(cell, {}) == "waiting"
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_layouts_are_read(name, sets, monkeypatch):
+    monkeypatch.setenv("CONVBOARD_DATA", str(sets))
+    cells = plan(name)
+    assert {cell.seed for cell in cells} == {0, 1, 2}
+    suite.preflight(cells[:1])
+
+
+def test_configurations_name_no_folder_of_a_machine(sets, monkeypatch):
+    before = [cell.hash for cell in plan("chess")]
+    monkeypatch.setenv("CONVBOARD_DATA", str(sets))
+    cells = plan("chess")
+    assert [cell.hash for cell in cells] == before
+    assert str(sets) not in json.dumps([cell.config for cell in cells])
+
+
+def test_where_a_set_lies(tmp_path, monkeypatch):
+    monkeypatch.delenv("CONVBOARD_DATA", raising=False)
+    assert located("coco").parts == ("coco",)
+    monkeypatch.setenv("CONVBOARD_DATA", str(tmp_path))
+    assert located("coco") == tmp_path / "coco"
+    assert located(tmp_path / "other") == tmp_path / "other"
+    with pytest.raises(DataError, match=r"`root` \(='coco'\) must be a folder below .*--data"):
+        existing_folder("coco")
+    with pytest.raises(DataError, match=r"must be a folder; --data"):
+        existing_folder(tmp_path / "other")
+
+
+def test_an_absent_suite_is_skipped_with_a_word(tmp_path, convboard):
+    done = convboard("bench", "dubai", "--data", tmp_path, "--runs", tmp_path / "runs")
+    assert f"dubai is left out: its data are not in {tmp_path / 'dubai'}" in done.stdout
+    assert "0 records" in done.stdout
+    plan = convboard("plan", "dubai", "--data", tmp_path, "--runs", tmp_path / "runs")
+    assert "absent" in plan.stdout
+    assert "0 to run" in plan.stdout
+    wrong = convboard("plan", "dubai", "--data", tmp_path / "no", status=2)
+    assert "`--data`" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_a_set_runs_from_end_to_end(sets, tmp_path, convboard):
+    small = ["--set", "trainer.max_epochs=1", "--set", "data.init_args.image_size=[64, 64]"]
+    small += ["--seeds", "0", "--operators", "dwconv", "--runs", tmp_path / "runs"]
+    done = convboard("run", "bccd", "--data", sets, *small, folder=tmp_path)
+    assert "ok bccd" in done.stdout
+    (record,) = (tmp_path / "runs").rglob("accuracy-*.json")
+    text = record.read_text()
+    assert json.loads(text)["data"]["name"] == "bccd"
+    assert json.loads(text)["data"]["split"] == "test"
+    config = json.loads(text)["recipe"]["config"]
+    assert config["data"]["init_args"]["root"] == "bccd"
+    assert os.fspath(sets) not in json.dumps(config)
+
+
+def test_boards_say_whether_their_baseline_has_learnt(tiny, capsys):
+    cells = [
+        cell.model_copy(update={"learnt": {"top1": 0.8}})
+        for cell in plan(str(tiny), Choice(seeds=[0, 1]))
+    ]
+
+    def kept(*values):
+        baselines = [cell for cell in cells if cell.baseline]
+        return {
+            cell.hash: Kept("run", "tiny", cell.hash, "FINISHED", 0, {"final/top1": value}, {})
+            for cell, value in zip(baselines, values, strict=False)
+        }
+
+    assert suite.learnt(cells, {}) == []
+    (found,) = suite.learnt(cells, kept(0.9, 0.8))
+    assert found.mean == pytest.approx(0.85)
+    verbs._print_learnt(cells, kept(0.9, 0.8))
+    assert "not" not in capsys.readouterr().out
+    verbs._print_learnt(cells, kept(0.7))
+    assert "not learnt" in capsys.readouterr().out
+
+
+def test_what_must_be_learnt_is_a_metric_of_the_task(tiny):
+    cell = plan(str(tiny))[0].model_copy(update={"learnt": {"top": 0.8}})
+    with pytest.raises(UserError, match=r"`learnt` \(='top'\).*'top1'"):
+        suite.preflight([cell])
