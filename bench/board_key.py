@@ -1,0 +1,103 @@
+"""What a board is: the settings that all of its arms share.
+
+An arm is an operator with its options in a selection of slots; everything else of a run's resolved
+configuration, and the identity of its data, is what arms must share to be compared. The key is
+made here for all: boards, the means that a run prints, what a baseline must learn, speed races.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.hashing import digest
+
+ARM = ("operator", "options", "where", "mix")
+"""Arguments of the backbone's builder that say which arm it is."""
+IRRELEVANT = (
+    "seed_everything",
+    "model.init_args.seed",
+    "data.init_args.seed",
+    "data.init_args.num_workers",
+    "data.init_args.memory_mb",
+    "trainer.default_root_dir",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.logger",
+)
+"""The seed, by which replicates differ, and what decides nothing but how a run goes about it."""
+_BACKBONE = "model.init_args.backbone.init_args"
+
+
+def shared(config: Mapping[str, Any], untuned: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what the arms of a board share of a resolved configuration: dotted name → value.
+
+    Args:
+        config: of one cell.
+        untuned: dotted name → the value before a study tuned it: a tuned arm stands on the board
+            of the recipe that it was tuned from.
+
+    Example:
+        >>> backbone = {"init_args": {"host": "resnet18", "operator": "acb"}}
+        >>> config = {
+        ...     "seed_everything": 1,
+        ...     "model": {"init_args": {"lr": 0.2, "seed": 1, "backbone": backbone}},
+        ... }
+        >>> shared(config, {"model.init_args.lr": 0.1})
+        {'model.init_args.lr': 0.1, 'model.init_args.backbone.init_args.host': 'resnet18'}
+    """
+    whole = copy.deepcopy(dict(config))
+    flat = _flatten(whole)
+    flat = {name: value for name, value in flat.items() if not _of_the_arm(name)}
+    return flat | {name: value for name, value in (untuned or {}).items() if not _of_the_arm(name)}
+
+
+def _of_the_arm(name: str) -> bool:
+    if any(name == other or name.startswith(f"{other}.") for other in IRRELEVANT):
+        return True
+    return any(f"{name}.".startswith(f"{_BACKBONE}.{part}.") for part in ARM)
+
+
+def board_key(
+    config: Mapping[str, Any],
+    data: Mapping[str, Any] | None = None,
+    untuned: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the key of the board on which a cell stands.
+
+    Args:
+        config: the cell's resolved configuration.
+        data: the fields of `bench.record.Data`, where they are known: two sets under one name are
+            two boards.
+        untuned: see `shared`.
+    """
+    return digest([shared(config, untuned), None if data is None else identity(data)])
+
+
+def identity(data: Mapping[str, Any]) -> list[Any]:
+    """Return what a set of data is known by; a seed in its options is what replicates differ by."""
+    options = {k: v for k, v in data["options"].items() if k != "seed"}
+    return [data[k] for k in ("name", "revision", "files_sha256", "split")] + [options]
+
+
+def differences(boards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each of several boards, as `shared` gives them, the settings that tell them apart.
+
+    Example:
+        >>> differences([{"lr": 1, "epochs": 5}, {"lr": 1, "epochs": 1}])
+        [{'epochs': 5}, {'epochs': 1}]
+    """
+    names = sorted({name for board in boards for name in board})
+    apart = [n for n in names if len({digest(board.get(n)) for board in boards}) > 1]
+    return [{name: board.get(name) for name in apart} for board in boards]
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat
