@@ -1,7 +1,8 @@
 """What a user can get wrong, told in one line: the argument, its value, and the rule.
 
-`UserError` and its children are the only errors that the command prints without a traceback. They
-are `ValueError`s, so code that uses our classes as a library catches them as such.
+`UserError` with its children (status 2) and `Failure` (status 1) are the only errors that the
+command prints without a traceback. User errors are `ValueError`s, so code that uses our classes as
+a library catches them as such.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """The data is not there, or not what its format says; raised before any training."""
+
+
+class Failure(RuntimeError):
+    """What was asked for ended badly, though nobody's words were wrong; told in one line too."""
 
 
 def require(argument: str, value: Any, holds: bool, rule: str) -> None:

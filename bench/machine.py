@@ -55,6 +55,17 @@ def usable_cores() -> int:
     return max(1, min(cores, _quota(Path("/sys/fs/cgroup/cpu.max"))))
 
 
+def usable_threads() -> int:
+    """Threads that this process may compute with: its cores, or fewer if OMP_NUM_THREADS says so.
+
+    Example:
+        >>> 1 <= usable_threads() <= usable_cores()
+        True
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return min(usable_cores(), int(asked)) if asked.isdigit() and int(asked) else usable_cores()
+
+
 def _quota(path: Path) -> int:
     """Cores that a control group's `cpu.max` ("quota period" in µs, or "max …") grants."""
     try:

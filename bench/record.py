@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bench.errors import UserError
 from bench.hashing import canonical, digest
+from bench.places import without_places
+from bench.whole_files import write_whole
 
 SCHEMA_VERSION = 1
 
@@ -51,10 +53,13 @@ class Entry(_Part):
     head: str | None = None
     form: Literal["training", "fused"] = Field(description="the form of the operator measured")
     baseline: bool = Field(False, description="the arm to which the others are compared")
+    ranked: bool = Field(
+        True, description="False: trained on the way to something else, such as a supernet"
+    )
 
 
 class Data(_Part):
-    """What the model was trained and scored on."""
+    """What the model was trained and scored on; a failure knows it too, once the data are built."""
 
     name: str
     revision: str = Field(description="version of the generator or of the set")
@@ -77,6 +82,11 @@ class Recipe(_Part):
     samples_seen: int | None = None
     train_seconds: float | None = None
     tuning_trials: int = Field(0, description="trials of the Optuna study behind it")
+    untuned: dict[str, Any] = Field(
+        {},
+        description="dotted name in the configuration → the recipe's own value, "
+        "before a study tuned it",
+    )
 
 
 class Metric(_Part):
@@ -90,8 +100,11 @@ class Metric(_Part):
 class Outcomes(_Part):
     """Where the per-sample outcomes are, for later paired tests."""
 
-    file: str = Field(description="name of the .npz file beside the record")
-    sha256: str
+    file: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.npz$",
+        description="name of the .npz file beside the record",
+    )
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     kind: str = Field(description="what a row is, e.g. 'right or wrong, one per image'")
 
 
@@ -105,7 +118,9 @@ class Accuracy(_Part):
     )
     per_class: dict[str, float] = Field({}, description="class → headline metric or its like")
     outcomes: Outcomes | None = None
-    curve: dict[str, list[float]] = Field({}, description="metric → value per epoch")
+    curve: dict[str, list[float | None]] = Field(
+        {}, description="metric → value per epoch; None where it was not a number"
+    )
 
     @model_validator(mode="after")
     def _headline_is_a_metric(self) -> Self:
@@ -230,7 +245,9 @@ class Provenance(_Part):
     optuna_study: str | None = None
     suite: str | None = None
     cell: str | None = Field(None, description="hash of the cell")
-    created: str = Field(description="UTC time, ISO 8601")
+    created: str = Field(
+        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[0-9.:+Z-]*$", description="UTC time, ISO 8601"
+    )
 
 
 class Record(_Part):
@@ -242,7 +259,11 @@ class Record(_Part):
 
     schema_version: Literal[1] = 1
     kind: Literal["accuracy", "speed", "view"]
-    identity: str = Field("", description="hash of what defines the result; filled in")
+    identity: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="hash of what defines the result; filled in",
+    )
     status: Status
     error: str | None = Field(None, description="why the status is not ok")
     entry: Entry
@@ -256,6 +277,12 @@ class Record(_Part):
     machine: Machine
     software: dict[str, str] = Field(description="package → version")
     provenance: Provenance
+
+    @classmethod
+    def make(cls, **fields: Any) -> Self:
+        """Return a record of what was measured here: no folder, user or host is named in it."""
+        given = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in fields.items()}
+        return cls.model_validate(without_places(given))
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -278,7 +305,9 @@ class Record(_Part):
         return digest(
             {
                 "kind": self.kind,
-                "entry": self.entry.model_dump(exclude={"label", "slots_swapped", "slots_refused"}),
+                "entry": self.entry.model_dump(
+                    exclude={"label", "slots_swapped", "slots_refused", "ranked"}
+                ),
                 "data": self.data and self.data.model_dump(),
                 "recipe": self.recipe and [self.recipe.config_sha256, self.recipe.seed],
                 "speed": speed
@@ -321,9 +350,7 @@ class Record(_Part):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.filename
         if not path.exists():
-            partial = path.with_suffix(".partial")
-            partial.write_text(canonical(self.model_dump(mode="json")) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, canonical(self.model_dump(mode="json")) + "\n")
         return path
 
     @classmethod

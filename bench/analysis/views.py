@@ -206,7 +206,7 @@ def _keep(
         )
     )
     options = f"--images {view.images}" + (" --fresh" if view.weights == "fresh" else "")
-    record = Record(
+    record = Record.make(
         kind="view",
         status="ok",
         entry=entry_of(cell),

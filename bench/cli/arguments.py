@@ -46,6 +46,9 @@ def add_data(verb: argparse.ArgumentParser) -> None:
         default=None,
         help="folder in which sets of images lie; default $CONVBOARD_DATA or .",
     )
+    verb.add_argument(
+        "--trust", action="store_true", help="run Python files that the configuration names"
+    )
 
 
 def add_choice(verb: argparse.ArgumentParser) -> None:
@@ -71,9 +74,12 @@ def add_choice(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def add_workers(verb: argparse.ArgumentParser) -> None:
-    """Add how many processes run at a time."""
+def add_running(verb: argparse.ArgumentParser) -> None:
+    """Add how many processes run at a time, and whether older code counts."""
     verb.add_argument("--workers", type=int, default=None, help="processes at a time")
+    verb.add_argument(
+        "--stale", action="store_true", help="run again what was done by older code of an operator"
+    )
 
 
 def add_records(verb: argparse.ArgumentParser) -> None:

@@ -23,7 +23,10 @@ def fit(options: argparse.Namespace) -> None:
     from bench.cli.suites import line_of
     from bench.config import lightning
     from bench.config.plan import Cell
+    from bench.errors import Failure
+    from bench.locks import Held
     from bench.run.cell import run_cell
+    from bench.run.suite import preflight
 
     if not options.arguments:
         lightning.parser().print_help()
@@ -40,8 +43,18 @@ def fit(options: argparse.Namespace) -> None:
         config=config,
     )
     folder = runs_of(options)
-    record = run_cell(cell, folder, options.line, progress_bar=True)
+    data = preflight([cell])
+    try:
+        ran = run_cell(cell, folder, options.line, data=data[cell.hash], progress_bar=True)
+    except Held:
+        raise Failure(f"{cell.title} goes on in another process.") from None
+    record = ran.record
+    if record is None:
+        console.print(f"{cell.title}: done before; `convboard show {cell.hash}` shows it.")
+        return
     console.print(line_of(cell, record), soft_wrap=True)
+    for note in ran.notes:
+        console.print(note)
     console.print(f"MLflow run {record.provenance.mlflow_run} in {folder.name}/")
     if record.status != "ok":
         sys.exit(1)

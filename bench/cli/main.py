@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from bench import __version__
 from bench.cli.arguments import Verbs
-from bench.errors import UserError, near
+from bench.errors import Failure, UserError, near
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.data.is_dir():
             whole.error(f"`--data` (={str(options.data)!r}) must be a folder.")
         os.environ["CONVBOARD_DATA"] = str(options.data.absolute())
+    if getattr(options, "trust", False):
+        os.environ["CONVBOARD_TRUST"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended as by Ctrl-C: it resumes
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -79,6 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("CONVBOARD_TRACEBACK"):
             raise
         sys.exit(2)
+    except Failure as error:
+        print(f"convboard: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)

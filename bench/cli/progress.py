@@ -96,6 +96,7 @@ class Bar:
     def _show(self) -> None:
         done = self._ended - self._before + self._running()
         spent = time.monotonic() - self._since
-        rest = spent * (self._total - self._before - done) / done if done > 0.02 else None
-        text = "" if rest is None else f"about {duration(max(0.0, rest))} left"
+        left = self._total - self._before - done
+        rest = spent * left / done if done > 0.02 and left > 0 else None
+        text = "" if rest is None else f"about {duration(rest)} left"
         self._progress.update(self._task, completed=self._ended, total=self._total, left=text)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from bench.cli.arguments import Verbs, add_records, add_site, records_of, runs_of
 from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.store.export import Exported
 
 
 def add(verbs: Verbs) -> None:
@@ -19,13 +23,23 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--port", type=int, default=5000)
 
 
-def export(options: argparse.Namespace) -> int:
-    """Write the records of all runs; return how many there are."""
-    from bench.store import Store
+def export(options: argparse.Namespace) -> None:
+    """Write the records of all runs; status 1 where one had to be left out."""
+    if export_records(options).faults:
+        sys.exit(1)
 
-    written = Store(runs_of(options)).export(records_of(options))
-    print(f"{len(written)} records in {records_of(options)}")
-    return len(written)
+
+def export_records(options: argparse.Namespace) -> Exported:
+    """Write the records of all runs, and tell how many there are and which were left out."""
+    from bench.cli.progress import console
+    from bench.store import Store
+    from bench.store.export import export
+
+    exported = export(Store(runs_of(options)), records_of(options))
+    console.print(f"{len(exported.records)} records in {records_of(options)}", soft_wrap=True)
+    for fault in exported.faults:
+        console.print(f"left out: {fault}", soft_wrap=True)
+    return exported
 
 
 def site(options: argparse.Namespace) -> None:
@@ -44,6 +58,7 @@ def site(options: argparse.Namespace) -> None:
 
 def ui(options: argparse.Namespace) -> None:
     """Open the MLflow UI on loopback, until Ctrl-C."""
-    from bench.store import Store, serve
+    from bench.store import Store
+    from bench.store.ui import serve
 
     sys.exit(serve(Store(runs_of(options)), options.port))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ from bench.cli.arguments import (
     Verbs,
     add_choice,
     add_records,
+    add_running,
     add_site,
-    add_workers,
     choice_of,
     runs_of,
 )
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bench.config.plan import Cell
     from bench.record import Record
     from bench.run.races import Race
+    from bench.run.suite import Step
     from bench.store import Kept
 
 
@@ -29,13 +31,13 @@ def add(verbs: Verbs) -> None:
     text = "run a suite, time it, export its records, write the site"
     verb = verbs.add("bench", bench, text)
     add_choice(verb)
-    add_workers(verb)
+    add_running(verb)
     add_records(verb)
     add_site(verb)
     add_choice(verbs.add("plan", plan, "show the cells of a suite and which are done"))
     verb = verbs.add("run", run, "run the cells of a suite that are not done")
     add_choice(verb)
-    add_workers(verb)
+    add_running(verb)
     text = "measure the speed of a suite's operators, all arms interleaved"
     add_choice(verbs.add("speed", speed, text))
 
@@ -46,19 +48,21 @@ def plan(options: argparse.Namespace) -> None:
 
     from bench.cli.progress import console
     from bench.config.plan import plan
-    from bench.run.suite import state
+    from bench.run.suite import TO_RUN, states
     from bench.store import Store
 
     cells = plan(options.suite, choice_of(options))
-    kept = Store(runs_of(options)).kept()
+    state = states(cells, Store(runs_of(options), wait_s=15))
     table = Table("cell", "task", "host", "operator", "recipe", "seed", "state", box=None)
     for cell in cells:
         name = cell.operator + (" (baseline)" if cell.baseline else "")
         row = (cell.hash, cell.task, cell.host, name, cell.recipe, str(cell.seed))
-        table.add_row(*row, state(cell, kept))
+        table.add_row(*row, state[cell.hash])
     console.print(table)
-    left = sum(state(cell, kept) not in ("done", "absent") for cell in cells)
-    console.print(f"{len(cells)} cells, {left} to run.")
+    left = sum(state[cell.hash] in TO_RUN for cell in cells)
+    stale = sum(state[cell.hash] == "stale" for cell in cells)
+    more = f" {stale} are of older code; `run --stale` runs them again." if stale else ""
+    console.print(f"{len(cells)} cells, {left} to run.{more}")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -68,14 +72,23 @@ def run(options: argparse.Namespace) -> None:
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Run a suite, time it, export its records and write the site."""
-    from bench.cli.publish import export, site
+    """Run a suite, time it, export its records and write the site; each although one before fails.
 
-    failed = _run(options)
-    speed(options)
-    if export(options):
+    Status 1 where something failed.
+    """
+    from bench.cli.publish import export_records, site
+
+    failed = _run(options) > 0
+    try:
+        speed(options)
+    except Exception as error:
+        traceback.print_exc()
+        print(f"speed: {type(error).__name__}: {error}; the records are exported all the same.")
+        failed = True
+    exported = export_records(options)
+    if exported.records:
         site(options)
-    if failed:
+    if failed or exported.faults:
         sys.exit(1)
 
 
@@ -85,24 +98,28 @@ def _run(options: argparse.Namespace) -> int:
     from bench.config.plan import plan
     from bench.config.schema import load_suite
     from bench.run import suite
+    from bench.run.curve import fraction
     from bench.store import Store
 
     folder = runs_of(options)
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice_of(options))
-    kept = Store(folder).kept()
-    states = {cell.hash: suite.state(cell, kept) for cell in cells}
-    left = [cell for cell in cells if states[cell.hash] not in ("done", "absent")]
-    done = sum(state == "done" for state in states.values())
-    console.print(f"{whole.name}: {len(cells)} cells, {done} done before.")
+    store = Store(folder)
+    state = suite.states(cells, store)
+    wanted = (*suite.TO_RUN, "stale") if options.stale else suite.TO_RUN
+    left = [cell for cell in cells if state[cell.hash] in wanted]
+    done = sum(state[cell.hash] in ("done", "stale") for cell in cells)
+    stale = sum(state[cell.hash] == "stale" for cell in cells)
+    more = f", {stale} of them by older code" if stale else ""
+    console.print(f"{whole.name}: {len(cells)} cells, {done} done before{more}.")
     _tell_absent(cells)
     if not left:
         return 0
-    suite.preflight(left)
+    data = suite.preflight(left)
     running: dict[str, Cell] = {}
 
     def under_way() -> float:
-        return sum(suite.fraction(cell, folder) for cell in list(running.values()))
+        return sum(fraction(folder / "cells" / cell) for cell in list(running))
 
     failed = 0
     with Bar("cells", len(left), under_way) as bar:
@@ -112,18 +129,28 @@ def _run(options: argparse.Namespace) -> int:
             options.line,
             workers=options.workers or suite.default_workers(),
             timeout_minutes=whole.timeout_minutes,
+            data=data,
+            again=options.stale,
         ):
-            if step.record is None:
+            if step.kind == "started":
                 running[step.cell.hash] = step.cell
                 continue
             running.pop(step.cell.hash, None)
-            failed += step.failed
-            bar.print(line_of(step.cell, step.record))
-            bar.step()
-    kept = Store(folder).kept()
+            bar.print(_line(step))
+            if step.kind == "ended":
+                failed += step.failed
+                bar.step()
+    kept = store.kept()
     _print_means(cells, kept)
     _print_learnt(cells, kept)
     return failed
+
+
+def _line(step: Step) -> str:
+    """Say in a line what became of a cell."""
+    if step.record is not None:
+        return line_of(step.cell, step.record) + (f" ({step.words})" if step.words else "")
+    return f"{'error' if step.failed else 'ok'} {step.cell.title}: {step.words}"
 
 
 def _tell_absent(cells: Sequence[Cell]) -> None:
@@ -168,16 +195,19 @@ def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
     from bench.cli.progress import console
 
     table = Table("task", "host", "operator", "headline", "mean over seeds", "seeds", box=None)
-    groups: dict[tuple[str, str, str], list[tuple[str, float]]] = {}
+    scores: dict[tuple[str, str], list[float]] = {}
+    arms: dict[tuple[str, str], tuple[Cell, str]] = {}
     for cell in cells:
         ended = kept.get(cell.hash)
         name = ended.tags.get("headline") if ended is not None and ended.done else None
         if ended is not None and name is not None:
-            values = groups.setdefault((cell.task, cell.host, cell.operator), [])
-            values.append((name, ended.metrics[f"final/{name}"]))
-    for (task, host, operator), values in groups.items():
-        mean = sum(value for _, value in values) / len(values)
-        table.add_row(task, host, operator, values[0][0], f"{mean:.4f}", str(len(values)))
+            arm = (cell.board, cell.operator)
+            arms.setdefault(arm, (cell, name))
+            scores.setdefault(arm, []).append(ended.metrics[f"final/{name}"])
+    for arm, values in scores.items():
+        cell, name = arms[arm]
+        mean = sum(values) / len(values)
+        table.add_row(cell.task, cell.host, cell.operator, name, f"{mean:.4f}", str(len(values)))
     console.print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,4 +82,30 @@ def assign(config: dict[str, Any], dotted: str) -> None:
         at = at.setdefault(key, {})
         if not isinstance(at, dict):
             raise ConfigError(f"`--set` (={dotted!r}): {key} holds a value, not a mapping.")
-    at[last] = yaml.safe_load(text)
+    try:
+        at[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"`--set` (={dotted!r}) must have a value in YAML: {error}") from None
+
+
+def dotted(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted names of the values in nested mappings.
+
+    Example:
+        >>> dotted({"model": {"lr": 1, "wd": 2}, "seed": 0})
+        ['model.lr', 'model.wd', 'seed']
+    """
+    names: list[str] = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        inside = isinstance(value, Mapping) and value
+        names += dotted(value, f"{name}.") if inside else [name]
+    return names
+
+
+def value_at(config: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a dotted name; None where there is none."""
+    at: Any = config
+    for key in name.split("."):
+        at = at.get(key) if isinstance(at, Mapping) else None
+    return at

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bench.config import files
+from bench.config.trust import refuse_code
 from bench.errors import ConfigError, UserError
 from tasks.base import TaskModule
 from tasks.data.module import TaskData
@@ -147,6 +148,7 @@ def build(config: dict[str, Any]) -> Run:
         ConfigError: the configuration does not resolve.
         UserError: a class refuses its arguments.
     """
+    refuse_code(config)
     run = parser()
     L.seed_everything(config["seed_everything"], workers=True, verbose=False)
     try:
@@ -169,6 +171,7 @@ def build(config: dict[str, Any]) -> Run:
 
 def build_module(model: dict[str, Any], num_classes: int) -> TaskModule:
     """Build the module of the part `model` of a resolved configuration, without its data."""
+    refuse_code(model)
     only = LightningArgumentParser(exit_on_error=False)
     only.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
     whole = files.merge(model, {"init_args": {"num_classes": num_classes}})

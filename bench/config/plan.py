@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.board_key import board_key
 from bench.config import files
 from bench.config.schema import (
     BoardConfig,
@@ -49,6 +52,11 @@ class Cell(BaseModel):
     tune: dict[str, SearchSpace] = {}
     """The operator's own options that a study searches."""
     tuned: Tuning | None = None
+    """The study that found some of its settings."""
+    untuned: dict[str, Any] = {}
+    """Dotted name in the configuration → the recipe's own value, of what the study found."""
+    ranked: bool = True
+    """False: it is trained on the way to something else, such as a supernet."""
     learnt: dict[str, float] = {}
     """Metric → what the baseline's mean over seeds must reach for its board to say anything."""
     optional: bool = False
@@ -60,6 +68,11 @@ class Cell(BaseModel):
     def hash(self) -> str:
         """Hash of the resolved configuration: what makes two cells the same."""
         return digest(self.config)[:12]
+
+    @property
+    def board(self) -> str:
+        """Key of the board on which it stands: what it shares with the other arms."""
+        return board_key(self.config, untuned=self.untuned)
 
     @property
     def title(self) -> str:
@@ -88,6 +101,7 @@ class Cell(BaseModel):
             where=self.backbone.get("where"),
             mix=self.backbone.get("mix"),
             tune=self.tune,
+            tuned=self.tuned,
         )
 
     @property
@@ -157,14 +171,8 @@ class Choice:
         return shlex.join(given)
 
 
-def compose(
-    board: BoardConfig,
-    host: HostConfig,
-    operator: OperatorConfig,
-    seed: int,
-    sets: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Lay the overlays of one cell over each other: task, recipe, board, command line, axes."""
+def base(board: BoardConfig) -> dict[str, Any]:
+    """Lay the overlays that all cells of a board share over each other: task, recipe, board."""
     config: dict[str, Any] = {}
     for layer in (
         files.read(files.find("tasks", board.task)),
@@ -173,8 +181,33 @@ def compose(
     ):
         config = files.merge(config, layer)
     config.pop("description", None)
-    for dotted in sets:
-        files.assign(config, dotted)
+    return config
+
+
+def compose(
+    shared: dict[str, Any],
+    where: dict[str, Any] | None,
+    host: HostConfig,
+    operator: OperatorConfig,
+    seed: int,
+    sets: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Lay a cell's own overlays over its board's, and resolve them.
+
+    Args:
+        shared: the board's, as `base` gives it.
+        where: the board's selection of slots, for operators that have none of their own.
+        host: network.
+        operator: what stands in the slots; its `set` is laid over the board's overlays.
+        seed: of the cell.
+        sets: `a.b=value` of the command line, laid over all.
+
+    Raises:
+        ConfigError: an unknown name, or an argument that a class does not take.
+    """
+    config = files.merge(shared, operator.set)
+    for assignment in sets:
+        files.assign(config, assignment)
     size = config.get("data", {}).get("init_args", {}).get("image_size", 224)
     whole_host = operator.operator is None
     backbone = {
@@ -183,19 +216,31 @@ def compose(
         "pretrained": host.pretrained,
         "operator": operator.operator,
         "options": _options(operator),
-        "where": operator.where if operator.where is not None or whole_host else board.where,
+        "where": operator.where if operator.where is not None or whole_host else where,
         "mix": operator.mix,
         "input_size": [size, size] if isinstance(size, int) else list(size),
     }
-    axes = {
-        "seed_everything": seed,
-        "model": {
-            "init_args": {
-                "backbone": {"class_path": "bench.backbones.build", "init_args": backbone}
-            }
-        },
-    }
-    return files.merge(config, axes)
+    return _placed(_resolved(json.dumps(config, sort_keys=True)), backbone, seed)
+
+
+@functools.lru_cache(maxsize=256)
+def _resolved(config: str) -> dict[str, Any]:
+    """Resolve a configuration without its axes; many cells share one, and it takes long."""
+    from bench.config import lightning
+
+    host = {"class_path": "bench.backbones.build", "init_args": {"host": "resnet18"}}
+    axes = {"model": {"init_args": {"backbone": host}}}
+    return lightning.resolve(files.merge(json.loads(config), axes))
+
+
+def _placed(shared: dict[str, Any], backbone: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return a resolved configuration with the axes of one cell in their places."""
+    config = copy.deepcopy(shared)
+    config["model"]["init_args"]["backbone"]["init_args"] |= backbone
+    for part in (config["model"]["init_args"], config["data"]["init_args"]):
+        part["seed"] = seed
+    config["seed_everything"] = seed
+    return config
 
 
 def _options(operator: OperatorConfig) -> dict[str, Any] | None:
@@ -253,8 +298,6 @@ def one(cells: Sequence[Cell]) -> Cell:
 
 
 def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
-    from bench.config import lightning
-
     suite = load_suite(name)
     for board in suite.boards:
         by_label = {load_operator(operator).label: operator for operator in board.operators}
@@ -266,12 +309,16 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
         operators: list[str | OperatorConfig] = list(board.operators)
         if choice.operators is not None:
             operators = list(dict.fromkeys([by_label[board.baseline], *choice.operators]))
+        words = choice.words(name)
+        hosts = [load_host(host) for host in choice.hosts or board.hosts]
+        loaded = [load_operator(operator) for operator in operators]
+        shared = base(board)
         for seed in choice.seeds or board.seeds or suite.seeds:
-            for host in map(load_host, choice.hosts or board.hosts):
-                for operator in map(load_operator, operators):
-                    config = compose(board, host, operator, seed, choice.sets)
+            for host in hosts:
+                for operator in loaded:
                     try:
-                        resolved = lightning.resolve(config)
+                        config = compose(shared, board.where, host, operator, seed, choice.sets)
+                        untuned = _untuned(shared, operator, choice.sets)
                     except ConfigError as error:
                         where = f"{board.task} · {host.label} · {operator.label}"
                         raise ConfigError(f"{where}: {error}") from None
@@ -282,14 +329,28 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
                         operator=operator.label,
                         recipe=board.recipe,
                         baseline=operator.label == board.baseline,
-                        config=resolved,
+                        config=config,
                         tune=operator.tune,
-                        tuned=board.tuned,
+                        tuned=operator.tuned,
+                        untuned=untuned,
                         learnt=board.learnt,
                         optional=board.optional,
-                        words=choice.words(name),
+                        words=words,
                     )
                     yield board, cell
+
+
+def _untuned(
+    shared: dict[str, Any], operator: OperatorConfig, sets: Sequence[str]
+) -> dict[str, Any]:
+    """Return what stands without the operator's own settings, by dotted name."""
+    if not operator.set:
+        return {}
+    plain = copy.deepcopy(shared)
+    for assignment in sets:
+        files.assign(plain, assignment)
+    resolved = _resolved(json.dumps(plain, sort_keys=True))
+    return {name: files.value_at(resolved, name) for name in files.dotted(operator.set)}
 
 
 def _chosen(cells: list[Cell], only: dict[str, list[str]]) -> list[Cell]:

@@ -44,7 +44,7 @@ class SearchSpace(_Model):
 
 
 class Tuning(_Model):
-    """The study behind a board's settings."""
+    """The study behind an operator's settings."""
 
     study: str
     trials: int = Field(ge=1)
@@ -59,6 +59,10 @@ class OperatorConfig(_Model):
     where: dict[str, Any] | None = None
     mix: Literal["pointwise"] | None = None
     tune: dict[str, SearchSpace] = Field({}, description="own options that a study searches")
+    set: dict[str, Any] = Field(
+        {}, description="laid over the board's configuration for this operator: what a study found"
+    )
+    tuned: Tuning | None = Field(None, description="the study behind `set` and `options`")
     description: str = ""
 
 
@@ -104,7 +108,6 @@ class BoardConfig(_Model):
     baseline: str = Field(description="label of the arm to which the others are compared")
     seeds: list[int] | None = None
     where: dict[str, Any] | None = Field(None, description="slots, unless the arm says otherwise")
-    tuned: Tuning | None = None
     set: dict[str, Any] = Field({}, description="laid over the task and the recipe")
     learnt: dict[str, float] = Field(
         {}, description="metric → what the baseline's mean must reach for the board to say anything"

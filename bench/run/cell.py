@@ -1,20 +1,20 @@
-"""A cell is run once, and kept as an MLflow run with its record."""
+"""A cell is run once, and kept as an MLflow run with its record, whatever happens to it."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
+import math
 import shutil
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from bench import machine
+from bench import locks, machine
 from bench.config.plan import Cell
-from bench.hashing import digest
+from bench.hashing import digest, file_sha256
 from bench.record import (
     Accuracy,
     Cost,
@@ -27,23 +27,24 @@ from bench.record import (
     Record,
     Status,
 )
+from bench.run.code import operator_sha256
+from bench.store import CELL, CHECKPOINT, CODE, Store
+from bench.whole_files import write_whole
 
 if TYPE_CHECKING:
     from bench.run.fit import Fitted
 
+WAIT_S = 600
+"""How long a store that is locked or away is waited for while a cell is run."""
 
-def operator_sha256(name: str | None) -> str:
-    """Hash of the files in which an operator's class and its bases stand."""
-    if name is None:
-        return digest(None)
-    from bench import operators
 
-    sources = [
-        Path(inspect.getfile(cls)).read_bytes()
-        for cls in operators.get(name).__mro__
-        if issubclass(cls, operators.Operator) and cls is not operators.Operator
-    ]
-    return hashlib.sha256(b"\0".join(sources)).hexdigest()
+@dataclass(frozen=True)
+class Ran:
+    """What became of a cell: its record, or None where another process has done it meanwhile."""
+
+    record: Record | None
+    notes: list[str] = field(default_factory=list)
+    """What was repaired on the way, in words."""
 
 
 def run_cell(
@@ -51,82 +52,182 @@ def run_cell(
     folder: Path,
     command: str,
     *,
+    data: Data | None = None,
+    again: bool = False,
     progress_bar: bool = False,
-) -> Record:
-    """Train and score a cell; return its record. A failure is a record too, never an exception.
+) -> Ran:
+    """Train and score a cell; return its record. A failure is a record too, not an exception.
 
     The MLflow run gets parameters, tags, metrics of every epoch, and as artifacts the config, the
-    record with its outcomes, and the checkpoint. A cell that was cut off goes on from its last
-    epoch.
+    record with its outcomes, and the checkpoint; that it is done is marked last. A cell that was
+    cut off goes on from its last epoch.
 
     Args:
         cell: what to run.
         folder: the runs folder; see `bench.store.Store`.
         command: the command line that asked for it, for the record.
+        data: what its data are, for the record of a failure; see `bench.run.suite.preflight`.
+        again: run it although it is done: its operator's code is another by now.
         progress_bar: show Lightning's bar.
+
+    Raises:
+        Held: another process runs the cell.
+        StoreError: the store cannot be used.
+    """
+    store = Store(folder, wait_s=WAIT_S)
+    with locks.lock(locks.of_cell(store.folder, cell.hash)):
+        before = store.of_cell(cell.hash)
+        if before is not None and before.done and not (again and is_stale(cell, before.tags)):
+            return Ran(None)
+        return _run(cell, store, command, data, progress_bar)
+
+
+def is_stale(cell: Cell, tags: dict[str, str]) -> bool:
+    """Return whether a run is of other code of the cell's operator than today's."""
+    return CODE in tags and tags[CODE] != operator_sha256(cell.backbone.get("operator"))
+
+
+def _run(cell: Cell, store: Store, command: str, data: Data | None, progress_bar: bool) -> Ran:
+    from bench.run import resume
+    from bench.run.ranks import ranks_of, run_ranks
+
+    work = work_folder(store, cell)
+    checkpoint, notes = resume.newest(work)
+    run_id = store.begin(
+        cell.suite, cell.title, _tags(cell), cell.config, resume=checkpoint is not None
+    )
+    if ranks_of(cell.config["trainer"]) > 1:
+        record, more = run_ranks(cell, store.folder, work, command, run_id, data)
+    else:
+        record, more = train(cell, store, work, command, run_id, data, progress_bar=progress_bar)
+    if record.status == "ok":
+        store.done(run_id, record.filename)
+        shutil.rmtree(work, ignore_errors=True)
+    return Ran(record, [*notes, *more])
+
+
+def train(
+    cell: Cell,
+    store: Store,
+    work: Path,
+    command: str,
+    run_id: str,
+    data: Data | None,
+    *,
+    progress_bar: bool = False,
+) -> tuple[Record, list[str]]:
+    """Train and score a cell and keep its record and files; return the record, and words.
+
+    A failure is a record too; what the store or the disk refuses is not, as nothing can be kept.
     """
     from bench.run import fit
-    from bench.store import Store
 
-    store = Store(folder)
-    work = store.folder / "cells" / cell.hash
-    work.mkdir(parents=True, exist_ok=True)
-    run_id = store.begin(cell.suite, cell.title, _tags(cell), cell.config)
-    config = work / "config.yaml"
-    config.write_text(yaml.safe_dump(cell.config, sort_keys=False), encoding="utf-8")
-    store.keep(run_id, config)
-    status: Status = "ok"
-    error = None
-    fitted = None
     try:
+        config = work / "config.yaml"
+        write_whole(config, yaml.safe_dump(cell.config, sort_keys=False))
+        store.keep(run_id, config)
         fitted = fit.fit(
             cell.config,
             work,
             logger=store.logger(cell.suite, run_id),
             progress_bar=progress_bar,
         )
-    except Exception as raised:
-        status = "oom" if _out_of_memory(raised) else "error"
-        error = f"{type(raised).__name__}: {raised}"
-        (work / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        record = Record.make(
+            kind="accuracy",
+            status="ok",
+            entry=entry_of(cell, fitted),
+            data=Data.model_validate(fitted.data),
+            recipe=recipe_of(cell, fitted),
+            accuracy=accuracy_of(cell, fitted, work),
+            cost=cost_of(cell, fitted),
+            machine=machine.machine(),
+            software=machine.software(),
+            provenance=_provenance(cell, command, run_id),
+        )
+        _keep_score(store, run_id, record, work)
+    except KeyboardInterrupt:
+        store.end(run_id, "KILLED")
+        raise
+    except Exception as error:
+        write_whole(work / "error.txt", traceback.format_exc())
         store.keep(run_id, work / "error.txt")
-    record = Record(
+        status: Status = "oom" if _out_of_memory(error) else "error"
+        record = _failure(cell, command, run_id, status, f"{type(error).__name__}: {error}", data)
+        _keep_failure(store, run_id, record, work)
+        return record, []
+    return record, fitted.notes
+
+
+def work_folder(store: Store, cell: Cell) -> Path:
+    """Return the folder of a cell that is under way, made where it is not there."""
+    work = store.folder / "cells" / cell.hash
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def lost(
+    cell: Cell, folder: Path, command: str, status: Status, why: str, data: Data | None = None
+) -> Ran:
+    """Keep a cell whose process was lost as a failed record, unless it had done its work.
+
+    Args:
+        cell: what was run.
+        folder: the runs folder.
+        command: the command line that asked for it.
+        status: how it ended.
+        why: in words.
+        data: what its data are.
+    """
+    store = Store(folder)
+    before = store.of_cell(cell.hash)
+    if before is not None and before.done:
+        return Ran(None)
+    work = work_folder(store, cell)
+    run_id = store.begin(cell.suite, cell.title, _tags(cell), cell.config)
+    record = _failure(cell, command, run_id, status, why, data)
+    _keep_failure(store, run_id, record, work)
+    return Ran(record)
+
+
+def _failure(
+    cell: Cell, command: str, run_id: str, status: Status, why: str, data: Data | None
+) -> Record:
+    return Record.make(
         kind="accuracy",
         status=status,
-        error=error,
-        entry=entry_of(cell, fitted),
-        data=Data.model_validate(fitted.data) if fitted else None,
-        recipe=recipe_of(cell, fitted),
-        accuracy=accuracy_of(cell, fitted, work) if fitted else None,
-        cost=cost_of(cell, fitted) if fitted else None,
+        error=why,
+        entry=entry_of(cell),
+        data=data,
+        recipe=recipe_of(cell, None),
         machine=machine.machine(),
         software=machine.software(),
         provenance=_provenance(cell, command, run_id),
     )
-    _keep(store, run_id, record, work)
-    store.end(run_id, "FINISHED" if status == "ok" else "FAILED")
-    if status == "ok":
-        shutil.rmtree(work)
-    return record
 
 
-def _keep(store: Any, run_id: str, record: Record, work: Path) -> None:
-    from bench.run.fit import LAST
-    from bench.store import CHECKPOINT
-
+def _keep_failure(store: Store, run_id: str, record: Record, work: Path) -> None:
     store.keep(run_id, record.save(work), "records")
-    if record.accuracy is not None:
-        if record.accuracy.outcomes is not None:
-            store.keep(run_id, work / record.accuracy.outcomes.file, "records")
-        curves = work / "curves.json"
-        curves.write_text(json.dumps(record.accuracy.curve), encoding="utf-8")
-        store.keep(run_id, curves)
-        store.tag(run_id, {"headline": record.accuracy.headline})
-        store.metrics(run_id, {f"final/{k}": m.value for k, m in record.accuracy.metrics.items()})
-    if (work / LAST).exists() and record.status == "ok":
-        store.keep(run_id, work / LAST, CHECKPOINT.rpartition("/")[0])
-    if record.status != "ok":
-        store.tag(run_id, {"error": str(record.error)[:5000]})
+    store.tag(run_id, {"error": str(record.error)[:5000]})
+    store.end(run_id, "FAILED")
+
+
+def _keep_score(store: Store, run_id: str, record: Record, work: Path) -> None:
+    from bench.run.resume import LAST
+
+    accuracy = record.accuracy
+    assert accuracy is not None
+    assert record.recipe is not None
+    if accuracy.outcomes is not None:
+        store.keep(run_id, work / accuracy.outcomes.file, "records")
+    curves = work / "curves.json"
+    write_whole(curves, json.dumps(accuracy.curve))
+    store.keep(run_id, curves)
+    final = {f"final/{k}": m.value for k, m in accuracy.metrics.items()}
+    spent = record.recipe.model_dump(include={"train_seconds", "samples_seen"})
+    store.metrics(run_id, final | {name: float(value) for name, value in spent.items()})
+    store.tag(run_id, {"headline": accuracy.headline})
+    store.keep(run_id, work / LAST, CHECKPOINT.rpartition("/")[0])
+    store.keep(run_id, record.save(work), "records")
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -151,7 +252,7 @@ def entry_of(cell: Cell, fitted: Fitted | None = None) -> Entry:
         operator=cell.backbone.get("operator") or "host",
         operator_options=build.get("options") or {},
         operator_sha256=operator_sha256(cell.backbone.get("operator")),
-        host=build["host"],
+        host=build.get("host") or "own",
         host_options=build.get("host_options") or {},
         selection=build.get("where") or {},
         mix=build.get("mix"),
@@ -161,6 +262,7 @@ def entry_of(cell: Cell, fitted: Fitted | None = None) -> Entry:
         head=cell.config["model"]["init_args"].get("head"),
         form="training",
         baseline=cell.baseline,
+        ranked=cell.ranked,
     )
 
 
@@ -181,6 +283,7 @@ def recipe_of(cell: Cell, fitted: Fitted | None) -> Recipe:
         samples_seen=fitted.samples_seen if fitted else None,
         train_seconds=fitted.seconds if fitted else None,
         tuning_trials=cell.tuned.trials if cell.tuned else 0,
+        untuned=cell.untuned,
     )
 
 
@@ -191,13 +294,12 @@ def accuracy_of(cell: Cell, fitted: Fitted, work: Path) -> Accuracy:
     module = fitted.module
     outcomes = None
     if fitted.outcomes:
-        file = work / f"outcomes-{cell.hash}.npz"
+        file = work / "outcomes.npz"
         np.savez_compressed(file, allow_pickle=False, **fitted.outcomes)
-        outcomes = Outcomes(
-            file=file.name,
-            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
-            kind=module.outcomes_kind,
-        )
+        sha256 = file_sha256(file)
+        # named by its content: what is kept under a name never changes
+        name = file.rename(work / f"outcomes-{cell.hash}-{sha256[:12]}.npz").name
+        outcomes = Outcomes(file=name, sha256=sha256, kind=module.outcomes_kind)
     metrics = {
         name: Metric(
             value=fitted.metrics[name],
@@ -210,11 +312,18 @@ def accuracy_of(cell: Cell, fitted: Fitted, work: Path) -> Accuracy:
     return Accuracy(
         headline=module.headline,
         metrics=metrics,
-        sampling_error=module.sampling_error(),
+        sampling_error=_finite(fitted.sampling_error),
         per_class=fitted.per_class,
         outcomes=outcomes,
-        curve=fitted.curve,
+        curve={
+            name: [value if math.isfinite(value) else None for value in values]
+            for name, values in fitted.curve.items()
+        },
     )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def cost_of(cell: Cell, fitted: Fitted) -> Cost:
@@ -233,36 +342,12 @@ def cost_of(cell: Cell, fitted: Fitted) -> Cost:
     )
 
 
-def lost(cell: Cell, folder: Path, command: str, status: Status, why: str) -> Record:
-    """Keep a cell whose process died or ran out of time as a failed record; return it."""
-    from bench.store import Store
-
-    store = Store(folder)
-    work = store.folder / "cells" / cell.hash
-    work.mkdir(parents=True, exist_ok=True)
-    run_id = store.begin(cell.suite, cell.title, _tags(cell), cell.config)
-    record = Record(
-        kind="accuracy",
-        status=status,
-        error=why,
-        entry=entry_of(cell),
-        recipe=recipe_of(cell, None),
-        machine=machine.machine(),
-        software=machine.software(),
-        provenance=_provenance(cell, command, run_id),
-    )
-    _keep(store, run_id, record, work)
-    store.end(run_id, "FAILED")
-    return record
-
-
 def _tags(cell: Cell) -> dict[str, str]:
-    from bench.store import CELL
-
     git = machine.git_state()
     return {
         **cell.tags(),
         CELL: cell.hash,
+        CODE: operator_sha256(cell.backbone.get("operator")),
         "git.commit": str(git["git_commit"]),
         "git.dirty": str(git["git_dirty"]).lower(),
     }

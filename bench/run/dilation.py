@@ -26,7 +26,7 @@ from bench.config.schema import (
     load_operator,
     load_suite,
 )
-from bench.errors import UserError
+from bench.errors import Failure, UserError
 from bench.operators.base import ConvSpec
 from bench.operators.edo import (
     Reading,
@@ -186,6 +186,7 @@ def supernet(cell: Cell, dmax: int) -> Cell:
         "operator": f"{cell.operator}-supernet",
         "config": config,
         "baseline": False,
+        "ranked": False,
         "tune": {},
         "words": "",
     }
@@ -193,18 +194,15 @@ def supernet(cell: Cell, dmax: int) -> Cell:
 
 
 def _trained_supernet(dense: Cell, store: Store, command: str) -> Kept:
-    known = store.kept().get(dense.hash)
-    if known is not None and known.done and "samples_seen" in known.metrics:
+    data = preflight([dense])
+    ran = run_cell(dense, store.folder, command, data=data[dense.hash], progress_bar=True)
+    if ran.record is None:
         print(f"supernet {dense.hash}: done before.")
-        return known
-    preflight([dense])
-    record = run_cell(dense, store.folder, command, progress_bar=True)
-    run_id, recipe = record.provenance.mlflow_run, record.recipe
-    if record.status != "ok" or run_id is None or recipe is None:
-        raise UserError(f"the supernet failed: {record.error}")
-    spent = {"train_seconds": recipe.train_seconds, "samples_seen": recipe.samples_seen}
-    store.metrics(run_id, {k: float(v) for k, v in spent.items() if v is not None})
-    return store.kept()[dense.hash]
+    elif ran.record.status != "ok":
+        raise Failure(f"the supernet failed: {ran.record.error}")
+    run = store.of_cell(dense.hash)
+    assert run is not None
+    return run
 
 
 def search(module: TaskModule, data: TaskData, dmax: int, images: int) -> Found:
@@ -312,7 +310,7 @@ def _keep(
     """Log the search, both readings, under the supernet's run; write the files beside `path`."""
     params = {"dmax": dmax, "reading": reading, "images": found.images, "supernet": dense.hash}
     tags = {**dense.tags(), "search": reading}
-    run_id = store.begin(dense.suite, f"search · {dense.title}", tags, params, run.run_id)
+    run_id = store.begin(dense.suite, f"search · {dense.title}", tags, params, parent=run.run_id)
     train_seconds = run.metrics["train_seconds"]
     numbers = {
         "search_seconds": found.seconds,

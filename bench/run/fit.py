@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import time
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,14 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from bench.config.lightning import build, build_module
+from bench.run.curve import Curve, Diverged
+from bench.run.resume import LAST, WholeCheckpoints, forget, newest
 from tasks.base import TaskModule
 from tasks.data.module import TaskData
 
-LAST = "last.ckpt"
-PROGRESS = "progress.json"
+
+class NoScore(RuntimeError):
+    """The run ended, and its headline is not a number."""
 
 
 @dataclass
@@ -36,70 +38,11 @@ class Fitted:
     seconds: float
     epochs: int
     samples_seen: int
+    sampling_error: float | None
+    notes: list[str]
+    """What was repaired on the way, in words."""
     module: TaskModule
     datamodule: TaskData
-
-
-class _Curve(Callback):
-    """Keeps the metrics of every epoch and says on disk how far the run is."""
-
-    def __init__(self, folder: Path) -> None:
-        self.curve: dict[str, list[float]] = {}
-        self.samples = 0
-        self.seconds = 0.0
-        self.folder = folder
-        self.scored: tuple[int, dict[str, float]] = (-1, {})
-        self._since = time.monotonic()
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._since = time.monotonic()
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        self.samples += len(batch[0])
-        self._write(trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            self._keep(trainer, "val/")
-            values = trainer.callback_metrics.items()
-            metrics = {k: float(v) for k, v in values if k.startswith("val/")}
-            self.scored = trainer.global_step, metrics
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._keep(trainer, "train/")
-        self._write(trainer, force=True)
-
-    def _keep(self, trainer: L.Trainer, prefix: str) -> None:
-        for name, value in trainer.callback_metrics.items():
-            # Lightning logs a value per step and epoch under three names: one is enough
-            if name.startswith(prefix) and not name.endswith(("_step", "_epoch")):
-                self.curve.setdefault(name, []).append(float(value))
-
-    def _write(self, trainer: L.Trainer, force: bool = False) -> None:
-        now = time.monotonic()
-        self.seconds += now - self._since
-        self._since = now
-        total = trainer.estimated_stepping_batches
-        step = trainer.global_step
-        if force or step % 10 == 0:
-            partial = self.folder / (PROGRESS + ".partial")
-            partial.write_text(json.dumps({"done": step / total if total else 0.0}))
-            partial.replace(self.folder / PROGRESS)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"curve": self.curve, "samples": self.samples, "seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.curve = state_dict["curve"]
-        self.samples = state_dict["samples"]
-        self.seconds = state_dict["seconds"]
 
 
 def fit(
@@ -120,12 +63,14 @@ def fit(
         progress_bar: show Lightning's bar.
 
     Raises:
-        ConfigError, ValueError: before any training, for bad input.
+        UserError: before any training, for bad input.
+        Diverged: the loss is not a number any more.
+        NoScore: the headline is not a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = build(config)
     module, datamodule = run.module, run.data
-    curve = _Curve(folder)
+    curve = Curve(folder)
     # the newest of every epoch, validated or not, in one file: with no monitor, "top 1" is the last
     last = ModelCheckpoint(
         folder,
@@ -139,31 +84,50 @@ def fit(
         | {
             "logger": [*([logger] if logger else []), *several(run.trainer["logger"])],
             "callbacks": [curve, last, *callbacks, *several(run.trainer["callbacks"])],
+            "plugins": [WholeCheckpoints(), *several(run.trainer["plugins"])],
             "enable_progress_bar": progress_bar,
             "default_root_dir": str(folder),
         }
     )
-    checkpoint = folder / LAST
-    trainer.fit(
-        module,
-        datamodule=datamodule,
-        ckpt_path=str(checkpoint) if checkpoint.exists() else None,
-        weights_only=True,
-    )
+    checkpoint, notes = newest(folder)
+    try:
+        trainer.fit(
+            module,
+            datamodule=datamodule,
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True,
+        )
+    except SystemExit:  # how Lightning answers Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    except Diverged:
+        forget(folder)
+        raise
     if trainer.interrupted:
         raise KeyboardInterrupt
     step, scored = curve.scored
     if step != trainer.global_step:  # the last step was not validated after
         scored = dict(trainer.validate(module, datamodule=datamodule, verbose=False)[0])
+    metrics = {k.removeprefix("val/"): v for k, v in scored.items()}
+    if not math.isfinite(metrics.get(module.headline, math.nan)):
+        forget(folder)
+        raise NoScore(
+            f"`{module.headline}` is not a number: in the scored split nothing counts (all its "
+            "objects are crowds, or all its pixels are ignored), or the network's outputs are "
+            "not finite"
+        )
     return Fitted(
-        metrics={k.removeprefix("val/"): v for k, v in scored.items()},
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
         curve=curve.curve,
-        per_class=module.per_class(),
+        per_class={k: v for k, v in module.per_class().items() if math.isfinite(v)},
         outcomes=module.outcomes(),
         data=datamodule.describe(),
         seconds=curve.seconds,
         epochs=trainer.current_epoch,
         samples_seen=curve.samples,
+        sampling_error=module.sampling_error(),
+        notes=notes,
         module=module,
         datamodule=datamodule,
     )

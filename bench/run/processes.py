@@ -1,47 +1,48 @@
-"""Engines that run cells: processes of this machine, one job in each at a time."""
+"""Jobs in processes of this machine: a fresh one for each, with a time limit of its own."""
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
-import queue
 import signal
+import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from pebble import ProcessExpired, ProcessFuture
+from pebble.concurrent import process
+
 from bench.errors import UserError
+from bench.machine import usable_threads
 
 Job = TypeVar("Job")
 
 
 @dataclass(frozen=True)
 class Event(Generic[Job]):
-    """What became of a job: it started, gave a value, or its process was lost."""
+    """What became of a job.
 
-    kind: Literal["started", "done", "died", "timeout"]
+    `done` has the value that its function returned; `failed` has what it raised; `died` and
+    `timeout` say in words how its process ended.
+    """
+
+    kind: Literal["started", "done", "failed", "died", "timeout"]
     job: Job
     value: Any = None
 
 
-def _ready(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us; checkpoints resume
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
-
-
 class LocalProcesses:
-    """Runs jobs in `workers` fresh processes; one that dies costs its own job only.
+    """Runs jobs in fresh processes, so many at a time; what happens to one is its own.
 
     Args:
         workers: processes at a time.
-        timeout_s: the most seconds that one job may take.
+        timeout_s: the most seconds that one job may take, with the start of its process.
         threads: torch's threads in each; None shares the cores out.
     """
 
@@ -50,94 +51,122 @@ class LocalProcesses:
             raise UserError(f"`workers` (={workers}) must be at least 1.")
         self.workers = workers
         self.timeout_s = timeout_s
-        self.threads = threads or max(1, (os.cpu_count() or 1) // workers)
+        self.threads = threads or max(1, usable_threads() // workers)
 
     def run(self, function: Callable[[Job], Any], jobs: Sequence[Job]) -> Iterator[Event[Job]]:
         """Yield events as they come; `function` and `jobs` must pickle.
 
         Leaving the iteration early (an error, Ctrl-C) ends the processes.
         """
-        waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        for job in jobs:
-            waiting.put(job)
-        events: queue.Queue[Event[Job] | BaseException | None] = queue.Queue()
-        slots = [
-            _Slot(self, function, waiting, events) for _ in range(min(self.workers, len(jobs)))
-        ]
+        context = _context()
+        # not a daemon: a job's data loaders and ranks are processes too
+        start = process(_Prepared(function, self.threads), **_options(self, context))
+        waiting = deque(jobs)
+        running: dict[ProcessFuture[Any], Job] = {}
         try:
-            for slot in slots:
-                slot.start()
-            running = len(slots)
-            while running:
-                event = events.get()
-                if event is None:
-                    running -= 1
-                elif isinstance(event, BaseException):
-                    raise event
-                else:
-                    yield event
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    job = waiting.popleft()
+                    running[start(job)] = job
+                    yield Event("started", job)
+                wait(running, return_when=FIRST_COMPLETED)
+                for future in [future for future in running if future.done()]:
+                    yield _event(future, running.pop(future), self.timeout_s)
         finally:
-            for slot in slots:
-                slot.end()
+            for future in running:
+                future.cancel()  # type: ignore[no-untyped-call]
+            for future in running:
+                _ended(future)
 
 
-class _Slot(threading.Thread, Generic[Job]):
-    def __init__(
-        self,
-        engine: LocalProcesses,
-        function: Callable[[Job], Any],
-        waiting: queue.SimpleQueue[Job],
-        events: queue.Queue[Event[Job] | BaseException | None],
-    ) -> None:
-        super().__init__(daemon=True)
-        self.engine, self.function, self.waiting, self.events = engine, function, waiting, events
-        self.pid: int | None = None
-        self.ended = False
+def _context() -> Any:
+    """Return how processes are started: forked off a server that has imported what they need.
 
-    def _pool(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), _ready, (self.engine.threads,)
-        )
-        self.pid = pool.submit(os.getpid).result()
-        if self.ended:
-            self.kill()
-        return pool
+    The server has computed nothing, so no thread and no CUDA context is forked with it; a process
+    is there at once, and as fresh as one that has just imported.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench.run.preload"])
+    return context
 
-    def run(self) -> None:
-        pool = None
-        try:
-            while not self.ended:
-                try:
-                    job = self.waiting.get_nowait()
-                except queue.Empty:
-                    break
-                pool = pool or self._pool()
-                self.events.put(Event("started", job))
-                future = pool.submit(self.function, job)
-                try:
-                    value = future.result(self.engine.timeout_s)
-                except TimeoutError:
-                    self.kill()
-                    self.events.put(Event("timeout", job))
-                    pool = None
-                except BrokenProcessPool as error:
-                    self.events.put(Event("died", job, str(error)))
-                    pool = None
-                else:
-                    self.events.put(Event("done", job, value))
-        except BaseException as error:
-            self.events.put(error)
-        finally:
-            if pool is not None:
-                pool.shutdown(wait=not self.ended, cancel_futures=True)
-            self.events.put(None)
 
-    def kill(self) -> None:
-        if self.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+def _options(engine: LocalProcesses, context: Any) -> dict[str, Any]:
+    return {
+        "name": "convboard-worker",
+        "daemon": False,
+        "timeout": engine.timeout_s,
+        "context": context,
+    }
 
-    def end(self) -> None:
-        self.ended = True
-        if self.is_alive():
-            self.kill()
+
+def _event(future: ProcessFuture[Any], job: Job, timeout_s: float) -> Event[Job]:
+    error = future.exception()
+    if error is None:
+        return Event("done", job, future.result())
+    if isinstance(error, TimeoutError):
+        return Event("timeout", job, f"took more than {timeout_s / 60:g} minutes")
+    if isinstance(error, ProcessExpired):
+        return Event("died", job, f"its process ended: {_how(error.exitcode)}")
+    return Event("failed", job, error)
+
+
+def _how(exitcode: int | None) -> str:
+    """Say how a process ended.
+
+    Example:
+        >>> _how(3), _how(-9)
+        ('exit code 3', 'SIGKILL, as happens when memory runs out')
+    """
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    more = ", as happens when memory runs out" if exitcode == -signal.SIGKILL else ""
+    return f"{signal.Signals(-exitcode).name}{more}"
+
+
+def _ended(future: ProcessFuture[Any]) -> None:
+    """Wait until the process of a cancelled job is gone."""
+    for child in multiprocessing.active_children():
+        if child.name == "convboard-worker":
+            child.terminate()
+            child.join(5)
+            if child.is_alive():
+                child.kill()
+                child.join()
+
+
+@dataclass(frozen=True)
+class _Prepared(Generic[Job]):
+    """A function of a job, in a process that is made ready for it."""
+
+    function: Callable[[Job], Any]
+    threads: int
+
+    def __call__(self, job: Job) -> Any:
+        end_with_parent()
+        os.environ["OMP_NUM_THREADS"] = str(self.threads)
+        import torch
+
+        torch.set_num_threads(self.threads)
+        return self.function(job)
+
+
+def end_with_parent() -> None:
+    """Have this process end when its parent does, however that happens."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent or parent == 1:
+        os._exit(1)
+    if sys.platform != "linux":
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

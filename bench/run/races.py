@@ -22,7 +22,8 @@ from bench.config.schema import SpeedConfig, SuiteScope
 from bench.hashing import digest
 from bench.machine import machine, provenance, software
 from bench.record import Data, Entry, Record
-from bench.run.cell import entry_of, operator_sha256, recipe_of
+from bench.run.cell import entry_of, recipe_of
+from bench.run.code import operator_sha256
 from bench.speed.protocol import PROTOCOL
 from bench.store import CELL, CHECKPOINT, Kept, Store
 
@@ -202,7 +203,7 @@ def time_race(
     records = []
     for result in results:
         cell = cells[result.label]
-        record = Record(
+        record = Record.make(
             kind="speed",
             status=result.status,
             error=result.error,

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench import locks
 from bench.config.plan import Cell
 from bench.errors import ConfigError, UserError, near
 from bench.machine import usable_cores
-from bench.record import Record, Status
-from bench.run.cell import lost, run_cell
-from bench.run.processes import LocalProcesses
-from bench.store import Kept
+from bench.record import Data, Record, Status
+from bench.run.cell import Ran, is_stale, lost, run_cell
+from bench.run.processes import Event, LocalProcesses
+from bench.store import Kept, Store
 
-State = Literal["done", "absent", "failed", "started", "waiting"]
+State = Literal["done", "stale", "absent", "failed", "started", "elsewhere", "waiting"]
+TO_RUN = ("failed", "started", "elsewhere", "waiting")
+"""States of cells that are to be run; a stale one is, where that is asked for."""
 
 
-def state(cell: Cell, kept: dict[str, Kept]) -> State:
-    """Return how far a cell is, by the store; absent is one that is left out for want of data."""
-    run = kept.get(cell.hash)
+def states(cells: Sequence[Cell], store: Store) -> dict[str, State]:
+    """Return how far each cell is, by its hash; the store is asked once for all.
+
+    - done: its record is kept; stale: done, by other code of the operator than today's.
+    - absent: left out, for want of its data.
+    - failed: it ended without a score, and is to run again.
+    - started: cut off; elsewhere: another process runs it just now.
+    - waiting: never run.
+    """
+    kept = store.kept()
+    return {cell.hash: _state(cell, kept.get(cell.hash), store) for cell in cells}
+
+
+def _state(cell: Cell, run: Kept | None, store: Store) -> State:
     if run is not None and run.done:
-        return "done"
+        return "stale" if is_stale(cell, run.tags) else "done"
     if cell.absent:
         return "absent"
     if run is None:
         return "waiting"
-    return "failed" if run.status == "FAILED" else "started"
+    if run.status == "FAILED":
+        return "failed"
+    return "elsewhere" if locks.held(locks.of_cell(store.folder, cell.hash)) else "started"
 
 
 @dataclass(frozen=True)
@@ -47,49 +66,60 @@ class Learnt:
 
 def learnt(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Learnt]:
     """Return what was learnt on each board that says what must be, by the cells that are done."""
-    found: dict[tuple[str, str, str, float], list[float]] = {}
+    scores: dict[tuple[str, str, float], list[float]] = {}
+    homes: dict[tuple[str, str, float], Cell] = {}
     for cell in cells:
         run = kept.get(cell.hash)
         if not cell.baseline or run is None or not run.done:
             continue
         for metric, wanted in cell.learnt.items():
-            values = found.setdefault((cell.task, cell.host, metric, wanted), [])
-            values.append(run.metrics[f"final/{metric}"])
+            key = (cell.board, metric, wanted)
+            homes.setdefault(key, cell)
+            scores.setdefault(key, []).append(run.metrics[f"final/{metric}"])
     return [
-        Learnt(task, host, metric, sum(values) / len(values), wanted)
-        for (task, host, metric, wanted), values in found.items()
+        Learnt(homes[key].task, homes[key].host, key[1], sum(values) / len(values), key[2])
+        for key, values in scores.items()
     ]
 
 
-def preflight(cells: Sequence[Cell]) -> None:
+def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
     """Find what a user can have wrong before any training: data, classes, hosts, slots, options.
 
+    Returns:
+        What the data of each cell are, by its hash, for the record of one that fails.
+
     Raises:
-        ValueError: the first fault, with the cell in which it stands.
+        ConfigError: the first fault, with the cell in which it stands.
     """
     from bench.config import lightning
 
-    seen: set[str] = set()
+    models: set[str] = set()
+    described: dict[str, Data] = {}
     for cell in cells:
-        for part in ("data", "model"):
-            key = json.dumps([part, cell.config[part]], sort_keys=True)
-            key = key.replace(f'"seed": {cell.seed}', "")
-            if key in seen:
-                continue
-            seen.add(key)
+        data, model = (_without_seed(cell, part) for part in ("data", "model"))
+        if data not in described or model not in models:
             try:
-                built = lightning.build(cell.config)
-                built.data.prepare_data()
-                if part == "data":
-                    built.data.setup("fit")
+                run = lightning.build(cell.config)
+                if data not in described:
+                    run.data.prepare_data()
+                    run.data.setup("fit")
+                    described[data] = Data.model_validate(run.data.describe())
             except UserError as error:
                 raise ConfigError(f"{cell.title}: {error}") from error
+            models.add(model)
             for metric in cell.learnt:
-                if metric not in built.module.metrics_info:
+                if metric not in run.module.metrics_info:
                     raise ConfigError(
                         f"{cell.title}: `learnt` (={metric!r}) is no metric of its task; "
-                        f"{near(metric, built.module.metrics_info)}"
+                        f"{near(metric, run.module.metrics_info)}"
                     )
+    return {cell.hash: described[_without_seed(cell, "data")] for cell in cells}
+
+
+def _without_seed(cell: Cell, part: str) -> str:
+    config = copy.deepcopy(cell.config[part])
+    config["init_args"].pop("seed", None)
+    return json.dumps([part, config, cell.config["trainer"]], sort_keys=True)
 
 
 def default_workers() -> int:
@@ -101,10 +131,16 @@ def default_workers() -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """One event of a run: a cell has started or ended; `fraction` of all work is done."""
+    """One event of a run of several cells.
+
+    `record` is None where a cell has started, where it goes on in another process (`words` says
+    so), and where it could not be kept at all (`failed`, and `words` say why).
+    """
 
     cell: Cell
-    record: Record | None
+    kind: Literal["started", "elsewhere", "ended"]
+    record: Record | None = None
+    words: str = ""
     failed: bool = False
 
 
@@ -115,28 +151,94 @@ def run_cells(
     *,
     workers: int,
     timeout_minutes: float,
+    data: Mapping[str, Data] | None = None,
+    again: bool = False,
 ) -> Iterator[Step]:
-    """Run cells in processes of their own; yield a Step as each starts and as each ends."""
+    """Run cells in processes of their own; yield a Step as each starts and as each ends.
+
+    What happens to one cell is its own: a failure of whatever kind is its row, and the others go
+    on. A cell that another process runs is waited for, and run if that process loses it.
+
+    Args:
+        cells: what to run.
+        folder: the runs folder; see `bench.store.Store`.
+        command: the command line that asked for it, for the records.
+        workers: processes at a time.
+        timeout_minutes: of one cell.
+        data: what the data of each cell are, by its hash; see `preflight`.
+        again: run also those that are done by older code.
+    """
     engine = LocalProcesses(workers, timeout_minutes * 60)
-    job = functools.partial(_in_process, folder=folder, command=command)
-    for event in engine.run(job, cells):
-        if event.kind == "started":
-            yield Step(event.job, None)
-        elif event.kind == "done":
-            yield Step(event.job, event.value, failed=event.value.status != "ok")
+    job = functools.partial(
+        _in_process, folder=folder, command=command, data=dict(data or {}), again=again
+    )
+    waiting, running = list(cells), dict[str, Cell]()
+    try:
+        while waiting:
+            others: list[Cell] = []
+            for event in engine.run(job, waiting):
+                cell = event.job
+                if event.kind == "started":
+                    running[cell.hash] = cell
+                    yield Step(cell, "started")
+                    continue
+                running.pop(cell.hash, None)
+                if event.kind == "done" and event.value is None:
+                    others.append(cell)
+                    yield Step(cell, "elsewhere", words="goes on in another process")
+                else:
+                    yield _ended(event, folder, command, (data or {}).get(cell.hash))
+            waiting = others
+            while waiting and all(locks.held(locks.of_cell(folder, cell.hash)) for cell in waiting):
+                time.sleep(1)
+    finally:
+        if running:
+            _interrupted(running, folder)
+
+
+def _ended(event: Event[Cell], folder: Path, command: str, data: Data | None) -> Step:
+    """Return the step of a cell that has ended, however it did."""
+    cell = event.job
+    try:
+        if event.kind == "done":
+            ran: Ran = event.value
         else:
             status: Status = "timeout" if event.kind == "timeout" else "error"
-            why = (
-                f"took more than {timeout_minutes:g} minutes"
-                if event.kind == "timeout"
-                else f"its process ended: {event.value}"
-            )
-            yield Step(event.job, lost(event.job, folder, command, status, why), failed=True)
+            if event.kind == "failed":
+                words = f"{type(event.value).__name__}: {event.value}"
+            else:
+                words = str(event.value)
+            ran = lost(cell, folder, command, status, words, data)
+    except Exception as error:  # the store cannot take it: the others may have more luck
+        why = f"could not be kept ({type(error).__name__}: {error})"
+        if event.kind == "failed":
+            why = f"{event.value}; and it {why}"
+        return Step(cell, "ended", words=why, failed=True)
+    words = "; ".join(ran.notes)
+    if ran.record is None:
+        return Step(cell, "ended", words="done by another process")
+    return Step(cell, "ended", ran.record, words, failed=ran.record.status != "ok")
 
 
-def _in_process(cell: Cell, folder: Path, command: str) -> Record:
+def _interrupted(running: Mapping[str, Cell], folder: Path) -> None:
+    """Say in the store that runs were cut off; they go on at the same command."""
+    with suppress(Exception):
+        store = Store(folder, wait_s=5)
+        for cell in running:
+            run = store.of_cell(cell)
+            if run is not None and not run.done and run.status == "RUNNING":
+                store.end(run.run_id, "KILLED")
+
+
+def _in_process(
+    cell: Cell, folder: Path, command: str, data: Mapping[str, Data], again: bool
+) -> Ran | None:
+    """Run a cell; None says that another process does."""
     hush()
-    return run_cell(cell, folder, command)
+    try:
+        return run_cell(cell, folder, command, data=data.get(cell.hash), again=again)
+    except locks.Held:
+        return None
 
 
 def hush() -> None:
@@ -146,14 +248,3 @@ def hush() -> None:
     warnings.simplefilter("ignore")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def fraction(cell: Cell, folder: Path) -> float:
-    """Return how much of a running cell's training is done, 0…1."""
-    from bench.run.fit import PROGRESS
-
-    try:
-        text = (folder / "cells" / cell.hash / PROGRESS).read_text(encoding="utf-8")
-        return float(json.loads(text)["done"])
-    except (OSError, ValueError, KeyError):
-        return 0.0

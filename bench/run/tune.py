@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,35 @@ import lightning as L
 import optuna
 import yaml
 from lightning.pytorch.callbacks import Callback
+from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
 from bench.config import files
 from bench.config.plan import Cell, Choice, board_of, one, plan
-from bench.config.schema import BoardConfig, SearchSpace, Tuning, load_host
-from bench.errors import UserError
+from bench.config.schema import (
+    BoardConfig,
+    SearchSpace,
+    Tuning,
+    load_host,
+    load_operator,
+    load_suite,
+)
+from bench.errors import Failure, UserError
 from bench.hashing import digest
 from bench.run import fit
 from bench.run.suite import hush, preflight
 from bench.store import Store
+from bench.whole_files import write_whole
 from tasks.base import TaskModule
+from tasks.seeds import derive
 
 HOLDOUT = 0.2
+"""Share of the training set that trials are scored on."""
+MOST_FAILURES = 5
+HEARTBEAT_S = 30
+"""How often a trial says that it lives: one that is silent for twice as long is retried."""
+WAIT_S = 600
+"""How long a store that is locked or away is waited for."""
 WIDTH = 10.0
 WEIGHT_DECAY = SearchSpace(low=1e-4, high=0.3, log=True)
 
@@ -76,43 +92,78 @@ def tune(
     held_out = files.merge(cell.config, {"data": {"init_args": {"holdout": HOLDOUT}}})
     preflight([cell.model_copy(update={"config": held_out})])
     spaces = space(cell)
-    store = Store(folder)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    store = Store(folder, wait_s=WAIT_S)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([held_out, _dump(spaces)])[:12]}"
-    study = optuna.create_study(
-        storage=f"sqlite:///{store.folder / 'optuna.db'}",
-        study_name=title,
-        sampler=optuna.samplers.TPESampler(seed=cell.seed, n_startup_trials=5),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
-        direction="maximize",
-        load_if_exists=True,
+    study = _study(store, title)
+    # drawn anew at every start: a study that goes on must not repeat its first draws
+    study.sampler = optuna.samplers.TPESampler(
+        seed=derive(cell.seed, len(study.trials)) % 2**32, n_startup_trials=5, constant_liar=True
     )
-    _settle(study)
-    experiment = f"{cell.suite}-tune"
-    parent = study.user_attrs.get("mlflow_run")
-    if parent is None:
-        parent = store.begin(experiment, title, {**cell.tags(), "study": title}, held_out)
-        study.set_user_attr("mlflow_run", parent)
+    parent = _parent(study, store, cell, held_out, title)
+    trial_of = _Trials(study, cell, held_out, spaces, store, parent)
     before(len(_ended(study)))
-    while len(_ended(study)) < trials:
-        trial = study.ask()
-        failure = _run_trial(study, trial, cell, held_out, spaces, store, experiment, parent)
-        words = failure or _words(study.trials[trial.number], spaces)
-        ended(len(_ended(study)), f"trial {trial.number}: {words}")
+
+    def report(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        ended(len(_ended(study)), f"trial {trial.number}: {_words(trial, spaces)}")
+        if len(_failed(study)) >= MOST_FAILURES:
+            study.stop()
+
+    if len(_ended(study)) < trials:
+        enough = MaxTrialsCallback(trials, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        study.optimize(trial_of, callbacks=[report, enough], catch=(Exception,))
+    if len(_failed(study)) >= MOST_FAILURES:
+        raise Failure(
+            f"{MOST_FAILURES} trials failed, the last with: "
+            f"{_failed(study)[-1].user_attrs['error']}"
+        )
     complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
     if not complete:
-        raise UserError("no trial ended well; see their errors in the MLflow UI.")
-    best = study.best_trial
+        raise Failure("no trial ended well; see their errors in the MLflow UI.")
     store.metrics(parent, {"best": study.best_value})
     path = out or store.folder / "tuned" / f"{cell.task}-{cell.host}-{cell.operator}.yaml"
-    write(path, board_of(name, choice, cell), cell, best.params, title, len(_ended(study)))
+    tuning = Tuning(study=title, trials=len(_ended(study)))
+    board = board_of(name, choice, cell)
+    seeds = choice.seeds or board.seeds or load_suite(name).seeds
+    write(path, board, cell, study.best_params, tuning, seeds)
     store.keep(parent, path)
     store.end(parent)
     return Tuned(path, study.best_value, len(complete))
 
 
+def _study(store: Store, title: str) -> optuna.Study:
+    """Make or load a study; processes share it, and the trials of those that died are retried."""
+    storage = optuna.storages.RDBStorage(
+        store.database("optuna.db"),
+        heartbeat_interval=HEARTBEAT_S,
+        grace_period=2 * HEARTBEAT_S,
+        failed_trial_callback=optuna.storages.RetryFailedTrialCallback(),
+    )
+    return optuna.create_study(
+        storage=storage,
+        study_name=title,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+
+def _parent(
+    study: optuna.Study, store: Store, cell: Cell, held_out: dict[str, Any], title: str
+) -> str:
+    """Return the MLflow run of a study, in which its trials are."""
+    run_id: str | None = study.user_attrs.get("mlflow_run")
+    if run_id is None:
+        tags = {**cell.tags(), "study": title}
+        run_id = store.begin(f"{cell.suite}-tune", title, tags, held_out)
+        study.set_user_attr("mlflow_run", run_id)
+    return run_id
+
+
 def _words(trial: optuna.trial.FrozenTrial, spaces: Mapping[str, SearchSpace]) -> str:
     """Say what a trial drew and what came of it."""
+    if "error" in trial.user_attrs:
+        return f"failed: {trial.user_attrs['error']}"
     value = trial.state.name.lower() if trial.value is None else f"{trial.value:.4f}"
     parts = []
     for name, drawn in _drawn(spaces, trial.params).items():
@@ -173,12 +224,10 @@ def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
 
 
-def _settle(study: optuna.Study) -> None:
-    """Give trials that were cut off another try."""
-    for trial in study.trials:
-        if trial.state == TrialState.RUNNING:
-            study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params, skip_if_exists=True)
+def _failed(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials that failed; those that were cut off did not."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return [trial for trial in failed if "error" in trial.user_attrs]
 
 
 class _Pruner(Callback):
@@ -194,47 +243,50 @@ class _Pruner(Callback):
             raise optuna.TrialPruned
 
 
-def _run_trial(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    cell: Cell,
-    held_out: dict[str, Any],
-    spaces: Mapping[str, SearchSpace],
-    store: Store,
-    experiment: str,
-    parent: str,
-) -> str | None:
-    """Run one trial; return what went wrong, if anything."""
-    config = files.merge(held_out, suggest(trial, spaces))
-    tags = {**cell.tags(), "trial": str(trial.number)}
-    run_id = store.begin(experiment, f"trial {trial.number}", tags, config, parent)
-    work = store.folder / "trials" / run_id
-    try:
-        fitted = fit.fit(
-            config, work, logger=store.logger(experiment, run_id), callbacks=[_Pruner(trial)]
+@dataclass(frozen=True)
+class _Trials:
+    """What one trial of a study is: a run with what it drew, scored on what is held out."""
+
+    study: optuna.Study
+    cell: Cell
+    held_out: dict[str, Any]
+    spaces: Mapping[str, SearchSpace]
+    store: Store
+    parent: str
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Run a trial; one that is cut off is queued again, and is no failure."""
+        config = files.merge(self.held_out, suggest(trial, self.spaces))
+        tags = {**self.cell.tags(), "trial": str(trial.number)}
+        experiment = f"{self.cell.suite}-tune"
+        run_id = self.store.begin(
+            experiment, f"trial {trial.number}", tags, config, parent=self.parent
         )
-    except optuna.TrialPruned:
-        study.tell(trial, state=TrialState.PRUNED)
-        store.tag(run_id, {"pruned": "true"})
-        store.end(run_id, "KILLED")
-    except KeyboardInterrupt:
-        store.end(run_id, "KILLED")
-        raise
-    except Exception as error:
-        study.tell(trial, state=TrialState.FAIL)
-        words = f"{type(error).__name__}: {error}"
-        store.tag(run_id, {"error": words[:5000]})
-        store.end(run_id, "FAILED")
-        if len([t for t in study.trials if t.state == TrialState.FAIL]) >= 5:
-            raise UserError(f"five trials failed, the last with: {error}") from error
-    else:
-        value = fitted.metrics[fitted.module.headline]
-        study.tell(trial, value)
-        store.metrics(run_id, {"held_out": value})
-        store.end(run_id)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return None
+        work = self.store.folder / "trials" / run_id
+        logger = self.store.logger(experiment, run_id)
+        try:
+            fitted = fit.fit(config, work, logger=logger, callbacks=[_Pruner(trial)])
+        except optuna.TrialPruned:
+            self.store.tag(run_id, {"pruned": "true"})
+            self.store.end(run_id, "KILLED")
+            raise
+        except KeyboardInterrupt:
+            trial.set_user_attr("interrupted", True)
+            self.study.enqueue_trial(trial.params)
+            self.store.end(run_id, "KILLED")
+            raise
+        except Exception as error:
+            words = f"{type(error).__name__}: {error}"
+            trial.set_user_attr("error", words[:2000])
+            self.store.tag(run_id, {"error": words[:5000]})
+            self.store.end(run_id, "FAILED")
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        score = fitted.metrics[fitted.module.headline]
+        self.store.metrics(run_id, {"held_out": score})
+        self.store.end(run_id)
+        return score
 
 
 def write(
@@ -242,44 +294,48 @@ def write(
     board: BoardConfig,
     cell: Cell,
     params: Mapping[str, Any],
-    study: str,
-    trials: int,
+    tuning: Tuning,
+    seeds: Sequence[int],
 ) -> None:
-    """Write the best parameters as a suite of one board that `convboard run` takes as it is.
+    """Write a suite of one board: the tuned operator beside the default one and the baseline.
+
+    All have the same seeds, and the cells of the last two are those of the original suite, so that
+    `convboard run` runs the tuned ones alone where the others are done.
 
     Args:
         path: the file to write.
         board: on which the cell stands, with what the command line laid over it.
         cell: what was tuned.
         params: of the best trial.
-        study: its study's name.
-        trials: how many trials were ended.
+        tuning: its study.
+        seeds: of the original suite.
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     options = dict(cell.operator_config.options)
     for name, value in _drawn(space(cell), params).items():
         if ".options." in name:
             options[name.rpartition(".")[2]] = value
         else:
-            _put(found, name, value)
-    label = f"{cell.operator}-tuned"
-    operator = cell.operator_config.model_copy(
-        update={"label": label, "options": options, "tune": {}}
+            _put(settings, name, value)
+    tuned = cell.operator_config.model_copy(
+        update={
+            "label": f"{cell.operator}-tuned",
+            "options": options,
+            "tune": {},
+            "set": settings,
+            "tuned": tuning,
+        }
     )
+    by_label = {load_operator(operator).label: operator for operator in board.operators}
+    default = by_label.get(cell.operator, cell.operator_config)
+    others = [default] if cell.baseline else [by_label[board.baseline], default]
     hosts = [load_host(host) for host in board.hosts]
     host = next((h for h in hosts if h.label == cell.host), None) or load_host(cell.host)
-    changes = {
-        "hosts": [host],
-        "operators": [operator],
-        "baseline": label,
-        "set": files.merge(board.set, found),
-        "tuned": Tuning(study=study, trials=trials),
-    }
-    told = {
+    changes = {"hosts": [host], "operators": [*others, tuned], "seeds": None}
+    suite = {
         "name": path.stem,
         "description": f"{cell.operator} tuned on {cell.task} in {cell.host}",
-        "seeds": [cell.seed],
-        "boards": [board.model_copy(update=changes).model_dump(exclude_defaults=True)],
+        "seeds": list(seeds),
+        "boards": [board.model_copy(update=changes).model_dump(mode="json", exclude_defaults=True)],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+    write_whole(path, yaml.safe_dump(suite, sort_keys=False))

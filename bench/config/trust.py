@@ -1,0 +1,51 @@
+"""What a configuration may not do by itself: run code that lies in a file beside it.
+
+Suites, configurations and the artifacts of a store come from anybody. Their YAML is data, classes
+are found by name among what is installed, and checkpoints are read as weights only. What is left is
+told here: Python files, and files that other packages unpickle. They run only where the person at
+the keyboard says so, by `--trust` or the environment variable CONVBOARD_TRUST=1, never because a
+file says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from bench.errors import ConfigError
+
+VARIABLE = "CONVBOARD_TRUST"
+UNPICKLED = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Arguments by which timm reads a file, or a place, of the configuration's choice."""
+
+
+def refuse_code(config: Mapping[str, Any]) -> None:
+    """ConfigError if a configuration asks for code to be run and nobody has said that it may.
+
+    Example:
+        >>> refuse_code({"model": {"init_args": {"host": "resnet18", "trust_config": False}}})
+    """
+    if os.environ.get(VARIABLE) == "1":
+        return
+    for name, value in _walk(config):
+        key = name.rpartition(".")[2]
+        if (key == "trust_config" and value) or (key in UNPICKLED and value is not None):
+            raise ConfigError(
+                f"`{name.rpartition('init_args.')[2]}` (={value!r}) would run code: if you trust "
+                f"this configuration and the file that it names, say --trust (or {VARIABLE}=1)."
+            )
+
+
+def _walk(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    values: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        values.append((name, value))
+        if isinstance(value, Mapping):
+            values += _walk(value, f"{name}.")
+        elif isinstance(value, list):
+            for number, inner in enumerate(value):
+                if isinstance(inner, Mapping):
+                    values += _walk(inner, f"{name}.{number}.")
+    return values

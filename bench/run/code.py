@@ -1,0 +1,106 @@
+"""Which code an operator is: its class, and all that it imports of our own or of its package."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.hashing import digest
+
+OURS = "bench.operators"
+NO_MATHS = frozenset({OURS, f"{OURS}.registry"})
+"""How operators are found and made by name: it decides nothing that they compute."""
+
+
+@functools.cache
+def operator_sha256(name: str | None) -> str:
+    """Hash of the code of an operator: what its class and its helpers compute.
+
+    It covers the modules of the class and its bases, and the closure of what these import from
+    `bench.operators` or from the operator's own package. Words and layout don't count: docstrings
+    and comments are left out.
+
+    Args:
+        name: registered name; None for a host that is left as it is.
+
+    Example:
+        >>> operator_sha256("acb") == operator_sha256("acb") != operator_sha256("parc")
+        True
+    """
+    if name is None:
+        return digest(None)
+    from bench import operators
+
+    classes = [cls for cls in operators.get(name).__mro__ if issubclass(cls, operators.Operator)]
+    modules = closure({cls.__module__ for cls in classes})
+    return digest({module: _code(path) for module, path in modules.items()})
+
+
+def closure(start: set[str]) -> dict[str, Path]:
+    """Return module → file of some modules and of all that they import of their own packages."""
+    roots = {OURS, *(_package(module) for module in start)}
+    files: dict[str, Path] = {}
+    waiting = sorted(start)
+    while waiting:
+        module = waiting.pop()
+        if module in files or module in NO_MATHS:
+            continue
+        path = _file(module)
+        if path is None:
+            continue
+        files[module] = path
+        waiting += [
+            name
+            for name in _imported(module, path)
+            if any(name == root or name.startswith(f"{root}.") for root in roots)
+        ]
+    return dict(sorted(files.items()))
+
+
+def _package(module: str) -> str:
+    return OURS if module.startswith(f"{OURS}.") else module.partition(".")[0]
+
+
+def _file(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return None
+    return Path(spec.origin)
+
+
+def _imported(module: str, path: Path) -> Iterator[str]:
+    """Yield the names of what a module imports; `from a import b` may mean the module a.b."""
+    if path.suffix != ".py":
+        return
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                up = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*up, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _code(path: Path) -> str:
+    """Return the code of a file, without docstrings, comments and layout; else its hash."""
+    if path.suffix != ".py":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+    return inspect.cleandoc(ast.unparse(tree))

@@ -1,0 +1,6 @@
+"""The MLflow store: where runs are kept, found again, and exported as records."""
+
+from bench.store.errors import StoreError
+from bench.store.mlflow_store import CELL, CHECKPOINT, CODE, DONE, Kept, Store, default_folder
+
+__all__ = ["CELL", "CHECKPOINT", "CODE", "DONE", "Kept", "Store", "StoreError", "default_folder"]

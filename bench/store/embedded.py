@@ -1,0 +1,100 @@
+"""The store of a folder: SQLite and artifacts, wherever it lies and whatever it is called."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from contextlib import closing, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from bench import locks
+from bench.errors import UserError
+from bench.hashing import digest
+from bench.store.errors import StoreError
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "artifacts"
+UNSAFE = "?%"
+"""Characters of a path that MLflow's own handling of database addresses loses."""
+
+
+def existing_folder(folder: Path) -> Path:
+    """Return the runs folder, made where it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"`--runs` (={folder.name!r}) must be a folder; it is a file.") from None
+    except OSError as error:
+        raise StoreError(f"the folder {folder.name}/ cannot be made: {error.strerror}.") from None
+    return folder
+
+
+def address(folder: Path, database: str = DATABASE) -> str:
+    """Return the address of a database in a folder, by default of the runs' own."""
+    return f"sqlite:///{_plain(folder) / database}"
+
+
+def _plain(folder: Path) -> Path:
+    """Return a path to the folder without the characters that MLflow loses: a link, if need be."""
+    if not any(character in str(folder) for character in UNSAFE):
+        return folder
+    link = Path(tempfile.gettempdir()) / f"convboard-{digest(str(folder))[:16]}"
+    with suppress(FileExistsError):
+        link.symlink_to(folder, target_is_directory=True)
+    if link.is_symlink() and link.readlink() == folder and link.lstat().st_uid == os.getuid():
+        return link
+    link = Path(tempfile.mkdtemp(prefix="convboard-")) / "runs"
+    link.symlink_to(folder, target_is_directory=True)
+    return link
+
+
+def location(folder: Path, experiment: str) -> str:
+    """Return where the artifacts of an experiment lie."""
+    return (folder / ARTIFACTS / experiment).as_uri()
+
+
+def opening(folder: Path) -> Any:
+    """Return a lock under which the database is made: two first runs must not race to make it."""
+    if (folder / DATABASE).exists() and not os.access(folder, os.W_OK):
+        return nullcontext()
+    return locks.lock(folder / locks.FOLDER / "store.lock", wait_s=300)
+
+
+def relocate(folder: Path) -> None:
+    """Let the artifacts' locations follow a folder that was moved since they were written."""
+    database = folder / DATABASE
+    if not database.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+            _relocate(folder, connection)
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error) and "readonly" not in str(error):
+            raise StoreError(f"the store {folder.name}/ is of no use: {error}.") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"the store {folder.name}/ is of no use: its {DATABASE} is no database that can be "
+            f"read ({error})."
+        ) from error
+
+
+def _relocate(folder: Path, connection: sqlite3.Connection) -> None:
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    if not {"experiments", "runs"} <= tables:
+        return
+    rows = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments")
+    for experiment_id, name, before in rows.fetchall():
+        after = location(folder, name)
+        if before == after or not str(before).endswith(f"/{ARTIFACTS}/{Path(after).name}"):
+            continue
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            (after, experiment_id),
+        )
+        connection.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+            (after, len(before) + 1, experiment_id, len(before), before),
+        )

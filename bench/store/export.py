@@ -1,0 +1,59 @@
+"""Records leave the store as files, with what lies beside them, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.hashing import file_sha256
+from bench.record import Record
+from bench.store.mlflow_store import Store
+from bench.whole_files import copy_whole
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote, found written, and left out."""
+
+    records: list[Path] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """One line for each record that was left out: which, and why."""
+
+
+def export(store: Store, folder: Path, experiment: str | None = None) -> Exported:
+    """Write the records of all ended runs into `folder`, their other files beside them.
+
+    Nothing is overwritten: a record's file name holds its own hash. A record is written when the
+    files beside it are there with the hashes that it names, so that half an export is never read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    exported = Exported()
+    for run, _ in store.runs(experiment):
+        if run.info.status not in ("FINISHED", "FAILED"):
+            continue
+        for name in store.files(run.info.run_id, "records"):
+            if not name.endswith(".json"):
+                continue
+            target = folder / Path(name).name
+            try:
+                if not target.exists():
+                    _export(store, run.info.run_id, name, target)
+            except (OSError, ValueError) as error:
+                exported.faults.append(f"{target.name}: {error}")
+            else:
+                exported.records.append(target)
+    return exported
+
+
+def _export(store: Store, run_id: str, name: str, target: Path) -> None:
+    with TemporaryDirectory() as scratch, store.artifact(run_id, name, Path(scratch)) as path:
+        record = Record.load(path)
+        for beside, sha256 in record.beside.items():
+            with store.artifact(run_id, f"records/{beside}", Path(scratch)) as file:
+                if file_sha256(file) != sha256:
+                    raise ValueError(f"{beside} beside it is not what it says: other hash")
+                copy_whole(file, target.with_name(beside))
+        copy_whole(path, target)
+    shutil.rmtree(target.with_name(".partial"), ignore_errors=True)  # of an older version

@@ -1,0 +1,314 @@
+"""MLflow runs: begun, filled, ended, found again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# Waiting is done here, where it is told.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+from mlflow import MlflowClient
+from mlflow.entities import Param, Run, RunTag, ViewType
+
+from bench.errors import UserError
+from bench.store import embedded
+from bench.store.errors import StoreError
+from bench.store.patience import Patient
+
+CELL = "convboard.cell"
+"""Tag: hash of the cell."""
+DONE = "convboard.done"
+"""Tag, set last, when the record and its files are kept: name of the record. Only this says that a
+cell is done: MLflow's own status is set by whoever ends a run, before or after."""
+CODE = "convboard.code"
+"""Tag: hash of the operator's code."""
+CHECKPOINT = "checkpoint/last.ckpt"
+_LONGEST_PARAM = 6000
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+def default_folder() -> Path:
+    """Where runs are kept: $CONVBOARD_RUNS, or `runs` in the working directory."""
+    return Path(os.environ.get("CONVBOARD_RUNS", "runs"))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A run that the store knows."""
+
+    run_id: str
+    experiment: str
+    cell: str
+    status: str
+    started: int
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended well, and its record and files are kept."""
+        return DONE in self.tags
+
+
+class Store:
+    """The MLflow store of one folder: SQLite and local artifacts unless a server is named.
+
+    Args:
+        folder: holds `mlflow.db` and `artifacts/`; it may be moved.
+        uri: the tracking URI; None for $MLFLOW_TRACKING_URI, else SQLite in `folder`.
+        wait_s: how long a store that is locked or away is waited for.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, uri: str | None = None, *, wait_s: float = 60
+    ) -> None:
+        self.folder = embedded.existing_folder((folder or default_folder()).resolve())
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        server = uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self.uri = server or embedded.address(self.folder)
+        self.embedded = server is None
+        place = f"{self.folder.name}/" if self.embedded else "at MLFLOW_TRACKING_URI"
+        self.patience = Patient(None, place, wait_s)
+        if self.embedded:
+            with embedded.opening(self.folder):
+                embedded.relocate(self.folder)
+                client = self.patience.call(self._open)
+        else:
+            client = self.patience.call(self._open)
+        self.client: Any = Patient(client, place, wait_s)
+
+    def _open(self) -> MlflowClient:
+        client = MlflowClient(self.uri)
+        client.search_experiments(max_results=1)
+        return client
+
+    def database(self, name: str) -> str:
+        """Return the address of another database in the runs folder, such as Optuna's."""
+        return embedded.address(self.folder, name)
+
+    def experiment(self, name: str) -> str:
+        """Return the id of the experiment `name`, made where it does not exist."""
+        known = self.client.get_experiment_by_name(name)
+        if known is None:
+            place = embedded.location(self.folder, name) if self.embedded else None
+            try:
+                return str(self.client.create_experiment(name, artifact_location=place))
+            except StoreError:
+                raise
+            except Exception:  # another process was quicker
+                known = self.client.get_experiment_by_name(name)
+                if known is None:
+                    raise
+        if known.lifecycle_stage == "deleted":
+            raise StoreError(
+                f"the experiment {name!r} was deleted in MLflow; restore it with "
+                f"`mlflow experiments restore --experiment-id {known.experiment_id}`, "
+                "or give the suite another name."
+            )
+        return str(known.experiment_id)
+
+    def kept(self, experiment: str | None = None) -> dict[str, Kept]:
+        """Return the run that counts of every cell, by the cell's hash: the newest, or the done."""
+        return self._counting(self.runs(experiment))
+
+    def of_cell(self, cell: str) -> Kept | None:
+        """Return the run that counts of one cell; asks the store for that cell alone."""
+        return self._counting(self.runs(cell=cell)).get(cell)
+
+    def _counting(self, runs: Iterator[tuple[Run, str]]) -> dict[str, Kept]:
+        counting: dict[str, Kept] = {}
+        for run, name in runs:
+            cell = run.data.tags.get(CELL)
+            if cell is None:
+                continue
+            this = Kept(
+                run.info.run_id,
+                name,
+                cell,
+                run.info.status,
+                run.info.start_time,
+                dict(run.data.metrics),
+                self._healed(run),
+            )
+            other = counting.get(cell)
+            if other is None or _order(this) > _order(other):
+                counting[cell] = this
+        return counting
+
+    def _healed(self, run: Run) -> dict[str, str]:
+        """Return a run's tags; one of a version without `DONE` is done if its record is there."""
+        tags = dict(run.data.tags)
+        if DONE in tags or run.info.status != "FINISHED":
+            return tags
+        records = [name for name in self.files(run.info.run_id, "records") if _is_record(name)]
+        if not records:
+            return tags
+        mark = {DONE: Path(sorted(records)[-1]).name}
+        if os.access(self.folder, os.W_OK) or not self.embedded:
+            self.tag(run.info.run_id, mark)
+        return tags | mark
+
+    def files(self, run_id: str, folder: str) -> list[str]:
+        """Return the names of the artifacts in a folder of a run."""
+        return [artifact.path for artifact in self.client.list_artifacts(run_id, folder)]
+
+    def find(self, beginning: str) -> Kept:
+        """Return the run that counts of the one cell whose hash begins so.
+
+        Raises:
+            UserError: there is none, or more than one.
+        """
+        matching = [run for cell, run in self.kept().items() if cell.startswith(beginning)]
+        if len(matching) == 1:
+            return matching[0]
+        if not matching:
+            raise UserError(
+                f"`cell` (={beginning!r}): no cell that was run in {self.folder.name}/ has a hash "
+                "that begins so; `convboard plan SUITE` lists them."
+            )
+        raise UserError(
+            f"`cell` (={beginning!r}) begins the hashes of {len(matching)} cells in "
+            f"{self.folder.name}/: {', '.join(sorted(run.cell for run in matching)[:5])}."
+        )
+
+    def config(self, run: Kept) -> dict[str, Any]:
+        """Return the resolved configuration of a run."""
+        with (
+            TemporaryDirectory() as scratch,
+            self.artifact(run.run_id, "config.yaml", Path(scratch)) as path,
+        ):
+            config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return config
+
+    def runs(
+        self, experiment: str | None = None, *, cell: str | None = None
+    ) -> Iterator[tuple[Run, str]]:
+        """Yield every run with the name of its experiment; of one experiment or cell, if named."""
+        names = {
+            e.experiment_id: e.name
+            for e in self.client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+            if experiment is None or e.name == experiment
+        }
+        where = f"tags.`{CELL}` = '{cell}'" if cell is not None else ""
+        token = None
+        while names:
+            page = self.client.search_runs(
+                list(names), filter_string=where, max_results=1000, page_token=token
+            )
+            yield from ((run, names[run.info.experiment_id]) for run in page)
+            token = page.token
+            if not token:
+                break
+
+    def begin(
+        self,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        *,
+        parent: str | None = None,
+        resume: bool = True,
+    ) -> str:
+        """Begin a run, or go on with the cell's unfinished one; return its id.
+
+        Args:
+            experiment: its name.
+            name: of the run.
+            tags: with `CELL`, it is the run of a cell.
+            params: logged flattened; those of a run that goes on stand already.
+            parent: run id of the run that this one belongs to.
+            resume: go on with the cell's run, if one was cut off or failed.
+        """
+        cell = tags.get(CELL)
+        before = self.of_cell(cell) if cell is not None and resume else None
+        if before is not None and not before.done:
+            self.client.update_run(before.run_id, status="RUNNING")
+            self.tag(before.run_id, {k: v for k, v in tags.items() if before.tags.get(k) != v})
+            return before.run_id
+        if parent is not None:
+            tags = {**tags, "mlflow.parentRunId": parent}
+        run = self.client.create_run(self.experiment(experiment), run_name=name, tags=dict(tags))
+        run_id = str(run.info.run_id)
+        flat = [Param(k, str(v)[:_LONGEST_PARAM]) for k, v in flatten(params).items()]
+        for start in range(0, len(flat), 100):
+            self.client.log_batch(run_id, params=flat[start : start + 100])
+        return run_id
+
+    def logger(self, experiment: str, run_id: str) -> Logger:
+        """Return Lightning's logger into the run."""
+        from bench.store.logger import PatientLogger  # seconds to import: not for `plan`
+
+        return PatientLogger(self, experiment, run_id)
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        if tags:
+            self.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def metrics(self, run_id: str, values: Mapping[str, float]) -> None:
+        """Log final values of a run."""
+        for name, value in values.items():
+            self.client.log_metric(run_id, name, value)
+
+    def keep(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Copy a file into the run's artifacts."""
+        self.client.log_artifact(run_id, str(path), folder)
+
+    def done(self, run_id: str, record: str) -> None:
+        """Mark a run as done: the last thing, when its record and its files are kept."""
+        self.tag(run_id, {DONE: record})
+        self.end(run_id)
+
+    def end(self, run_id: str, status: Status = "FINISHED") -> None:
+        """End a run: FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(run_id, status=status)
+
+    @contextmanager
+    def artifact(self, run_id: str, name: str, into: Path) -> Iterator[Path]:
+        """Give the local path of an artifact, downloaded into `into` if the store is a server."""
+        yield Path(self.client.download_artifacts(run_id, name, str(into)))
+
+
+def _order(run: Kept) -> tuple[bool, int, str]:
+    """A run that is done counts before one that is not; of two alike the newer one does."""
+    return run.done, run.started, run.run_id
+
+
+def _is_record(name: str) -> bool:
+    return Path(name).name.startswith(("accuracy-", "speed-")) and name.endswith(".json")
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings to dotted names; an empty one stays.
+
+    Example:
+        >>> flatten({"model": {"lr": 0.1, "sizes": [1, 2]}})
+        {'model.lr': 0.1, 'model.sizes': [1, 2]}
+    """
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat
