@@ -1,15 +1,19 @@
 """Tuning: resumable, pruned, on a held-out split; its result is a suite."""
 
+import signal
+import time
+
 import optuna
 import pytest
-import yaml
 from optuna.trial import FixedTrial
 
 from bench.config.plan import Choice, plan
 from bench.config.schema import SearchSpace
 from bench.errors import UserError
+from bench.record import load_all
 from bench.run import tune
 from bench.store import Store
+from leaderboard.board import boards
 
 
 def test_space_spans_the_recipe(tiny):
@@ -42,27 +46,78 @@ def test_one_cell_only(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_from_end_to_end(tiny, tmp_path, convboard):
+def test_a_study_its_suite_and_its_row_on_the_board(tiny, tmp_path, convboard):
+    """Tune, go on, run what was written, export, and look at the board and the site."""
     runs, out = tmp_path / "runs", tmp_path / "tuned.yaml"
     command = ["tune", tiny, "--only", "operator=acb", "--runs", runs, "--out", out, "--trials"]
     convboard(*command, "2")
     convboard(*command, "3")
-    name = f"sqlite:///{runs / 'optuna.db'}"
-    (summary,) = optuna.get_all_study_summaries(name)
-    assert summary.n_trials == 3
     store = Store(runs)
-    trials = [run for run, _ in store._runs(None) if "trial" in run.data.tags]
-    parents = {run.data.tags["mlflow.parentRunId"] for run in trials}
+    (summary,) = optuna.get_all_study_summaries(store.database("optuna.db"))
+    study = optuna.load_study(study_name=summary.study_name, storage=store.database("optuna.db"))
+    assert len(study.trials) == 3
+    assert len({trial.params["lr"] for trial in study.trials}) == 3  # the third is a new draw
+    trials = [run for run, _ in store.runs() if "trial" in run.data.tags]
     assert len(trials) == 3
-    assert parents == {summary.user_attrs["mlflow_run"]}
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {
+        summary.user_attrs["mlflow_run"]
+    }
     assert all(run.data.params["data.init_args.holdout"] == "0.2" for run in trials)
 
-    best = optuna.load_study(study_name=summary.study_name, storage=name).best_params
-    board = yaml.safe_load(out.read_text())["boards"][0]
-    assert board["set"]["model"]["init_args"]["lr"] == best["lr"]
-    assert board["tuned"]["trials"] == 3
-    (cell,) = plan(str(out))
-    assert cell.config["data"]["init_args"]["holdout"] == 0.0
+    convboard("run", tiny, "--runs", runs)
+    assert "1 to run" in convboard("plan", out, "--runs", runs).stdout  # but the tuned one
     convboard("run", out, "--runs", runs)
-    record = next(r for r in store.kept().values() if r.cell == cell.hash)
-    assert record.done
+    cells = {cell.operator: cell for cell in plan(str(out))}
+    assert list(cells) == ["dwconv", "acb", "acb-tuned"]
+    assert {cell.board for cell in cells.values()} == {cells["dwconv"].board}
+    assert cells["acb-tuned"].config["data"]["init_args"]["holdout"] == 0.0
+    assert cells["acb-tuned"].config["model"]["init_args"]["lr"] == study.best_params["lr"]
+    assert (
+        cells["acb-tuned"].untuned["model.init_args.lr"]
+        == (cells["acb"].config["model"]["init_args"]["lr"])
+    )
+
+    records = tmp_path / "records"
+    convboard("export", "--runs", runs, "--records", records)
+    (board,) = boards(load_all(records))
+    rows = {row.label: row for row in board.rows}
+    assert set(rows) == {"dwconv", "acb", "acb-tuned"}
+    assert board.baseline is not None
+    assert board.baseline.label == "dwconv"
+    assert all(row.difference for label, row in rows.items() if label != "dwconv")
+    convboard("site", "--records", records, "--out", tmp_path / "site")
+    assert "3 trials" in (tmp_path / "site" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_queues_the_trial_again(tiny, tmp_path, convboard):
+    runs = tmp_path / "runs"
+    command = ["tune", tiny, "--only", "operator=acb", "--runs", runs, "--trials", "1"]
+    command += ["--set", "trainer.max_epochs=40"]
+    process = convboard(*command, wait=False)
+    deadline = time.monotonic() + 240
+    while not list(runs.glob("trials/*/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    store = Store(runs)
+    assert {run.info.status for run, _ in store.runs() if "trial" in run.data.tags} == {"KILLED"}
+    convboard(*command)
+    (summary,) = optuna.get_all_study_summaries(store.database("optuna.db"))
+    trials = optuna.load_study(
+        study_name=summary.study_name, storage=store.database("optuna.db")
+    ).trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
+    assert trials[0].params == trials[1].params
+    assert "error" not in trials[0].user_attrs
+
+
+@pytest.mark.slow
+def test_two_at_once_share_a_study(tiny, tmp_path, convboard):
+    runs = tmp_path / "runs"
+    command = ["tune", tiny, "--only", "operator=acb", "--runs", runs, "--trials", "4"]
+    other = convboard(*command, wait=False)
+    convboard(*command)
+    assert other.wait(240) == 0
+    (summary,) = optuna.get_all_study_summaries(Store(runs).database("optuna.db"))
+    assert 4 <= summary.n_trials <= 5  # both may have had one under way
