@@ -115,7 +115,7 @@ def mosaic(samples: Sequence[Sample], frame: tuple[int, int], factors: Sequence[
     return joined
 
 
-class Training:
+class Augmentation:
     """Random scale, crop, mirror image and colours.
 
     Args:
