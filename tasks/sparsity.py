@@ -101,7 +101,7 @@ class ShiftSparsity(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Exchange filters when it is time, and set the others to zero."""
+        """Exchange filters when it is time, set the others to zero, and log the share of these."""
         step, operators = trainer.global_step, operators_of(pl_module)
         due = step % self.every_n_steps == 0 and step > self.exchanged_at
         if self.masks and due:
@@ -115,15 +115,19 @@ class ShiftSparsity(L.Callback):
                 mask = mask & self.masks[name]  # so that what regrows starts from zero
             with torch.no_grad():
                 weight.mul_(mask.to(weight.device)[..., None, None])
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the share of filters that are zero."""
         if self.masks:
             nonzero = sum(int(mask.sum()) for mask in self.masks.values())
-            filters = sum(mask.numel() for mask in self.masks.values())
+            sparsity = 1 - nonzero / sum(mask.numel() for mask in self.masks.values())
             # Every process draws the same masks: the largest of equal numbers.
-            sparsity = 1 - nonzero / filters
-            pl_module.log("train/shift_sparsity", sparsity, sync_dist=True, reduce_fx="max")
+            pl_module.log(
+                "train/shift_sparsity",
+                sparsity,
+                on_step=False,
+                on_epoch=True,
+                sync_dist=True,
+                reduce_fx="max",
+                batch_size=1,
+            )
 
 
 def operators_of(module: torch.nn.Module) -> dict[str, Shiftwise]:

@@ -25,7 +25,7 @@ class TaskData(L.LightningDataModule, ABC):
     training, orders the samples by seed and epoch, and shares them out among the processes of a
     run on several devices, with Lightning's default settings.
 
-    The scored split is validated, tested and predicted. Of W processes each gets equally many
+    The scored split is validated, tested and predicted. When it is scored, of W processes each gets equally many
     batches of it, as Lightning's strategies need; `TaskModule` leaves out what fills them up.
 
     Args:
@@ -182,8 +182,8 @@ class TaskData(L.LightningDataModule, ABC):
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Return the scored batches, as for validation."""
-        return self.val_dataloader()
+        """Return the scored batches; Lightning shares them out, and repeats none of them."""
+        return self._loader(self.val_set, self.eval_batch_size)
 
     @property
     def _process(self) -> tuple[int, int]:
@@ -195,7 +195,7 @@ class TaskData(L.LightningDataModule, ABC):
     def _loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            batch_size,
+            batch_size=batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
