@@ -27,7 +27,7 @@ def test_callbacks_loggers_and_clipping_of_a_configuration_act(tiny, tmp_path):
         logger=[
             {
                 "class_path": "lightning.pytorch.loggers.CSVLogger",
-                "init_args": {"save_dir": str(tmp_path), "name": "csv", "version": "0"},
+                "init_args": {"save_dir": str(tmp_path), "name": "csv", "version": "first"},
             }
         ],
         gradient_clip_val=1e-12,
@@ -46,7 +46,7 @@ def test_callbacks_loggers_and_clipping_of_a_configuration_act(tiny, tmp_path):
     assert share == pytest.approx(0.4, abs=0.05)
     assert fitted.curve["train/shift_sparsity"] == pytest.approx([share] * 2)
 
-    with (tmp_path / "csv" / "0" / "metrics.csv").open() as file:
+    with (tmp_path / "csv" / "first" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     logged = [float(row["val/top1"]) for row in rows if row["val/top1"]]
     assert logged == pytest.approx(fitted.curve["val/top1"], abs=1e-6)
