@@ -17,7 +17,7 @@ from bench.errors import UserError, near, require
 from tasks.averaging import Averaging
 from tasks.data.order import share_of
 from tasks.normalisation import Normalize
-from tasks.optimisation import can_fuse, parameter_groups, warmup_cosine
+from tasks.optimisation import can_fuse, make_optimizer, parameter_groups, warmup_cosine
 from tasks.seeds import derive
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -285,17 +285,9 @@ class TaskModule(L.LightningModule, ABC):
             trainer.precision_plugin,
             clipped=bool(trainer.gradient_clip_val),
         )
-        optimizer: torch.optim.Optimizer
-        if self.optimizer_name == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=fused)
-        else:
-            optimizer = torch.optim.SGD(
-                groups,
-                lr=self.lr,
-                momentum=self.momentum,
-                nesterov=self.momentum > 0,
-                fused=fused,
-            )
+        optimizer = make_optimizer(
+            self.optimizer_name, groups, lr=self.lr, momentum=self.momentum, fused=fused
+        )
         total = int(trainer.estimated_stepping_batches)
         epochs = trainer.max_epochs or 1
         warmup = round(self.warmup_epochs * total / max(1, epochs))

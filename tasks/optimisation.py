@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import nn
 
@@ -70,3 +71,20 @@ def can_fuse(parameters: Iterable[nn.Parameter], precision: Precision, clipped: 
     if clipped and isinstance(precision, MixedPrecision):
         return False
     return all(p.is_floating_point() and p.device.type in FUSED_DEVICES for p in parameters)
+
+
+def make_optimizer(
+    name: str, groups: list[dict[str, Any]], *, lr: float, momentum: float, fused: bool
+) -> torch.optim.Optimizer:
+    """Return AdamW, or SGD with Nesterov momentum, over groups of parameters.
+
+    Args:
+        name: "adamw" or "sgd".
+        groups: as `parameter_groups` returns them.
+        lr: learning rate.
+        momentum: of SGD.
+        fused: whether one kernel does a step; see `can_fuse`.
+    """
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, fused=fused)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)

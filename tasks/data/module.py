@@ -25,8 +25,8 @@ class TaskData(L.LightningDataModule, ABC):
     training, orders the samples by seed and epoch, and shares them out among the processes of a
     run on several devices, with Lightning's default settings.
 
-    The scored split is validated, tested and predicted. When it is scored, of W processes each gets equally many
-    batches of it, as Lightning's strategies need; `TaskModule` leaves out what fills them up.
+    The scored split is validated, tested and predicted. Every process scores equally many batches
+    of it, as Lightning's strategies need; `TaskModule` leaves out what fills them up.
 
     Args:
         batch_size: images per training batch of each process; a last, smaller one is left out.

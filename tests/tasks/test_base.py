@@ -434,6 +434,8 @@ def test_two_processes_score_every_sample_once(name, scored, changes, tmp_path):
         for key, values in run.module.outcomes().items():
             np.testing.assert_allclose(rows[key], values, atol=1e-5)
     assert "train/loss_epoch" in two["fit"]
+    parts = [json.loads((tmp_path / f"rank{r}.json").read_text())["predicted"] for r in (0, 1)]
+    assert sum(parts) == scored
 
 
 def test_seeds_are_functions_of_their_key():

@@ -280,6 +280,13 @@ def test_boxes_that_are_too_small_go():
     assert all(len(sane(tiny)[key]) == 0 for key in ("boxes", "labels", "iscrowd", "masks"))
 
 
+def test_boxes_are_never_trained_on_beyond_the_image():
+    beyond = sample(boxes=((10, 5, 30, 15), (-5, 30, 90, 70), (61, 5, 80, 15)))
+    cut = Augmentation((1.0, 1.0), flip=0.0, photometric=False)(beyond, (40, 60))
+    assert cut["boxes"].tolist() == [[10, 5, 30, 15], [0, 30, 60, 40]]
+    assert len(cut["labels"]) == len(cut["masks"]) == 2
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_training_moves_everything_together(seed):
     torch.manual_seed(seed)
