@@ -31,11 +31,10 @@ class TaskModule(L.LightningModule, ABC):
     logs `train/loss` per step and epoch and `val/<metric>` per epoch (`test/<metric>` under
     `Trainer.test`, which scores in the same way).
 
-    A batch is a pair `(images, targets)`, images (N, 3, H, W) floats in 0…1, both in the order of
-    the samples.
+    A batch is a pair `(images, targets)`, images (N, 3, H, W) floats in 0…1.
 
-    On several devices every process scores its share of the samples, each of them once, and all
-    of them log the same metrics; `scores`, `per_class` and `outcomes` are then called by all.
+    On several devices every process scores its share of the samples, so that each is scored once,
+    and all log the same metrics. All must then call `scores`, `per_class` and `outcomes`.
 
     Every draw while training (drop path, dropout, mixup) is a function of `seed` and the step, so
     arms are paired and a resumed run equals an uninterrupted one. Layers behind the backbone are

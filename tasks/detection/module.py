@@ -207,7 +207,8 @@ class Detection(TaskModule):
 
     def per_class(self) -> dict[str, float]:
         """Return class → average precision of boxes; classes without objects are left out."""
-        return {self.class_names[label]: ap for label, ap in self._scores.per_class().items()}
+        names = self.class_names
+        return {names[label]: ap for label, ap in self._scores.per_class().items()}
 
     def outcomes(self) -> dict[str, np.ndarray]:
         """Return `image`, `label`, `score`, `matched` per detection, and `objects` per image."""

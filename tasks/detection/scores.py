@@ -29,7 +29,8 @@ MOST = 100
 class AveragePrecision(MeanAveragePrecision):
     """torchmetrics' average precision, also where processes score different numbers of images.
 
-    Its own way to join the processes gathers tensor by tensor, which waits for ever there.
+    Its own way to join the processes gathers tensor by tensor, which waits for ever there. It
+    takes the arguments of `torchmetrics.detection.MeanAveragePrecision`.
     """
 
     def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:

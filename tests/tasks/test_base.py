@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import nn
 
 import tasks
@@ -173,9 +174,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, cache, ema):
     assert np.array_equal(whole.outcomes()["predicted"], resumed.outcomes()["predicted"])
 
 
+def precision_plugin(name):
+    """Half precision with a gradient scaler, as a GPU trains with it, runs on a CPU too."""
+    if name == "16-mixed":
+        return {"plugins": [MixedPrecision(name, "cpu", torch.amp.GradScaler("cpu"))]}
+    return {"precision": name}
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("clip", [None, 0.1])
 def test_gradients_are_clipped_under_every_precision(tmp_path, cache, optimizer, precision, clip):
     class Norms(Callback):
         def __init__(self):
@@ -187,16 +195,21 @@ def test_gradients_are_clipped_under_every_precision(tmp_path, cache, optimizer,
                 self.norms.append(float(torch.cat([grad.flatten() for grad in grads]).norm()))
 
     norms = Norms()
-    run = trainer(1, tmp_path, precision=precision, gradient_clip_val=clip, callbacks=[norms])
-    run.fit(task(optimizer=optimizer), data(cache))
+    run = trainer(
+        1, tmp_path, gradient_clip_val=clip, callbacks=[norms], **precision_plugin(precision)
+    )
+    model = task(optimizer=optimizer)
+    before = model.backbone.conv.weight.detach().clone()
+    run.fit(model, data(cache))
     assert norms.norms
-    assert (max(norms.norms) <= 0.5 + 1e-4) is (clip is not None)
+    assert (max(norms.norms) <= 0.1 + 1e-4) is (clip is not None)
+    assert not torch.equal(before, model.backbone.conv.weight)
     fused = run.optimizers[0].param_groups[0]["fused"]
-    assert fused is not (precision == "bf16-mixed" and clip is not None)
+    assert fused is not (precision.endswith("mixed") and clip is not None)
 
 
 def test_only_floating_point_on_devices_with_kernels_is_fused():
-    plain = L.pytorch.plugins.precision.Precision()
+    plain = Precision()
     weight = nn.Parameter(torch.zeros(2))
     assert can_fuse([weight], plain, clipped=True)
     assert not can_fuse([weight, nn.Parameter(torch.zeros(2, device="meta"))], plain, clipped=False)
