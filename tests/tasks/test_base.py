@@ -392,7 +392,7 @@ if __name__ == "__main__":
     ("name", "scored", "changes"),
     [
         ("classification", 17, {}),
-        # A process without any sample of its own, and batches of uneven numbers.
+        # Fewer samples than a batch, two and one, under the average of the weights.
         ("classification", 3, {"model": {"init_args": {"ema_decay": 0.9}}}),
         ("detection", 17, {}),
         (
