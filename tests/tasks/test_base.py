@@ -424,7 +424,7 @@ def test_two_processes_score_every_sample_once(name, scored, changes, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
     done = subprocess.run(
-        [sys.executable, "two.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "two.py"], cwd=tmp_path, capture_output=True, text=True, timeout=500
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
