@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tasks.classification import Classification, ClassificationData
     from tasks.detection import Detection, DetectionData
     from tasks.segmentation import Segmentation, SegmentationData
+    from tasks.sparsity import ShiftSparsity
 
 __all__ = [
     "Classification",
@@ -21,13 +22,15 @@ __all__ = [
     "DetectionData",
     "Segmentation",
     "SegmentationData",
+    "ShiftSparsity",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tasks.{name.removesuffix('Data').lower()}"), name)
+    module = "sparsity" if name == "ShiftSparsity" else name.removesuffix("Data").lower()
+    return getattr(importlib.import_module(f"tasks.{module}"), name)
 
 
 def __dir__() -> list[str]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from bench.errors import UserError, near, require
 from tasks.averaging import Averaging
-from tasks.optimisation import parameter_groups, warmup_cosine
+from tasks.data.order import share_of
+from tasks.normalisation import Normalize
+from tasks.optimisation import can_fuse, make_optimizer, parameter_groups, warmup_cosine
 from tasks.seeds import derive
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -27,6 +32,9 @@ class TaskModule(L.LightningModule, ABC):
     `Trainer.test`, which scores in the same way).
 
     A batch is a pair `(images, targets)`, images (N, 3, H, W) floats in 0…1.
+
+    On several devices every process scores its share of the samples, so that each is scored once,
+    and all log the same metrics. All must then call `scores`, `per_class` and `outcomes`.
 
     Every draw while training (drop path, dropout, mixup) is a function of `seed` and the step, so
     arms are paired and a resumed run equals an uninterrupted one. Layers behind the backbone are
@@ -44,6 +52,8 @@ class TaskModule(L.LightningModule, ABC):
             validation and checkpoints use the average. None for no average.
         channels_last: lay out images and weights channels last.
         compile: compile the backbone with torch.compile.
+        mean: per channel, subtracted from the images (in 0…1) before the backbone.
+        std: per channel, by which they are divided then.
         seed: of the initialisation behind the backbone and of all draws while training.
 
     Raises:
@@ -56,6 +66,8 @@ class TaskModule(L.LightningModule, ABC):
     """Metric → (unit, whether higher is better)."""
     outcomes_kind: ClassVar[str]
     """What a row of `outcomes()` is."""
+    num_classes: int
+    """Number of classes; labels are 0…num_classes − 1."""
 
     def __init__(
         self,
@@ -69,6 +81,8 @@ class TaskModule(L.LightningModule, ABC):
         ema_decay: float | None = None,
         channels_last: bool = False,
         compile: bool = False,
+        mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+        std: Sequence[float] = IMAGENET_DEFAULT_STD,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -93,7 +107,10 @@ class TaskModule(L.LightningModule, ABC):
         self.ema_decay = ema_decay
         self.channels_last = channels_last
         self.compile_backbone = compile
+        self.normalize = Normalize(mean, std)
         self.seed = seed
+        self._class_names: tuple[str, ...] | None = None
+        self._unscored: int | None = None
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)
 
@@ -142,30 +159,31 @@ class TaskModule(L.LightningModule, ABC):
 
     # What a task uses.
 
-    def features(self, images: Tensor) -> Any:
-        """Run the backbone on images, in the layout asked for."""
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes by label: given, or those of the data, or 0, 1, 2, …."""
+        data = getattr(self._trainer, "datamodule", None)
+        names = self._class_names or getattr(data, "class_names", None)
+        return tuple(names or map(str, range(self.num_classes)))
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Return images in the memory layout asked for."""
         if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return self.backbone(images)
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
 
-    def gathered(self, rows: np.ndarray) -> np.ndarray:
-        """Join the rows of all processes, in the order of the scored split.
-
-        With one process these are the rows. With W of them, process r scored the samples r, r + W,
-        r + 2W, …; samples scored twice to fill the last round are dropped.
-        """
-        if self._trainer is None or self.trainer.world_size == 1:
-            return rows
-        parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, rows)
-        joined = np.concatenate(list(zip(*parts, strict=True)), axis=0).reshape(-1, *rows.shape[1:])
-        return joined[: self._scored_samples()]
-
-    def _scored_samples(self) -> int:
-        loaders = self.trainer.test_dataloaders if self.trainer.testing else None
-        loaders = loaders or self.trainer.val_dataloaders
-        loader: Any = loaders
-        return len(loader.dataset)
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluate without gradients; every module then gets back the mode that it had."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(modes[0][1])
+            for module, training in modes:
+                module.training = training
 
     # What Lightning calls.
 
@@ -196,19 +214,20 @@ class TaskModule(L.LightningModule, ABC):
             on_step=True,
             on_epoch=True,
             prog_bar=True,
+            sync_dist=True,
         )
         if len(losses) > 1:
             parts = {f"train/{name}": value.detach() for name, value in losses.items()}
-            self.log_dict(parts, batch_size=size, on_step=False, on_epoch=True)
+            self.log_dict(parts, batch_size=size, on_step=False, on_epoch=True, sync_dist=True)
         return total
 
     def on_validation_epoch_start(self) -> None:
         """Start scoring."""
-        self.reset_scores()
+        self._start_scoring()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score one batch."""
-        self.score(batch)
+        self._score_share(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the epoch."""
@@ -216,11 +235,11 @@ class TaskModule(L.LightningModule, ABC):
 
     def on_test_epoch_start(self) -> None:
         """Start scoring."""
-        self.reset_scores()
+        self._start_scoring()
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Score one batch."""
-        self.score(batch)
+        self._score_share(batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics."""
@@ -230,27 +249,46 @@ class TaskModule(L.LightningModule, ABC):
         """Predict the images of a batch."""
         return self.predict(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
+    def _start_scoring(self) -> None:
+        self.reset_scores()
+        self._unscored = None
+        if self.trainer.world_size > 1:
+            loader: Any = self.trainer.val_dataloaders
+            if self.trainer.testing:
+                loader = self.trainer.test_dataloaders
+            samples = len(loader.dataset)
+            self._unscored = share_of(samples, self.global_rank, self.trainer.world_size)
+
+    def _score_share(self, batch: Any) -> None:
+        """Score a batch without what a sampler repeats at the end, to fill up every process."""
+        images, targets = batch
+        if self._unscored is not None:
+            count = min(len(images), self._unscored)
+            self._unscored -= count
+            images, targets = images[:count], targets[:count]
+        if len(images):
+            self.score((images, targets))
+
     def _log_scores(self, stage: str) -> None:
         for name, value in self.scores().items():
-            # Metrics are synchronised by torchmetrics already, so all processes agree.
-            self.log(f"{stage}/{name}", value, prog_bar=name == self.headline, rank_zero_only=True)
+            # All processes agree already: the largest of equal numbers is exact, a mean may not be.
+            in_bar = name == self.headline
+            self.log(f"{stage}/{name}", value, prog_bar=in_bar, sync_dist=True, reduce_fx="max")
 
     def configure_optimizers(self) -> Any:
         """AdamW or SGD with linear warm-up and a cosine, step by step."""
+        trainer = self.trainer
         groups = parameter_groups(self, self.weight_decay)
-        optimizer: torch.optim.Optimizer
-        if self.optimizer_name == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
-        else:
-            optimizer = torch.optim.SGD(
-                groups,
-                lr=self.lr,
-                momentum=self.momentum,
-                nesterov=self.momentum > 0,
-                fused=True,
-            )
-        total = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 1
+        fused = can_fuse(
+            [parameter for group in groups for parameter in group["params"]],
+            trainer.precision_plugin,
+            clipped=bool(trainer.gradient_clip_val),
+        )
+        optimizer = make_optimizer(
+            self.optimizer_name, groups, lr=self.lr, momentum=self.momentum, fused=fused
+        )
+        total = int(trainer.estimated_stepping_batches)
+        epochs = trainer.max_epochs or 1
         warmup = round(self.warmup_epochs * total / max(1, epochs))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, total, warmup)
@@ -261,5 +299,7 @@ class TaskModule(L.LightningModule, ABC):
         }
 
     def configure_callbacks(self) -> Any:
-        """Average the weights, where asked."""
-        return [] if self.ema_decay is None else [Averaging(self.ema_decay)]
+        """Average the weights, where asked, on the device on which they will train."""
+        if self.ema_decay is None:
+            return []
+        return [Averaging(self.ema_decay, self.trainer.strategy.root_device)]

@@ -11,7 +11,13 @@ from bench.errors import UserError
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """One map that a backbone returns: its place in the list, channels and stride."""
+    """One map that a backbone returns.
+
+    Attributes:
+        index: its place in the list.
+        channels: how many it has.
+        stride: pixels of the image for each of its own, per axis.
+    """
 
     index: int
     channels: int

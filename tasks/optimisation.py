@@ -1,11 +1,17 @@
-"""Which parameters decay, and how the learning rate moves."""
+"""The optimiser: which parameters decay, how the learning rate moves, when one kernel does it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import nn
+
+FUSED_DEVICES = ("cpu", "cuda")
+"""Devices whose kernels do a whole step of AdamW and SGD at once."""
 
 
 def warmup_cosine(step: int, total: int, warmup: int) -> float:
@@ -43,3 +49,42 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+
+
+def can_fuse(parameters: Iterable[nn.Parameter], precision: Precision, clipped: bool) -> bool:
+    """Say whether the optimiser may be a fused one.
+
+    Under mixed precision a fused optimiser unscales the gradients by itself, after the time at
+    which they would be clipped, so Lightning refuses to clip.
+
+    Args:
+        parameters: all that are trained, where they will train.
+        precision: Lightning's plugin.
+        clipped: whether gradients are clipped.
+
+    Example:
+        >>> half = MixedPrecision("bf16-mixed", "cpu")
+        >>> weights = list(nn.Linear(2, 2).parameters())
+        >>> can_fuse(weights, half, clipped=False), can_fuse(weights, half, clipped=True)
+        (True, False)
+    """
+    if clipped and isinstance(precision, MixedPrecision):
+        return False
+    return all(p.is_floating_point() and p.device.type in FUSED_DEVICES for p in parameters)
+
+
+def make_optimizer(
+    name: str, groups: list[dict[str, Any]], *, lr: float, momentum: float, fused: bool
+) -> torch.optim.Optimizer:
+    """Return AdamW, or SGD with Nesterov momentum, over groups of parameters.
+
+    Args:
+        name: "adamw" or "sgd".
+        groups: as `parameter_groups` returns them.
+        lr: learning rate.
+        momentum: of SGD.
+        fused: whether one kernel does a step; see `can_fuse`.
+    """
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, fused=fused)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
+from bench.errors import UserError, require
 from bench.operators.shift import Shiftwise
 from bench.operators.shift_sparsity import (
     cosine_rate,
@@ -47,12 +47,9 @@ class ShiftSparsity(L.Callback):
     def __init__(
         self, sparsity: float = 0.3, rate: float = 0.3, every_n_steps: int = 100, seed: int = 0
     ) -> None:
-        if not 0 <= sparsity < 1:
-            raise UserError(f"`sparsity` (={sparsity!r}) must be in [0, 1).")
-        if not 0 <= rate <= 1:
-            raise UserError(f"`rate` (={rate!r}) must be in [0, 1].")
-        if every_n_steps < 1:
-            raise UserError(f"`every_n_steps` (={every_n_steps!r}) must be an integer >= 1.")
+        require("sparsity", sparsity, 0 <= sparsity < 1, "in [0, 1)")
+        require("rate", rate, 0 <= rate <= 1, "in [0, 1]")
+        require("every_n_steps", every_n_steps, every_n_steps >= 1, "an integer >= 1")
         self.sparsity = sparsity
         self.rate = rate
         self.every_n_steps = every_n_steps
@@ -85,17 +82,15 @@ class ShiftSparsity(L.Callback):
         """Draw the masks from the first gradients that are all there and finite."""
         if self.masks:
             return
-        found = operators_of(pl_module)
-        grads = {name: op.weight.grad for name, op in found.items()}
-        if any(g is None or not bool(g.isfinite().all()) for g in grads.values()):
-            return
-        saliencies = [
-            filter_saliency(op.weight, g).cpu()
-            for op, g in zip(found.values(), grads.values(), strict=True)
-            if g is not None
-        ]
+        operators = operators_of(pl_module)
+        saliencies = []
+        for operator in operators.values():
+            gradient = operator.weight.grad
+            if gradient is None or not bool(gradient.isfinite().all()):
+                return
+            saliencies.append(filter_saliency(operator.weight, gradient).cpu())
         densities = snip_densities(saliencies, self.sparsity)
-        for name, saliency, density in zip(found, saliencies, densities, strict=True):
+        for name, saliency, density in zip(operators, saliencies, densities, strict=True):
             self.masks[name] = random_mask(saliency.shape, density, self.generator)
 
     def on_train_batch_end(
@@ -106,27 +101,33 @@ class ShiftSparsity(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Exchange filters when it is time, and set the others to zero."""
-        step, found = trainer.global_step, operators_of(pl_module)
+        """Exchange filters when it is time, set the others to zero, and log the share of these."""
+        step, operators = trainer.global_step, operators_of(pl_module)
         due = step % self.every_n_steps == 0 and step > self.exchanged_at
         if self.masks and due:
             total = trainer.estimated_stepping_batches
             rate = cosine_rate(step, total if total > 0 else math.inf, self.rate)
             self.exchanged_at = step
         for name, mask in self.masks.items():
-            weight = found[name].weight
+            weight = operators[name].weight
             if due:
                 self.masks[name] = exchange(weight.detach().cpu(), mask, rate, self.generator)
                 mask = mask & self.masks[name]  # so that what regrows starts from zero
             with torch.no_grad():
                 weight.mul_(mask.to(weight.device)[..., None, None])
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the share of filters that are zero."""
         if self.masks:
-            kept = sum(int(mask.sum()) for mask in self.masks.values())
-            every = sum(mask.numel() for mask in self.masks.values())
-            pl_module.log("train/shift_sparsity", 1 - kept / every)
+            nonzero = sum(int(mask.sum()) for mask in self.masks.values())
+            sparsity = 1 - nonzero / sum(mask.numel() for mask in self.masks.values())
+            # Every process draws the same masks: the largest of equal numbers.
+            pl_module.log(
+                "train/shift_sparsity",
+                sparsity,
+                on_step=False,
+                on_epoch=True,
+                sync_dist=True,
+                reduce_fx="max",
+                batch_size=1,
+            )
 
 
 def operators_of(module: torch.nn.Module) -> dict[str, Shiftwise]:

@@ -40,6 +40,7 @@ def topics() -> dict[str, Topic]:
     from bench import operators
     from bench.config import schema
     from tasks.base import TaskModule
+    from tasks.data.module import TaskData
     from tasks.sparsity import ShiftSparsity
 
     keys: dict[str, tuple[type[BaseModel], str]] = {
@@ -58,7 +59,7 @@ def topics() -> dict[str, Topic]:
         operator = operators.get(name)
         found[name] = Topic(first_line(operator), lambda n=name: _operator(n))  # type: ignore[misc]
     classes = {name: getattr(tasks, name) for name in CLASSES}
-    for cls in (*classes.values(), TaskModule, ShiftSparsity):
+    for cls in (*classes.values(), TaskModule, TaskData, ShiftSparsity):
         found[cls.__name__] = Topic(first_line(cls), lambda c=cls: _class(c))  # type: ignore[misc]
     return found
 

@@ -17,13 +17,9 @@ from torchvision.transforms import v2
 
 from bench.errors import UserError, require
 from tasks.base import TaskModule
-from tasks.classification.data import ClassificationData
+from tasks.data.order import joined
 from tasks.seeds import seeded
 
-__all__ = ["Classification", "ClassificationData"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 TOP = 5
 BINS = 15
 
@@ -41,11 +37,9 @@ class Classification(TaskModule):
         label_smoothing: share of the target spread over all classes, in [0, 1).
         mixup: α of mixup (arXiv 1710.09412), 0 for none.
         cutmix: α of CutMix (arXiv 1905.04899), 0 for none; with both, one of them per batch.
-        mean: per channel, subtracted from the images (in 0…1) before the backbone.
-        std: per channel, by which they are divided then.
-        class_names: names for the scores per class; by default 0, 1, 2, ….
-        **recipe: optimizer, lr, weight_decay, momentum, warmup_epochs, ema_decay, channels_last,
-            compile, seed: see `TaskModule`.
+        class_names: names for the scores per class; None for those of the data.
+        **training: optimizer, lr, weight_decay, momentum, warmup_epochs, ema_decay, channels_last,
+            compile, mean, std, seed: see `TaskModule`.
 
     Raises:
         ValueError: names the argument, its value and the rule.
@@ -77,21 +71,16 @@ class Classification(TaskModule):
         label_smoothing: float = 0.1,
         mixup: float = 0.0,
         cutmix: float = 0.0,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
         class_names: Sequence[str] | None = None,
-        **recipe: Any,
+        **training: Any,
     ) -> None:
-        super().__init__(backbone, **recipe)
+        super().__init__(backbone, **training)
         require("num_classes", num_classes, num_classes >= 2, ">= 2")
         require("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)")
         require("mixup", mixup, mixup >= 0, ">= 0")
         require("cutmix", cutmix, cutmix >= 0, ">= 0")
-        require("mean", mean, len(mean) == 3, "three numbers, one per channel")
-        require("std", std, len(std) == 3 and min(std) > 0, "three numbers > 0, one per channel")
-        names = [str(label) for label in range(num_classes)] if class_names is None else class_names
-        rule = f"`num_classes` (={num_classes}) names"
-        require("class_names", class_names, len(names) == num_classes, rule)
+        holds = class_names is None or len(class_names) == num_classes
+        require("class_names", class_names, holds, f"`num_classes` (={num_classes}) names")
         reset = getattr(backbone, "reset_classifier", None)
         if not callable(reset):
             raise UserError(
@@ -101,19 +90,18 @@ class Classification(TaskModule):
         with seeded(self.seed, "head"):
             reset(num_classes)
         self.num_classes = num_classes
-        self.class_names = tuple(names)
+        self._class_names = None if class_names is None else tuple(class_names)
         self.label_smoothing = label_smoothing
-        self.normalize = v2.Normalize(list(mean), list(std))
         mixes = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
         chosen = [mix(alpha=alpha, num_classes=num_classes) for mix, alpha in mixes if alpha > 0]
         self.mix = v2.RandomChoice(chosen) if chosen else None
         self.metrics = nn.ModuleDict(_make_metrics(num_classes))
         self.class_accuracy = MulticlassAccuracy(num_classes, average=None)
-        self._rows: list[Tensor] = []
+        self._rows: list[list[int]] = []
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the unnormalised scores (N, num_classes) for images (N, 3, H, W) in 0…1."""
-        logits: Tensor = self.features(self.normalize(images))
+        logits: Tensor = self.backbone(self.laid_out(self.normalize(images)))
         return logits
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
@@ -129,19 +117,14 @@ class Classification(TaskModule):
         )
         return {"cross_entropy": loss}
 
-    @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Return the probabilities (N, num_classes) for images (N, 3, H, W) in 0…1."""
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             return self.logits(images).float().softmax(dim=1)
-        finally:
-            self.train(training)
 
     def inference_module(self) -> nn.Module:
         """Return images (N, 3, H, W) in 0…1 → logits."""
-        return nn.Sequential(self.normalize, copy.deepcopy(self.backbone)).eval()
+        return copy.deepcopy(nn.Sequential(self.normalize, self.backbone)).eval()
 
     def reset_scores(self) -> None:
         """Forget all scored batches."""
@@ -161,7 +144,7 @@ class Classification(TaskModule):
             else:
                 metric.update(probabilities, labels)
         self.class_accuracy.update(probabilities, labels)
-        self._rows.append(torch.stack([labels, probabilities.argmax(dim=1)], dim=1).cpu())
+        self._rows += torch.stack([labels, probabilities.argmax(dim=1)], dim=1).tolist()
 
     def scores(self) -> dict[str, float]:
         """Return top1, top5, ece and nll over all scored batches."""
@@ -173,7 +156,7 @@ class Classification(TaskModule):
 
     def outcomes(self) -> dict[str, np.ndarray]:
         """Return per image its label, the predicted class, and whether that was right."""
-        rows = self.gathered(torch.cat(self._rows).numpy())
+        rows = np.array(joined(self._rows), dtype=np.int64).reshape(-1, 2)
         label, predicted = rows[:, 0], rows[:, 1]
         return {
             "label": label,

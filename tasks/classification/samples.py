@@ -67,26 +67,39 @@ def scoring(size: int, centre: float) -> nn.Module:
 
 
 class Images:
-    """Images of a split by index, kept decoded where they fit into memory."""
+    """Images of a split by index, all decoded at once where they fit into memory.
+
+    Args:
+        labelled: the split.
+        size: side at which images are trained, in pixels.
+        memory_mb: room for the whole split in MiB; where it is larger, images are read each time.
+    """
 
     def __init__(self, labelled: Labelled, size: int, memory_mb: int) -> None:
         self.labelled = labelled
         self.short_side = SHRINK * size
-        self.kept: list[Tensor] | None = None
+        self.decoded: list[Tensor] | None = None
         first = labelled.load(0, self.short_side)
         if first.numel() * len(labelled) <= memory_mb * 2**20:
             with ThreadPoolExecutor() as pool:
-                self.kept = list(pool.map(self._load, range(len(labelled)), chunksize=64))
+                self.decoded = list(pool.map(self._load, range(len(labelled)), chunksize=64))
 
     def _load(self, index: int) -> Tensor:
         return self.labelled.load(index, self.short_side)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._load(index) if self.kept is None else self.kept[index]
+        return self._load(index) if self.decoded is None else self.decoded[index]
 
 
 class TrainingSamples(Dataset[Sample]):
-    """Samples whose augmentation is a function of (seed, epoch, index)."""
+    """Samples whose augmentation is a function of (seed, epoch, index).
+
+    Args:
+        images: of the split.
+        indices: which of them are trained on.
+        transform: uint8 (3, H, W) → the augmented image.
+        seed: of the augmentation.
+    """
 
     def __init__(
         self,
@@ -112,7 +125,13 @@ class TrainingSamples(Dataset[Sample]):
 
 
 class ScoringSamples(Dataset[Sample]):
-    """Samples in the order of their split, transformed without a draw."""
+    """Samples in the order of their split, transformed without a draw.
+
+    Args:
+        images: of the split.
+        indices: which of them are scored.
+        transform: uint8 (3, H, W) → the image as it is scored.
+    """
 
     def __init__(
         self, images: Images, indices: NDArray[np.int64], transform: Callable[[Tensor], Tensor]
@@ -133,24 +152,3 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     """Return images (N, 3, H, W) floats in 0…1 and labels (N)."""
     images = torch.stack([image for image, _ in samples])
     return images.float().div_(255), torch.tensor([label for _, label in samples])
-
-
-def held_out(
-    labels: NDArray[np.int64], share: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split a training set into (trained, held out) indices, the same for every seed.
-
-    The samples at evenly spaced positions of each class are held out, at least one a class.
-
-    Example:
-        >>> trained, held = held_out(np.array([0, 0, 0, 0, 1, 1]), 0.25)
-        >>> trained.tolist(), held.tolist()
-        ([1, 2, 3, 5], [0, 4])
-    """
-    held: list[int] = []
-    for label in np.unique(labels):
-        of_class = np.flatnonzero(labels == label)
-        count = max(1, round(share * len(of_class)))
-        held += of_class[np.arange(count) * len(of_class) // count].tolist()
-    chosen = np.array(sorted(held), dtype=np.int64)
-    return np.setdiff1d(np.arange(len(labels)), chosen), chosen

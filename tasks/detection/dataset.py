@@ -1,8 +1,8 @@
-"""From a set of images with boxes to batches: reading, augmenting, padding, grouping."""
+"""From a set of images with boxes to batches: reading, augmenting, padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import BatchSampler, Dataset
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from bench.errors import UserError
-from tasks.data.order import Draw, EpochSampler
+from tasks.data.memory import Memory
+from tasks.data.order import Draw
 from tasks.detection.boxes import BoxImage, BoxSet
-from tasks.detection.transforms import Sample, Training, letterbox, mosaic
+from tasks.detection.transforms import Augmentation, Sample, letterbox, mosaic
 from tasks.seeds import numpy_generator, seeded
 
 Target = dict[str, Any]
@@ -33,7 +33,7 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
     Args:
         images: what to read.
         image_size: (height, width) that images are fitted to.
-        training: augmentation; None to only fit.
+        augmentation: of training; None to only fit.
         mosaic_share: chance of a mosaic of four images.
         masks: whether to decode masks.
         turn: whether upright images are fitted to (width, height) instead.
@@ -46,7 +46,7 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
         images: BoxSet,
         image_size: tuple[int, int],
         *,
-        training: Training | None = None,
+        augmentation: Augmentation | None = None,
         mosaic_share: float = 0.0,
         masks: bool = False,
         turn: bool = False,
@@ -55,13 +55,12 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
     ) -> None:
         self.images = images
         self.image_size = image_size
-        self.training = training
+        self.augmentation = augmentation
         self.mosaic_share = mosaic_share
         self.masks = masks
         self.turn = turn
         self.seed = seed
-        self._kept: dict[int, tuple[Tensor, Tensor | None]] = {}
-        self._room = memory_mb * 2**20
+        self._memory = Memory(self._decode, memory_mb)
 
     def __len__(self) -> int:
         return len(self.images.images)
@@ -79,35 +78,29 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
         """Return an image and its target, of an index or of an (epoch, index)."""
         epoch, index = (0, key) if isinstance(key, int) else key
         sample, frame = self._read(index), self.frame(index)
-        if self.training is None:
+        if self.augmentation is None:
             original = _original(self.images.images[index], sample)
             return _finished(letterbox(sample, frame), index, frame, {"original": original})
         rng = numpy_generator(self.seed, "augmentation", epoch, index)
         with seeded(self.seed, "augmentation", epoch, index):
             if rng.random() < self.mosaic_share:
                 others = [self._read(int(i)) for i in rng.integers(len(self), size=3)]
-                factors = [self.training.factor() for _ in range(4)]
+                factors = [self.augmentation.factor() for _ in range(4)]
                 sample = mosaic([sample, *others], frame, factors)
-            sample = self.training(sample, frame)
+            sample = self.augmentation(sample, frame)
         return _finished(sample, index, frame, {})
 
-    def _decoded(self, index: int) -> tuple[Tensor, Tensor | None]:
-        if index in self._kept:
-            return self._kept[index]
+    def _decode(self, index: int) -> tuple[Tensor, ...]:
+        """Return the image (3, H, W) of an index and, where wanted, its masks (n, H, W)."""
         record = self.images.images[index]
         with Image.open(record.path) as file:
             pixels = np.array(file.convert("RGB"))
         image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-        masks = torch.from_numpy(record.masks()) if self.masks else None
-        size = image.nbytes + (0 if masks is None else masks.nbytes)
-        if size <= self._room:
-            self._room -= size
-            self._kept[index] = image, masks
-        return image, masks
+        return (image, torch.from_numpy(record.masks())) if self.masks else (image,)
 
     def _read(self, index: int) -> Sample:
         record = self.images.images[index]
-        image, masks = self._decoded(index)
+        image, *masks = self._memory[index]
         # The file is right where a list of sizes is not.
         height, width = image.shape[-2:]
         sample: Sample = {
@@ -118,19 +111,19 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
             "labels": torch.from_numpy(record.labels),
             "iscrowd": torch.from_numpy(record.crowd).long(),
         }
-        if masks is not None:
-            sample["masks"] = tv_tensors.Mask(masks)
+        if masks:
+            sample["masks"] = tv_tensors.Mask(masks[0])
         return sample
 
 
 def _original(record: BoxImage, sample: Sample) -> Target:
     height, width = sample["image"].shape[-2:]
-    known = {key: sample[key] for key in ("labels", "iscrowd", "masks") if key in sample}
+    unchanged = {key: sample[key] for key in ("labels", "iscrowd", "masks") if key in sample}
     return {
         "size": torch.tensor([height, width]),
         "boxes": torch.from_numpy(record.boxes),
         "area": torch.from_numpy(record.area),
-        **{key: value.as_subclass(Tensor) for key, value in known.items()},
+        **{key: value.as_subclass(Tensor) for key, value in unchanged.items()},
     }
 
 
@@ -161,33 +154,3 @@ def collate(batch: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target
             padded["masks"] = F.pad(padded["masks"], (0, width - w, 0, height - h))
         targets.append(padded)
     return torch.stack(images), targets
-
-
-class AspectBatches(BatchSampler):
-    """Batches of images that all lie, or all stand; what is left over is mixed at the end.
-
-    There are always ⌊samples / batch_size⌋ batches, so that processes stay in step.
-    """
-
-    def __init__(self, sampler: EpochSampler, batch_size: int, dataset: BoxDataset) -> None:
-        if not isinstance(sampler, EpochSampler):
-            # Lightning puts a sampler of its own here, which would share the images out twice.
-            raise UserError(
-                f"`sampler` (={type(sampler).__name__}) must be an EpochSampler, which shares the "
-                "images among processes: make the Trainer with `use_distributed_sampler=False`."
-            )
-        super().__init__(sampler, batch_size, drop_last=True)
-        self.draws = sampler
-        self.dataset = dataset
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        waiting: dict[bool, list[Any]] = {False: [], True: []}
-        for key in self.draws:
-            group = waiting[self.dataset.upright(key[1])]
-            group.append(key)
-            if len(group) == self.batch_size:
-                yield list(group)
-                group.clear()
-        rest = waiting[False] + waiting[True]
-        for start in range(0, len(rest) - self.batch_size + 1, self.batch_size):
-            yield rest[start : start + self.batch_size]

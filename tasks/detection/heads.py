@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import UserError, near
+from bench.errors import UserError
 from tasks.feature_maps import FeatureMap
 
 
@@ -78,15 +78,6 @@ def choose_maps(
     return chosen
 
 
-def head(name: str) -> Head:
-    """Return the head of a short name; ValueError with near matches if there is none."""
-    if name not in HEADS:
-        raise UserError(
-            f"`head` (={name!r}) is neither a config file nor a head; {near(name, HEADS)}"
-        )
-    return HEADS[name]
-
-
 def first_neck(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the neck, or the first of several, that takes the backbone's maps ({} for none)."""
     neck = config.get("neck") or {}
@@ -104,6 +95,24 @@ def maps_taken(config: Mapping[str, Any], maps: Sequence[FeatureMap]) -> list[Fe
     if taken > len(maps):
         raise UserError(f"`backbone` has {len(maps)} feature maps and the config takes {taken}.")
     return list(maps[len(maps) - taken :])
+
+
+def usual(
+    head: str, config: dict[str, Any], maps: Sequence[FeatureMap]
+) -> tuple[list[int], int | None]:
+    """Return the strides that a head takes and the levels that its neck adds, if not told others.
+
+    The necks of the short names are made to take all of the maps that they get, from the first.
+
+    Args:
+        head: a short name, or else the config is a user's own.
+        config: its mmdet `model`; changed in place.
+        maps: all maps of the backbone.
+    """
+    if head not in HEADS:
+        return [m.stride for m in maps_taken(config, maps)], None
+    first_neck(config).pop("start_level", None)
+    return list(HEADS[head].strides), HEADS[head].extra
 
 
 def wire(

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from bench.errors import require
 from tasks.base import TaskModule
-from tasks.detection.data import DetectionData
+from tasks.data.order import joined
+from tasks.detection import heads
 from tasks.detection.scores import NAMES, Scores, match
+from tasks.feature_maps import feature_maps
 from tasks.seeds import seeded
-
-__all__ = ["Detection", "DetectionData"]
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Detection(TaskModule):
@@ -46,9 +44,8 @@ class Detection(TaskModule):
         head_options: keys of mmdet's `model` to change, nested as there, e.g.
             {"test_cfg": {"score_thr": 0.01}}.
         trust_config: run `head` if it is a Python file.
-        mean: per channel, subtracted from the images (in 0…1) before the backbone.
-        std: per channel, by which they are divided then.
-        **training: what `tasks.base.TaskModule` takes: optimizer, lr, weight_decay, ….
+        **training: optimizer, lr, weight_decay, momentum, warmup_epochs, ema_decay, channels_last,
+            compile, mean, std, seed: see `TaskModule`.
 
     Raises:
         ValueError: an unknown head, a backbone without feature maps, a value out of its range.
@@ -86,31 +83,43 @@ class Detection(TaskModule):
         anchor_scale: float | None = None,
         head_options: dict[str, Any] | None = None,
         trust_config: bool = False,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
         **training: Any,
     ) -> None:
         super().__init__(backbone, **training)
-        require("mean", mean, len(mean) == 3, "three numbers, one per channel")
-        require("std", std, len(std) == 3 and min(std) > 0, "three numbers > 0, one per channel")
+        for argument, value, least in (
+            ("num_classes", num_classes, 1),
+            ("extra_levels", extra_levels, 0),
+            ("neck_channels", neck_channels, 1),
+            ("head_convs", head_convs, 0),
+        ):
+            require(argument, value, value is None or value >= least, f">= {least}")
+        holds = anchor_scale is None or anchor_scale > 0
+        require("anchor_scale", anchor_scale, holds, "> 0")
+        # Only here, so that OpenMMLab's packages are imported when they are used.
         from tasks.detection.detector import Detector
+        from tasks.openmm import configs, models
 
+        maps = feature_maps(backbone)
+        shipped = {name: known.config for name, known in heads.HEADS.items()}
+        config = configs.head_config("mmdet", head, shipped, trust=trust_config)
+        usual_strides, usual_levels = heads.usual(head, config, maps)
+        maps = heads.choose_maps(maps, strides, usual_strides)
+        config = heads.wire(
+            config,
+            maps,
+            num_classes,
+            extra=usual_levels if extra_levels is None else extra_levels,
+            neck_channels=neck_channels,
+            head_convs=head_convs,
+            anchor_scale=anchor_scale,
+        )
+        config = configs.merged(config, head_options or {})
+        indices = [m.index for m in maps]
         with seeded(self.seed, "head"):
-            self.detector = Detector(
-                backbone,
-                num_classes,
-                head=head,
-                strides=strides,
-                extra_levels=extra_levels,
-                neck_channels=neck_channels,
-                head_convs=head_convs,
-                anchor_scale=anchor_scale,
-                head_options=head_options,
-                trust_config=trust_config,
-                mean=mean,
-                std=std,
-                owned=False,
-            )
+            model = models.build("mmdet", config, backbone, indices=indices, owned=False)
+        self.detector = Detector(
+            model, self.normalize, num_classes=num_classes, stride=maps[-1].stride
+        )
         self.num_classes = num_classes
         self._scores = Scores(masks=self.has_masks)
         self._rows: list[dict[str, np.ndarray]] = []
@@ -133,7 +142,7 @@ class Detection(TaskModule):
             ValueError: targets that do not fit the images or the head.
         """
         images, targets = batch
-        return self.detector.loss(self._laid_out(images), targets)
+        return self.detector.loss(self.laid_out(images), targets)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the draws of this step, and tell the head how far training is."""
@@ -152,18 +161,8 @@ class Detection(TaskModule):
         return self._detect(images)
 
     def _detect(self, images: Tensor, **sizes: Any) -> list[dict[str, Tensor]]:
-        training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                return self.detector.detect(self._laid_out(images), **sizes)
-        finally:
-            self.train(training)
-
-    def _laid_out(self, images: Tensor) -> Tensor:
-        if self.channels_last:
-            return images.contiguous(memory_format=torch.channels_last)
-        return images
+        with self.evaluating():
+            return self.detector.detect(self.laid_out(images), **sizes)
 
     def inference_module(self) -> nn.Module:
         """Return images (N, 3, H, W) in 0…1 → detections, NMS included."""
@@ -181,25 +180,24 @@ class Detection(TaskModule):
         image.
         """
         images, targets = batch
-        height, width = images.shape[-2:]
         truth = [target.get("original", target) for target in targets]
-        sizes = [_pair(target.get("size", (height, width))) for target in targets]
+        sizes = [_pair(target.get("size", images.shape[-2:])) for target in targets]
         originals = [
-            _pair(target["size"]) if "original" in whole else size
-            for target, whole, size in zip(truth, targets, sizes, strict=True)
+            _pair(true["size"]) if "original" in target else size
+            for true, target, size in zip(truth, targets, sizes, strict=True)
         ]
-        found = self._detect(images, sizes=sizes, originals=originals)
-        self._scores.update(found, truth)
-        for detections, target in zip(found, truth, strict=True):
-            real = target["labels"].cpu()
-            if "iscrowd" in target:
-                real = real[target["iscrowd"].cpu() == 0]
+        detections = self._detect(images, sizes=sizes, originals=originals)
+        self._scores.update(detections, truth)
+        for detected, true in zip(detections, truth, strict=True):
+            labels = true["labels"].cpu()
+            if "iscrowd" in true:
+                labels = labels[true["iscrowd"].cpu() == 0]
             self._rows.append(
                 {
-                    "label": detections["labels"].cpu().numpy(),
-                    "score": detections["scores"].cpu().numpy(),
-                    "matched": match(detections, target),
-                    "objects": torch.bincount(real, minlength=self.num_classes).numpy(),
+                    "label": detected["labels"].cpu().numpy(),
+                    "score": detected["scores"].cpu().numpy(),
+                    "matched": match(detected, true),
+                    "objects": torch.bincount(labels, minlength=self.num_classes).numpy(),
                 }
             )
 
@@ -209,24 +207,20 @@ class Detection(TaskModule):
 
     def per_class(self) -> dict[str, float]:
         """Return class → average precision of boxes; classes without objects are left out."""
-        data = getattr(self._trainer, "datamodule", None)
-        names = getattr(data, "class_names", None) or range(self.num_classes)
-        return {str(names[label]): ap for label, ap in self._scores.per_class().items()}
+        names = self.class_names
+        return {names[label]: ap for label, ap in self._scores.per_class().items()}
 
     def outcomes(self) -> dict[str, np.ndarray]:
         """Return `image`, `label`, `score`, `matched` per detection, and `objects` per image."""
-        own = np.empty(len(self._rows), dtype=object)
-        own[:] = self._rows
-        rows = list(self.gathered(own))
-        counts = [len(row["label"]) for row in rows]
-        joined = {
+        rows = joined(self._rows)
+        columns = {
             key: np.concatenate([row[key] for row in rows]) if rows else np.zeros(0)
             for key in ("label", "score", "matched")
         }
         empty = np.zeros((0, self.num_classes), dtype=np.int64)
         return {
-            "image": np.repeat(np.arange(len(rows)), counts),
-            **joined,
+            "image": np.repeat(np.arange(len(rows)), [len(row["label"]) for row in rows]),
+            **columns,
             "objects": np.stack([row["objects"] for row in rows]) if rows else empty,
         }
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics.detection import MeanAveragePrecision
+
+from tasks.data.order import joined
 
 # Our names, and torchmetrics'.
 NAMES = {
@@ -23,11 +26,30 @@ MOST = 100
 """Detections per image and class that count."""
 
 
+class AveragePrecision(MeanAveragePrecision):
+    """torchmetrics' average precision, also where processes score different numbers of images.
+
+    Its own way to join the processes gathers tensor by tensor, which waits for ever there. It
+    takes the arguments of `torchmetrics.detection.MeanAveragePrecision`.
+    """
+
+    def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
+        for name in self._reductions:
+            rows = joined([_moved(row, "cpu") for row in getattr(self, name)])
+            setattr(self, name, [_moved(row, self.device) for row in rows])
+
+
+def _moved(row: Any, device: torch.device | str) -> Any:
+    """Move a row of a state: a tensor, or run lengths, which are none."""
+    return row.to(device) if isinstance(row, Tensor) else row
+
+
 class Scores(nn.Module):
     """Average precision over images, of boxes and where asked for of masks.
 
     `mAP` is the mean over classes and over the IoU thresholds 0.50, 0.55 … 0.95; small, medium
-    and large objects have areas below 32², below 96² and above, in pixels.
+    and large objects have areas below 32², below 96² and above, in pixels. With several
+    processes the results are over the images of all, and all must ask for them.
 
     Args:
         masks: whether to score masks as well.
@@ -39,7 +61,7 @@ class Scores(nn.Module):
         self.prefixes = {"": "bbox_" if masks else ""} | ({"mask_": "segm_"} if masks else {})
         # torchmetrics' own thresholds are rounded to single precision, by which objects that lie
         # on one count differently than for pycocotools.
-        self.metric = MeanAveragePrecision(
+        self.metric = AveragePrecision(
             iou_type=types,
             iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
             rec_thresholds=np.linspace(0, 1, 101).tolist(),
@@ -48,12 +70,11 @@ class Scores(nn.Module):
         )
         # Some heads return more than the 100 that count.
         self.metric.warn_on_many_detections = False
-        self.masks = masks
-        self._found: dict[str, Any] | None = None
+        self.columns = {"boxes", "labels", "scores", "iscrowd", "area"}
+        self.columns |= {"masks"} if masks else set()
 
     def reset(self) -> None:
         """Forget all images."""
-        self._found = None
         self.metric.reset()
 
     def update(
@@ -65,28 +86,18 @@ class Scores(nn.Module):
             detections: `boxes`, `scores`, `labels` (and `masks`) of each.
             truth: `boxes`, `labels`, `iscrowd`, `area` (and `masks`) of each.
         """
-        self._found = None
-        keys = {"boxes", "labels", "scores", "iscrowd", "area"} | (
-            {"masks"} if self.masks else set()
-        )
 
-        def chosen(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            on = self.metric.device
-            return {key: value.to(on) for key, value in rows.items() if key in keys}
+        def scored(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            device = self.metric.device
+            return {key: value.to(device) for key, value in rows.items() if key in self.columns}
 
-        self.metric.update([chosen(d) for d in detections], [chosen(t) for t in truth])
-
-    def compute(self) -> dict[str, Any]:
-        """Return what torchmetrics finds over all images."""
-        if self._found is None:
-            self._found = self.metric.compute()
-        return self._found
+        self.metric.update([scored(rows) for rows in detections], [scored(rows) for rows in truth])
 
     def summary(self) -> dict[str, float]:
         """Return the metrics by name; without those of sizes of which there are no objects."""
-        found = self.compute()
+        results = self.metric.compute()
         values = {
-            ours + name: float(found[theirs + key])
+            ours + name: float(results[theirs + key])
             for ours, theirs in self.prefixes.items()
             for name, key in NAMES.items()
         }
@@ -94,19 +105,19 @@ class Scores(nn.Module):
 
     def per_class(self) -> dict[int, float]:
         """Return label → AP of boxes, of the classes that have objects."""
-        found = self.compute()
+        results = self.metric.compute()
         key = self.prefixes[""] + "precision"
-        if key not in found:
+        if key not in results:
             return {}
         # IoU thresholds, recalls, classes, areas (all first), limits (100 last); -1 for none.
-        precision = found[key][:, :, :, 0, -1]
+        precision = results[key][:, :, :, 0, -1]
         means = precision.mean(dim=(0, 1)).tolist()
-        labels = found["classes"].reshape(-1).tolist()
+        labels = results["classes"].reshape(-1).tolist()
         return {label: ap for label, ap in zip(labels, means, strict=True) if ap >= 0}
 
 
 def match(
-    found: Mapping[str, Tensor], truth: Mapping[str, Tensor], threshold: float = 0.5
+    detected: Mapping[str, Tensor], truth: Mapping[str, Tensor], threshold: float = 0.5
 ) -> NDArray[np.int8]:
     """Say of each detection whether it is right (1), wrong (0) or in a crowd region (-1).
 
@@ -116,24 +127,24 @@ def match(
     of a class, detections count as in a crowd.
 
     Args:
-        found: `boxes` (n, 4), `scores` (n), `labels` (n).
+        detected: `boxes` (n, 4), `scores` (n), `labels` (n).
         truth: `boxes` (m, 4), `labels` (m), and perhaps `iscrowd` (m).
         threshold: of the IoU.
 
     Example:
         >>> import torch
-        >>> found = {
+        >>> detected = {
         ...     "boxes": torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9]]),
         ...     "scores": torch.tensor([0.5, 0.9]),
         ...     "labels": torch.tensor([1, 1]),
         ... }
         >>> truth = {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([1])}
-        >>> match(found, truth).tolist()
+        >>> match(detected, truth).tolist()
         [0, 1]
     """
-    boxes, others = (x["boxes"].double().cpu().numpy() for x in (found, truth))
-    labels, classes = (x["labels"].cpu().numpy() for x in (found, truth))
-    scores = found["scores"].cpu().numpy()
+    boxes, others = (x["boxes"].double().cpu().numpy() for x in (detected, truth))
+    labels, classes = (x["labels"].cpu().numpy() for x in (detected, truth))
+    scores = detected["scores"].cpu().numpy()
     crowd = (
         truth["iscrowd"].cpu().numpy().astype(bool)
         if "iscrowd" in truth
@@ -141,19 +152,19 @@ def match(
     )
     verdicts = np.full(len(boxes), -1, dtype=np.int8)
     for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        mine = mine[np.argsort(-scores[mine], kind="stable")][:MOST]
-        theirs = np.flatnonzero(classes == label)
-        overlap = overlaps(boxes[mine], others[theirs], crowd[theirs])
-        free = ~crowd[theirs]
-        for row, detection in zip(overlap, mine, strict=True):
+        rows = np.flatnonzero(labels == label)
+        rows = rows[np.argsort(-scores[rows], kind="stable")][:MOST]
+        objects = np.flatnonzero(classes == label)
+        overlap = overlaps(boxes[rows], others[objects], crowd[objects])
+        free = ~crowd[objects]
+        for row, detection in zip(overlap, rows, strict=True):
             reached = row >= min(threshold, 1 - 1e-10)
             # Of equal overlaps COCO's rule takes the last, and argmax the first.
-            open_ = np.flatnonzero(reached & free)[::-1]
-            if len(open_):
-                free[open_[row[open_].argmax()]] = False
+            candidates = np.flatnonzero(reached & free)[::-1]
+            if len(candidates):
+                free[candidates[row[candidates].argmax()]] = False
                 verdicts[detection] = 1
-            elif not (reached & crowd[theirs]).any():
+            elif not (reached & crowd[objects]).any():
                 verdicts[detection] = 0
     return verdicts
 

@@ -55,7 +55,8 @@ def letterbox(sample: Sample, frame: tuple[int, int], factor: float = 1.0) -> Sa
 
 
 def sane(sample: Sample) -> Sample:
-    """Leave out boxes that have become too small."""
+    """Cut boxes at the border of the image, and leave out those that have become too small."""
+    sample = sample | {"boxes": F.clamp_bounding_boxes(sample["boxes"])}
     boxes = sample["boxes"].as_subclass(Tensor)
     keep = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST).all(dim=1)
     if bool(keep.all()):
@@ -67,7 +68,7 @@ def sane(sample: Sample) -> Sample:
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
-    """Cut out a region; boxes are cut at its border."""
+    """Cut out a region, with its part of the boxes."""
     return sane(each(sample, lambda x: F.crop(x, top, left, height, width)))
 
 
@@ -115,7 +116,7 @@ def mosaic(samples: Sequence[Sample], frame: tuple[int, int], factors: Sequence[
     return joined
 
 
-class Training:
+class Augmentation:
     """Random scale, crop, mirror image and colours.
 
     Args:

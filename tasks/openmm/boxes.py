@@ -197,10 +197,10 @@ def roi_pool_forward(
             tallest, row = inside.max(dim=2)
             for j in range(pooled_width):
                 value, column = tallest.masked_fill(~columns[:, None, j], -torch.inf).max(dim=2)
-                found = value > -torch.inf
-                output[part, :, i, j] = torch.where(found, value, 0)
+                covered = value > -torch.inf
+                output[part, :, i, j] = torch.where(covered, value, 0)
                 flat = row.gather(2, column[..., None])[..., 0] * width + column
-                argmax[part, :, i, j] = torch.where(found, flat, -1).to(argmax.dtype)
+                argmax[part, :, i, j] = torch.where(covered, flat, -1).to(argmax.dtype)
 
 
 def roi_pool_backward(

@@ -103,17 +103,40 @@ def read_config(library: Library, path: str | Path, *, trust: bool = False) -> d
         raise ConfigError(f"`head` (={str(path)!r}) must be a .yaml, .yml, .json or .py file.")
     text = path.read_text(encoding="utf-8")
     try:
-        own = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path.name} cannot be parsed: {error}") from error
-    if not isinstance(own, dict):
+    if not isinstance(content, dict):
         raise ConfigError(f"{path.name} must hold a mapping with `model`.")
-    base = own.pop("_base_", None)
-    model = own.get("model", own if "type" in own else None)
+    base = content.pop("_base_", None)
+    model = content.get("model", content if "type" in content else None)
     if not isinstance(model, dict):
         raise ConfigError(f"{path.name} has no `model`.")
     check_types(model, path.name)
     return model if base is None else merged(shipped_config(library, str(base)), model)
+
+
+def head_config(
+    library: Library, head: str, shipped: Mapping[str, str], *, trust: bool = False
+) -> dict[str, Any]:
+    """Return the `model` part of a config that a user names.
+
+    Args:
+        library: "mmdet" or "mmseg".
+        head: a short name, or the path of a config of one's own.
+        shipped: short name → the config that the library ships.
+        trust: run a config that is a Python file.
+
+    Raises:
+        ConfigError: neither; or what `read_config` says of the file.
+    """
+    if head in shipped:
+        return shipped_config(library, shipped[head])
+    if Path(head).suffix:
+        return read_config(library, head, trust=trust)
+    raise ConfigError(
+        f"`head` (={head!r}) is neither a config file nor a head; {near(head, shipped)}"
+    )
 
 
 def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,12 +34,12 @@ def detector_losses(
         sample.ignored_instances = InstanceData(bboxes=target["boxes"][crowd])
         samples.append(sample)
     with quiet():
-        found = model.loss(images, samples)  # type: ignore[operator]
+        losses = model.loss(images, samples)  # type: ignore[operator]
     return {
         name: sum(part.mean() for part in value)
         if isinstance(value, (list, tuple))
         else value.mean()
-        for name, value in found.items()
+        for name, value in losses.items()
         if "loss" in name
     }
 
@@ -47,14 +47,14 @@ def detector_losses(
 def _instances(
     target: Mapping[str, Tensor], keep: Tensor | None, padded: tuple[int, int]
 ) -> InstanceData:
-    chosen = slice(None) if keep is None else keep
-    found = InstanceData(bboxes=target["boxes"][chosen].float(), labels=target["labels"][chosen])
+    rows = slice(None) if keep is None else keep
+    instances = InstanceData(bboxes=target["boxes"][rows].float(), labels=target["labels"][rows])
     if "masks" in target:
-        masks = target["masks"][chosen].to(torch.uint8)
+        masks = target["masks"][rows].to(torch.uint8)
         room = (0, padded[1] - masks.shape[-1], 0, padded[0] - masks.shape[-2])
         masks = torch.nn.functional.pad(masks, room)
-        found.masks = BitmapMasks(masks.cpu().numpy(), *padded)
-    return found
+        instances.masks = BitmapMasks(masks.cpu().numpy(), *padded)
+    return instances
 
 
 def _sample(
@@ -97,9 +97,9 @@ def detector_results(
         for i, size in enumerate(sizes)
     ]
     with quiet(), torch.no_grad():
-        found = model.predict(images, samples, rescale=originals is not None)  # type: ignore[operator]
+        predicted = model.predict(images, samples, rescale=originals is not None)  # type: ignore[operator]
     results = []
-    for sample in found:
+    for sample in predicted:
         instances = sample.pred_instances
         order = instances.scores.argsort(descending=True, stable=True)
         result = {

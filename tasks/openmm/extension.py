@@ -28,17 +28,17 @@ def check_versions() -> None:
     """ImportError, naming every package that mmdet or mmseg would refuse or that is missing."""
     wrong = []
     for package, distributions, low, high in SUPPORTED:
-        found = None
+        installed = None
         for distribution in distributions:
             try:
-                found = version(distribution)
+                installed = version(distribution)
                 break
             except PackageNotFoundError:
                 continue
-        if found is None:
+        if installed is None:
             wrong.append(f"{package} is not installed (`pip install {distributions[-1]}`)")
-        elif not Version(low) <= Version(found) < Version(high):
-            wrong.append(f"{package} {found} is not at least {low} and below {high}")
+        elif not Version(low) <= Version(installed) < Version(high):
+            wrong.append(f"{package} {installed} is not at least {low} and below {high}")
     if wrong:
         raise ImportError(
             "detection and segmentation need OpenMMLab packages that fit each other: "

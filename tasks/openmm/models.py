@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
@@ -43,6 +43,31 @@ class ConvBoardBackbone(nn.Module):
 
     def init_weights(self) -> None:
         """Keep the weights: the host or its checkpoint has set them."""
+
+
+class Wrapped(nn.Module):
+    """A detector or segmentor of OpenMMLab as it is used here: normalised within.
+
+    Args:
+        model: what `build` returned.
+        normalize: images in 0…1 → what the backbone was made for.
+    """
+
+    def __init__(self, model: nn.Module, normalize: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.normalize = normalize
+
+    def around(self, backbone: nn.Module) -> Self:
+        """Return a copy around another backbone with the same feature maps."""
+        lent = self.model.backbone
+        self.model.backbone = None
+        try:
+            other = copy.deepcopy(self)
+        finally:
+            self.model.backbone = lent
+        other.model.backbone = ConvBoardBackbone(backbone, lent.indices)
+        return other
 
 
 def build(
@@ -104,12 +129,12 @@ def note_progress(epoch: int, step: int) -> None:
 def _portable(cfg: Any) -> Any:
     """Leave out downloads, and the norm that only runs in a process group."""
     if isinstance(cfg, Mapping):
-        kept = {
+        portable = {
             key: _portable(value)
             for key, value in cfg.items()
             if not (key == "init_cfg" and _is_download(value))
         }
-        return kept | ({"type": "BN"} if kept.get("type") == "SyncBN" else {})
+        return portable | ({"type": "BN"} if portable.get("type") == "SyncBN" else {})
     if isinstance(cfg, (list, tuple)):
         return type(cfg)(_portable(value) for value in cfg)
     return cfg

@@ -24,9 +24,9 @@ def segmentor_losses(model: nn.Module, images: Tensor, masks: Tensor) -> dict[st
         samples.append(sample)
     segmentor: Any = model
     with quiet():
-        found: dict[str, Tensor] = segmentor.loss(images, samples)
+        losses: dict[str, Tensor] = segmentor.loss(images, samples)
     # What is no loss (the accuracy of the batch) is for mmengine's log.
-    return {name: value.mean() for name, value in found.items() if "loss" in name}
+    return {name: value.mean() for name, value in losses.items() if "loss" in name}
 
 
 def segmentor_logits(model: nn.Module, images: Tensor) -> Tensor:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import cached_property
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import tv_tensors
 
-from bench.errors import DataError, UserError, near
-from tasks.data.cache import manifest
-from tasks.data.locations import existing_folder
-from tasks.data.module import TaskData
-from tasks.data.order import Draw, EpochSampler
-from tasks.data.paths import paths
-from tasks.data.scenes import scenes
-from tasks.seeds import seeded
+from bench.errors import require
+from tasks.data.holdout import held_out
+from tasks.data.module import TaskData, height_width
+from tasks.data.sources import GENERATORS, check_source, folder_of, generated_identity
 from tasks.segmentation.ade20k import read_ade20k
+from tasks.segmentation.dataset import MaskDataset, collate
 from tasks.segmentation.mask_folders import read_mask_folders
-from tasks.segmentation.masks import MaskSet, check, read_image, read_mask
+from tasks.segmentation.masks import MaskSet, check
 from tasks.segmentation.transforms import evaluation_transform, training_transform
 from tasks.segmentation.voc_masks import read_voc_masks
 
-SOURCES = ("scenes", "paths", "ade20k", "masks", "voc")
-GENERATED = ("scenes", "paths")
+SOURCES = (*GENERATORS, "ade20k", "masks", "voc")
 
 
 class SegmentationData(TaskData):
@@ -63,17 +56,15 @@ class SegmentationData(TaskData):
         zero_ignored: for "masks": a stored 0 is no class and a stored k is class k − 1.
         image_suffix: for "masks": how the names of images end.
         mask_suffix: for "masks": how the names of masks end.
-        num_workers: processes that load.
-        memory_mb: decoded images of a split are kept in memory up to this size, per process.
-        holdout: share of the training set that is held out and validated on, in place of the
-            validation set; for tuning. 0 for none.
-        seed: of order and augmentation.
+        **loading: num_workers, memory_mb, holdout, seed: see `TaskData`.
 
     Raises:
         ValueError: a value out of its range.
         DataError: in `prepare_data`, before training: missing folders or partners, unreadable
             files, sizes that differ, labels without a class.
     """
+
+    collate = staticmethod(collate)
 
     def __init__(
         self,
@@ -95,48 +86,22 @@ class SegmentationData(TaskData):
         zero_ignored: bool = False,
         image_suffix: str | None = None,
         mask_suffix: str | None = None,
-        num_workers: int = 0,
-        memory_mb: int = 1024,
-        holdout: float = 0.0,
-        seed: int = 0,
+        **loading: Any,
     ) -> None:
-        super().__init__()
-        if source not in SOURCES:
-            raise UserError(f"`source` (={source!r}) is not known; {near(source, SOURCES)}")
-        if root is None and source not in GENERATED:
-            raise UserError(f"`root` must be the folder of the set for `source` (={source!r}).")
-        if options and source not in GENERATED:
-            raise UserError(f"`options` (={options}) has no use for `source` (={source!r}).")
-        if source in GENERATED:
-            generator = scenes if source == "scenes" else paths
-            known = set(signature(generator).parameters) - {"task", "root"}
-            for knob in sorted({*(options or {})} - known):
-                raise UserError(f"`options` ({knob!r}) is no knob of {source}; {near(knob, known)}")
-        if not 0 <= holdout <= 0.5:
-            raise UserError(f"`holdout` (={holdout}) must be in [0, 0.5].")
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value is not None and value < 1:
-                raise UserError(f"`{name}` (={value}) must be at least 1.")
-        if num_workers < 0:
-            raise UserError(f"`num_workers` (={num_workers}) must be at least 0.")
-        if memory_mb < 0:
-            raise UserError(f"`memory_mb` (={memory_mb}) must be at least 0.")
-        if not 0 <= flip <= 1:
-            raise UserError(f"`flip` (={flip}) must be in [0, 1].")
+        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **loading)
+        check_source(source, SOURCES, root, options or {})
+        require("flip", flip, 0 <= flip <= 1, "in [0, 1]")
+        size = height_width(image_size)
+        require("image_size", image_size, min(size) >= 1, ">= 1")
+        scored = size if eval_size is None or eval_size == "original" else height_width(eval_size)
+        require("eval_size", eval_size, min(scored) >= 1, ">= 1, 'original' or None")
+        holds = eval_longest is None or eval_longest >= 1
+        require("eval_longest", eval_longest, holds, ">= 1, or None")
         self.source = source
-        self.root = None if root is None else Path(root)
-        crop = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if min(crop) < 1:
-            raise UserError(f"`image_size` (={image_size}) must be at least 1 pixel.")
-        self.image_size = (int(crop[0]), int(crop[1]))
+        self.root = root
+        self.image_size = size
         self.eval_size = image_size if eval_size is None else eval_size
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size or batch_size
         self.options = dict(options or {})
-        self.num_workers = num_workers
-        self.memory_mb = memory_mb
-        self.holdout = holdout
-        self.seed = seed
         self._num_classes = num_classes
         self._names = None if class_names is None else tuple(class_names)
         self._zero_ignored = zero_ignored
@@ -160,17 +125,12 @@ class SegmentationData(TaskData):
     @cached_property
     def folder(self) -> Path:
         """Where the set lies; a generated one is written first, if it is not there."""
-        if self.source in GENERATED:
-            knobs = {"size": self.image_size[0], **self.options}
-            if self.source == "scenes":
-                return scenes("segmentation", root=self.root, **knobs)
-            return paths(root=self.root, **knobs)
-        assert self.root is not None
-        return existing_folder(self.root)
+        size = self.image_size[0]
+        return folder_of(self.source, "segmentation", self.root, size, self.options)
 
     @cached_property
     def _published(self) -> dict[str, MaskSet]:
-        return {split: self._read(split) for split in ("train", "val")}
+        return {split: self._read(split) for split in ("train", self.scored)}
 
     def _read(self, split: str) -> MaskSet:
         if self.source == "voc":
@@ -186,82 +146,36 @@ class SegmentationData(TaskData):
         return read_ade20k(self.folder, split, self._num_classes)
 
     @cached_property
-    def _splits(self) -> dict[str, MaskSet]:
-        """What is trained and scored on."""
+    def _splits(self) -> tuple[MaskSet, MaskSet]:
+        """What is trained on and what is scored."""
         train = self._published["train"]
         if not self.holdout:
-            return self._published
-        count = len(train.pairs)
-        held = {i * count // self._held(count) for i in range(self._held(count))}
-        kept = [i for i in range(count) if i not in held]
-        return {"train": train.subset(kept), "val": train.subset(sorted(held))}
+            return train, self._published[self.scored]
+        trained, held = held_out(np.zeros(len(train.pairs), dtype=np.int64), self.holdout)
+        return train.subset(trained.tolist()), train.subset(held.tolist())
 
-    def _held(self, count: int) -> int:
-        """Number of training images held out, evenly spaced in the order of their names."""
-        held = max(1, round(self.holdout * count))
-        if held == count:
-            raise DataError(f"`holdout` (={self.holdout}) leaves no training image of {count}.")
-        return held
+    @property
+    def split_sizes(self) -> tuple[int, int]:
+        """Numbers of images that are trained on and scored."""
+        train, scored = self._splits
+        return len(train.pairs), len(scored.pairs)
 
     @property
     def _all_files(self) -> MaskSet:
-        train, val = self._published["train"], self._published["val"]
-        return MaskSet(train.pairs + val.pairs, train.class_names, train.zero_ignored)
+        train, scored = self._published.values()
+        return MaskSet(train.pairs + scored.pairs, train.class_names, train.zero_ignored)
 
-    def prepare_data(self) -> None:
-        """Write a generated set, or check every file of another; DataError says what is wrong."""
-        if len(self._splits["train"].pairs) < self.batch_size:
-            raise DataError(
-                f"`batch_size` (={self.batch_size}) must be at most the "
-                f"{len(self._splits['train'].pairs)} images to train on."
-            )
-        if self.source not in GENERATED:
+    def check_files(self) -> None:
+        """Check every image and mask that is not generated."""
+        if self.source not in GENERATORS:
             check(self._all_files, self.folder)
 
-    def setup(self, stage: str) -> None:
-        """Make the datasets."""
-        module = None if self.trainer is None else self.trainer.lightning_module
-        wanted = getattr(module, "num_classes", self.num_classes)
-        if wanted != self.num_classes:
-            raise DataError(
-                f"`num_classes` (={wanted}) of the model must be the data's {self.num_classes}."
-            )
-        train, val = self._splits["train"], self._splits["val"]
-        self.train_set = MaskDataset(train, self._train_transform, self.seed, self.memory_mb)
-        self.val_set = MaskDataset(val, self._eval_transform, self.seed, self.memory_mb)
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Return the augmented training batches in the order of (seed, epoch)."""
-        order = EpochSampler(
-            len(self.train_set),
-            seed=self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
-        )
-        return self._loader(self.train_set, self.batch_size, sampler=order, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Return the scored images, in the order of their names."""
-        return self._loader(self.val_set, self.eval_batch_size, collate_fn=collate)
-
-    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Return the same as for validation."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Return the same as for validation."""
-        return self.val_dataloader()
-
-    def _loader(
-        self, dataset: MaskDataset, batch_size: int, **options: Any
-    ) -> DataLoader[tuple[Tensor, Tensor]]:
-        return DataLoader(
-            dataset,
-            batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
+    def datasets(self) -> tuple[MaskDataset, MaskDataset]:
+        """Return what is trained on, augmented, and what is scored."""
+        train, scored = self._splits
+        return (
+            MaskDataset(train, self._train_transform, self.seed, self.memory_mb),
+            MaskDataset(scored, self._eval_transform, self.seed, self.memory_mb),
         )
 
     def as_scored(self, image: Tensor) -> Tensor:
@@ -269,79 +183,19 @@ class SegmentationData(TaskData):
         resized: Tensor = self._eval_transform(tv_tensors.Image(image))
         return resized.as_subclass(Tensor)
 
-    def describe(self) -> dict[str, Any]:
-        """Return what a record says of its data: the fields of `bench.record.Data`."""
-        if self.source in GENERATED:
-            written = manifest(self.folder)
-            revision, files = written["revision"], written["files_sha256"]
-            options = dict(written["knobs"])
-        else:
-            revision, files, options = "as given", check(self._all_files, self.folder), {}
-        options |= {"image_size": list(self.image_size), "eval_size": self.eval_size}
+    def identity(self) -> dict[str, Any]:
+        """Return what the set is known by."""
+        options: dict[str, Any] = {
+            "image_size": list(self.image_size),
+            "eval_size": self.eval_size,
+        }
+        if self.source in GENERATORS:
+            generated = generated_identity(self.source, self.folder)
+            return generated | {"options": generated["options"] | options}
         return {
-            "name": self.source if self.source in GENERATED else self.folder.name,
-            "revision": revision,
-            "files_sha256": files,
-            "split": f"held out {self.holdout:g} of train" if self.holdout else "val",
-            "train_samples": len(self._splits["train"].pairs),
-            "scored_samples": len(self._splits["val"].pairs),
+            "name": self.folder.name,
+            "revision": "as given",
+            "files_sha256": check(self._all_files, self.folder),
             "skipped": {},
             "options": options,
         }
-
-
-class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
-    """The pairs of a set, read and transformed; draws are a function of (seed, epoch, index).
-
-    Args:
-        masks: the set.
-        transform: of an image (tv_tensors.Image) and a mask (tv_tensors.Mask) together.
-        seed: of the draws.
-        memory_mb: decoded pairs are kept up to this size.
-    """
-
-    def __init__(
-        self, masks: MaskSet, transform: Callable[..., Any], seed: int, memory_mb: int = 0
-    ) -> None:
-        self.masks = masks
-        self.transform = transform
-        self.seed = seed
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self._room = memory_mb * 2**20
-
-    def __len__(self) -> int:
-        return len(self.masks.pairs)
-
-    def __getitem__(self, key: int | Draw) -> tuple[Tensor, Tensor]:
-        """Return image and mask of an index, or of an (epoch, index)."""
-        epoch, index = (0, key) if isinstance(key, int) else key
-        pixels, labels = self._decoded(index)
-        image, mask = tv_tensors.Image(pixels), tv_tensors.Mask(labels)
-        with seeded(self.seed, "augmentation", epoch, index):
-            image, mask = self.transform(image, mask)
-        return image.as_subclass(Tensor), mask.as_subclass(Tensor)
-
-    def _decoded(self, index: int) -> tuple[Tensor, Tensor]:
-        if index in self._kept:
-            return self._kept[index]
-        image_path, mask_path = self.masks.pairs[index]
-        image = torch.from_numpy(read_image(image_path)).permute(2, 0, 1).contiguous()
-        mask = torch.from_numpy(read_mask(mask_path, self.masks.zero_ignored))
-        size = image.nbytes + mask.nbytes
-        if size <= self._room:
-            self._room -= size
-            self._kept[index] = image, mask
-        return image, mask
-
-
-def collate(batch: Sequence[tuple[Tensor, Tensor]]) -> Any:
-    """Stack images and masks where all of a batch have one size; keep lists otherwise.
-
-    Example:
-        >>> one, other = (torch.zeros(3, 4, 4), torch.zeros(4, 4)), (torch.zeros(3, 2, 4), None)
-        >>> collate([one, one])[0].shape, len(collate([one, (other[0], torch.zeros(2, 4))])[0])
-        (torch.Size([2, 3, 4, 4]), 2)
-    """
-    if len({(image.shape, mask.shape) for image, mask in batch}) == 1:
-        return default_collate(list(batch))
-    return [image for image, _ in batch], [mask for _, mask in batch]

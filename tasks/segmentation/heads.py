@@ -112,8 +112,8 @@ def _types(cfg: Any) -> set[str]:
 
 def needs_compiled(model: Mapping[str, Any]) -> str | None:
     """Say why a config needs a compiled mmcv, or None if it doesn't."""
-    found = sorted(_types(model) & NEEDS_COMPILED.keys())
-    return f"{found[0]}: {NEEDS_COMPILED[found[0]]}" if found else None
+    parts = sorted(_types(model) & NEEDS_COMPILED.keys())
+    return f"{parts[0]}: {NEEDS_COMPILED[parts[0]]}" if parts else None
 
 
 def _fit_neck(neck: dict[str, Any], maps: Sequence[FeatureMap], width: int | None) -> list[int]:
@@ -132,11 +132,11 @@ def _fit_neck(neck: dict[str, Any], maps: Sequence[FeatureMap], width: int | Non
 
 def _heads(cfg: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return all heads; `decode_head` and `auxiliary_head` may each be one or a list."""
-    found: list[dict[str, Any]] = []
+    heads: list[dict[str, Any]] = []
     for name in ("decode_head", "auxiliary_head"):
         part = cfg.get(name, [])
-        found += part if isinstance(part, (list, tuple)) else [part]
-    return found
+        heads += part if isinstance(part, (list, tuple)) else [part]
+    return heads
 
 
 def _fit_head(
@@ -149,12 +149,12 @@ def _fit_head(
     count = len(inputs)
     index = head.get("in_index", list(range(count)) if _takes_list(head) else -1)
     if isinstance(index, (list, tuple)):
-        kept = [i - LEVELS + count for i in index if i - LEVELS + count >= 0] or [count - 1]
-        kept = kept if len(index) < LEVELS else list(range(count))
-        head["in_channels"] = [inputs[i] for i in kept]
+        levels = [i - LEVELS + count for i in index if i - LEVELS + count >= 0] or [count - 1]
+        levels = levels if len(index) < LEVELS else list(range(count))
+        head["in_channels"] = [inputs[i] for i in levels]
         if "in_index" in head:
-            head["in_index"] = kept
-        coarsest = kept[-1]
+            head["in_index"] = levels
+        coarsest = levels[-1]
     else:
         coarsest = index if index < 0 else max(0, index - LEVELS + count)
         head["in_channels"] = inputs[coarsest]

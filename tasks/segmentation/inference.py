@@ -6,8 +6,9 @@ of the same height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -92,8 +93,8 @@ def augmented(
         for mirrored in (False, True) if flip else (False,):
             logits = network(scaled.flip(-1) if mirrored else scaled)
             logits = resize(logits.flip(-1) if mirrored else logits, size)
-            seen = logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
-            total = seen if total is None else total + seen
+            probabilities = logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
+            total = probabilities if total is None else total + probabilities
     assert total is not None
     return total / (len(scales) * (2 if flip else 1))
 
@@ -165,3 +166,22 @@ class Inference:
         if scores.shape[1] == 1:
             return (scores[:, 0] > self.threshold).to(torch.int64)
         return scores.argmax(1)
+
+
+def shipped_inference(config: Mapping[str, Any]) -> Inference:
+    """Return how an mmsegmentation config wants to be run: whole or in windows, its threshold.
+
+    Example:
+        >>> slide = {"mode": "slide", "crop_size": (64, 64), "stride": (32, 32)}
+        >>> shipped_inference({"decode_head": {}, "test_cfg": slide}).window
+        (64, 64)
+    """
+    last = config["decode_head"]
+    last = last[-1] if isinstance(last, (list, tuple)) else last
+    threshold = last.get("threshold")
+    threshold = 0.3 if threshold is None else threshold  # mmsegmentation's own default
+    test = config.get("test_cfg") or {}
+    if test.get("mode") != "slide":
+        return Inference(threshold=threshold)
+    (top, left), (down, right) = test["crop_size"], test["stride"]
+    return Inference((top, left), (down, right), threshold=threshold)

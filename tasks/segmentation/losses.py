@@ -93,5 +93,7 @@ def weigh_classes(model: nn.Module, weights: Sequence[float] | None) -> int:
 def _weighed(loss: Any, weights: Sequence[float] | None) -> WeightedCrossEntropy | None:
     if type(loss).__name__ != "CrossEntropyLoss" or loss.use_sigmoid or loss.use_mask:
         return None
-    own = loss.class_weight if weights is None else weights
-    return None if own is None else WeightedCrossEntropy(own, loss.loss_weight, loss.loss_name)
+    weights = loss.class_weight if weights is None else weights
+    if weights is None:
+        return None
+    return WeightedCrossEntropy(weights, loss.loss_weight, loss.loss_name)

@@ -12,16 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.errors import require
+from bench.errors import UserError, require
 from tasks.base import TaskModule
+from tasks.data.order import joined
+from tasks.feature_maps import feature_maps
 from tasks.seeds import seeded
-from tasks.segmentation.data import SegmentationData
-from tasks.segmentation.inference import Inference
+from tasks.segmentation.heads import HEADS, fit_config, last_maps, needs_compiled
+from tasks.segmentation.inference import Inference, shipped_inference
+from tasks.segmentation.losses import weigh_classes
 from tasks.segmentation.scores import confusion, sampling_error, scores
-
-__all__ = ["Segmentation", "SegmentationData"]
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Segmentation(TaskModule):
@@ -51,9 +50,8 @@ class Segmentation(TaskModule):
         window_stride: step between windows; None for two thirds of the window.
         scales: factors of the image's size, over which inference averages probabilities.
         flip: whether inference averages mirror images too.
-        mean: per channel, subtracted from the images (in 0…1) before the backbone.
-        std: per channel, by which they are divided then.
-        **training: what `tasks.base.TaskModule` takes: optimizer, lr, weight_decay, ….
+        **training: optimizer, lr, weight_decay, momentum, warmup_epochs, ema_decay, channels_last,
+            compile, mean, std, seed: see `TaskModule`.
 
     Raises:
         ValueError: an unknown head, a backbone without feature maps, a value out of its range.
@@ -95,8 +93,6 @@ class Segmentation(TaskModule):
         window_stride: tuple[int, int] | None = None,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
         **training: Any,
     ) -> None:
         super().__init__(backbone, **training)
@@ -110,33 +106,40 @@ class Segmentation(TaskModule):
             valid = valid and max(class_weights) > 0
             rule = f"{num_classes} numbers >= 0, one per class, and not all 0"
             require("class_weights", class_weights, valid, rule)
-        require("mean", mean, len(mean) == 3, "three numbers, one per channel")
-        require("std", std, len(std) == 3 and min(std) > 0, "three numbers > 0, one per channel")
-        asked = Inference(window, window_stride, tuple(scales), flip)
+        inference = Inference(window, window_stride, tuple(scales), flip)
+        # Only here, so that OpenMMLab's packages are imported when they are used.
+        from tasks.openmm import configs, models, packages
         from tasks.segmentation.segmentor import Segmentor
 
-        with seeded(self.seed, "head"):
-            self.segmentor = Segmentor(
-                backbone,
-                num_classes,
-                head=head,
-                head_channels=head_channels,
-                head_norm=head_norm,
-                head_options=head_options,
-                auxiliary=auxiliary,
-                class_weights=class_weights,
-                trust_config=trust_config,
-                mean=mean,
-                std=std,
-                owned=False,
-            )
-        own = self.segmentor.inference
-        self.segmentor.inference = replace(
-            asked,
-            window=window or own.window,
-            stride=window_stride if window else own.stride,
-            threshold=own.threshold,
+        maps = last_maps(feature_maps(backbone))
+        config = fit_config(
+            configs.head_config("mmseg", head, HEADS, trust=trust_config),
+            maps,
+            num_classes,
+            head_channels=head_channels,
+            norm=head_norm,
+            auxiliary=auxiliary,
         )
+        config = configs.merged(config, head_options or {})
+        reason = needs_compiled(config)
+        if reason is not None and packages.WITHOUT_COMPILED:
+            raise UserError(f"`head` (={head!r}) needs a compiled mmcv; {reason}.")
+        indices = [m.index for m in maps]
+        with seeded(self.seed, "head"):
+            model = models.build("mmseg", config, backbone, indices=indices, owned=False)
+        if not weigh_classes(model, class_weights) and class_weights is not None:
+            raise UserError(
+                f"`class_weights` (={list(class_weights)}) must be None for `head` (={head!r}), "
+                "which trains without cross-entropy of pixels."
+            )
+        shipped = shipped_inference(config)
+        inference = replace(
+            inference,
+            window=window or shipped.window,
+            stride=window_stride if window else shipped.stride,
+            threshold=shipped.threshold,
+        )
+        self.segmentor = Segmentor(model, self.normalize, inference)
         self.num_classes = num_classes
         self.reset_scores()
 
@@ -150,7 +153,7 @@ class Segmentation(TaskModule):
             ValueError: shapes that don't fit, or a batch of one image where batch norm needs two.
         """
         images, masks = batch
-        return self.segmentor.loss(self._laid_out(images), masks)
+        return self.segmentor.loss(self.laid_out(images), masks)
 
     def predict(self, images: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Label every pixel.
@@ -162,18 +165,8 @@ class Segmentation(TaskModule):
         Returns:
             (N, height, width) int64 labels.
         """
-        training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                return self.segmentor.label(self._laid_out(images), size)
-        finally:
-            self.train(training)
-
-    def _laid_out(self, images: Tensor) -> Tensor:
-        if self.channels_last:
-            return images.contiguous(memory_format=torch.channels_last)
-        return images
+        with self.evaluating():
+            return self.segmentor.label(self.laid_out(images), size)
 
     def inference_module(self) -> nn.Module:
         """Return images (N, 3, H, W) in 0…1 → labels (N, H, W), resizing included."""
@@ -197,33 +190,30 @@ class Segmentation(TaskModule):
 
     def scores(self) -> dict[str, float]:
         """Return mIoU, mAcc and aAcc over the set, as mmsegmentation's IoUMetric counts them."""
-        found = scores(self._total())
-        return {name: float(found[name]) for name in self.metrics_info}
+        values = scores(self._total())
+        return {name: float(values[name]) for name in self.metrics_info}
 
     def per_class(self) -> dict[str, float]:
         """Return class → IoU; a class that is neither labelled nor predicted is left out."""
         iou = scores(self._total())["IoU"].tolist()
         return {
-            name: value
-            for name, value in zip(self._class_names(), iou, strict=True)
-            if value == value
+            name: value for name, value in zip(self.class_names, iou, strict=True) if value == value
         }
 
     def outcomes(self) -> dict[str, np.ndarray]:
         """Return `confusion`: (images, classes, classes) int32 pixels, labels in rows."""
+        matrices = joined(self._matrices)
         empty = np.zeros((0, self.num_classes, self.num_classes), dtype=np.int32)
-        rows = np.stack(self._matrices) if self._matrices else empty
-        return {"confusion": self.gathered(rows)}
+        return {"confusion": np.stack(matrices) if matrices else empty}
 
     def sampling_error(self) -> float | None:
         """Return the standard error of mIoU over images, by the jackknife."""
-        rows = self.outcomes()["confusion"]
-        return sampling_error(torch.from_numpy(rows)) if len(rows) > 1 else None
+        matrices = self.outcomes()["confusion"]
+        return sampling_error(torch.from_numpy(matrices)) if len(matrices) > 1 else None
 
     def _total(self) -> Tensor:
-        return torch.from_numpy(self.outcomes()["confusion"]).sum(0)
-
-    def _class_names(self) -> Sequence[str]:
-        data = getattr(self._trainer, "datamodule", None)
-        names: Sequence[str] | None = getattr(data, "class_names", None)
-        return names or [str(label) for label in range(self.num_classes)]
+        """Return the pixels of the whole set, (C, C); only sums pass between processes."""
+        total = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)
+        for matrix in self._matrices:
+            total += matrix
+        return torch.from_numpy(sum(joined([total])))

@@ -1,24 +1,31 @@
 """What the tasks share: optimiser, averaging, resumption, pairing."""
 
 import copy
+import inspect
 import json
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import nn
 
-from bench.config import schema
-from bench.run import fit as fitting
-from bench.run import suite
+import tasks
+from bench.config import files, lightning, schema
+from bench.config.plan import compose
+from tasks.averaging import Averaging
 from tasks.base import TaskModule
 from tasks.classification.data import ClassificationData
 from tasks.classification.module import Classification
-from tasks.optimisation import parameter_groups, warmup_cosine
+from tasks.data.module import TaskData
+from tasks.data.order import share_of
+from tasks.optimisation import can_fuse, parameter_groups, warmup_cosine
 from tasks.seeds import derive, numpy_generator, seeded
 
 pytestmark = pytest.mark.filterwarnings(
@@ -167,6 +174,73 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, cache, ema):
     assert np.array_equal(whole.outcomes()["predicted"], resumed.outcomes()["predicted"])
 
 
+def precision_plugin(name):
+    """Half precision with a gradient scaler, as a GPU trains with it, runs on a CPU too."""
+    if name == "16-mixed":
+        return {"plugins": [MixedPrecision(name, "cpu", torch.amp.GradScaler("cpu"))]}
+    return {"precision": name}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_gradients_are_clipped_under_every_precision(tmp_path, cache, optimizer, precision, clip):
+    class Norms(Callback):
+        def __init__(self):
+            self.norms = []
+
+        def on_before_zero_grad(self, trainer, module, optimizer):
+            grads = [p.grad for p in module.parameters() if p.grad is not None]
+            if grads:
+                self.norms.append(float(torch.cat([grad.flatten() for grad in grads]).norm()))
+
+    norms = Norms()
+    run = trainer(
+        1, tmp_path, gradient_clip_val=clip, callbacks=[norms], **precision_plugin(precision)
+    )
+    model = task(optimizer=optimizer)
+    before = model.backbone.conv.weight.detach().clone()
+    run.fit(model, data(cache))
+    assert norms.norms
+    assert (max(norms.norms) <= 0.1 + 1e-4) is (clip is not None)
+    assert not torch.equal(before, model.backbone.conv.weight)
+    fused = run.optimizers[0].param_groups[0]["fused"]
+    assert fused is not (precision.endswith("mixed") and clip is not None)
+
+
+def test_only_floating_point_on_devices_with_kernels_is_fused():
+    plain = Precision()
+    weight = nn.Parameter(torch.zeros(2))
+    assert can_fuse([weight], plain, clipped=True)
+    assert not can_fuse([weight, nn.Parameter(torch.zeros(2, device="meta"))], plain, clipped=False)
+    assert not can_fuse([nn.Parameter(torch.zeros(2, dtype=torch.complex64))], plain, clipped=False)
+
+
+def test_the_average_lies_where_the_weights_will_train():
+    module = task(ema_decay=0.9)
+    assert module.device.type == "cpu"  # Lightning moves it after the callback's setup
+    module.trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("meta")), state=SimpleNamespace(fn=None)
+    )
+    (averaging,) = module.configure_callbacks()
+    averaging.setup(module.trainer, module, "fit")
+    tensors = [*averaging._average_model.parameters(), *averaging._average_model.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert module.device.type == "cpu"
+
+
+def test_the_average_moves_by_its_formula_and_copies_whole_numbers():
+    averaging = Averaging(0.5, torch.device("cpu"))
+    for steps, decay in ((0, 0.1), (1, 2 / 11), (100, 0.5)):
+        averages = [torch.full((2,), 3.0), torch.full((1,), -1.0)]
+        averaging._average(averages, [torch.full((2,), 5.0), torch.ones(1)], torch.tensor(steps))
+        assert averages[0].tolist() == pytest.approx([3 * decay + 5 * (1 - decay)] * 2)
+        assert averages[1].tolist() == pytest.approx([1 - 2 * decay])
+    counts = [torch.tensor([7])]
+    averaging._average(counts, [torch.tensor([9])], torch.tensor(3))
+    assert counts[0].tolist() == [9]
+
+
 class Weights(Callback):
     """Average the weights beside the run, in plain Python."""
 
@@ -280,51 +354,101 @@ def test_losses_are_logged_per_step_and_epoch(tmp_path, cache):
 
 
 TWO_PROCESSES = """
-import json, sys
-import lightning as L, numpy as np, torch
-from bench.run import fit
+import json
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+
+from bench.config import lightning
 
 if __name__ == "__main__":
-    with open("config.json") as file:
-        model, data = lightning.build(json.load(file))
-    run = L.Trainer(
+    config = json.loads(Path("config.json").read_text())
+    run = lightning.build(config)
+    trainer = L.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, num_sanity_val_steps=0,
         logger=False, enable_progress_bar=False, enable_checkpointing=False,
-        use_distributed_sampler=sys.argv[1] != "detection",  # it shares its images out itself
     )
-    run.fit(model, data)
-    samples = model.outcomes()
-    if run.is_global_zero:
-        np.savez("two.npz", **samples)
-        torch.save(model.state_dict(), "two.pt")
+    trainer.fit(run.module, run.data)
+    fitted = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    (again,) = trainer.validate(run.module, run.data, verbose=False)
+    (tested,) = trainer.test(run.module, run.data, verbose=False)
+    parts = {"fit": fitted, "validate": again, "test": tested}
+    parts["per_class"] = run.module.per_class()
+    parts["sampling_error"] = run.module.sampling_error()
+    rows = run.module.outcomes()
+    # Lightning repeats no sample where it only predicts.
+    parts["predicted"] = sum(len(part) for part in trainer.predict(run.module, run.data))
+    Path(f"rank{trainer.global_rank}.json").write_text(json.dumps(parts))
+    np.savez(f"rank{trainer.global_rank}.npz", **rows)
+    if trainer.is_global_zero:
+        torch.save(run.module.state_dict(), "two.pt")
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["classification", "detection", "segmentation"])
-def test_two_processes_gather_the_outcomes_in_order(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("CONVBOARD_CACHE", str(tmp_path / "cache"))
-    board = schema.Board(
+@pytest.mark.parametrize(
+    ("name", "scored", "changes"),
+    [
+        ("classification", 17, {}),
+        # Fewer samples than a batch, two and one, under the average of the weights.
+        ("classification", 3, {"model": {"init_args": {"ema_decay": 0.9}}}),
+        ("detection", 17, {}),
+        (
+            "detection",
+            17,
+            {
+                "model": {"init_args": {"head": "mask_rcnn"}},
+                "data": {"init_args": {"masks": True, "group_aspect": True}},
+            },
+        ),
+        ("segmentation", 17, {}),
+    ],
+)
+def test_two_processes_score_every_sample_once(name, scored, changes, tmp_path):
+    options = {"train": 24, "val": scored}
+    options |= {"classes": 3} if scored == 3 else {}
+    size = {"batch_size": 4, "options": options}
+    size |= {} if name == "classification" else {"eval_batch_size": 3}
+    board = schema.BoardConfig(
         task=f"scenes-{name}",
         hosts=["test_resnet"],
         operators=["acb"],
         baseline="acb",
         recipe=f"quick-{name}",
-        set={"data": {"init_args": {"batch_size": 4, "options": {"train": 24, "val": 17}}}},
+        set=files.merge({"data": {"init_args": size}}, changes),
     )
-    host, arm = schema.load_host("test_resnet"), schema.load_operator("acb")
-    quick = schema.load_suite("quick")
-    config = fitting.resolve(suite.compose(quick, board, host, arm, seed=0))
+    host, operator = schema.load_host("test_resnet"), schema.load_operator("acb")
+    config = lightning.resolve(compose(board, host, operator, seed=0))
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
-    subprocess.run([sys.executable, "two.py", name], cwd=tmp_path, check=True, timeout=300)
-    model, data = fitting.instantiate(config)
-    model.load_state_dict(torch.load(tmp_path / "two.pt", weights_only=True))
-    trainer(1, tmp_path).validate(model, data, verbose=False)
-    two = np.load(tmp_path / "two.npz")
-    assert max(len(values) for values in two.values()) >= 17
-    for key, values in model.outcomes().items():
-        np.testing.assert_allclose(two[key], values, atol=1e-5)
+    done = subprocess.run(
+        [sys.executable, "two.py"], cwd=tmp_path, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    run = lightning.build(config)
+    run.module.load_state_dict(torch.load(tmp_path / "two.pt", weights_only=True))
+    one = trainer(1, tmp_path)
+    (scores,) = one.validate(run.module, run.data, verbose=False)
+    for rank in (0, 1):
+        two = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert two["validate"] == pytest.approx(scores, abs=1e-6)
+        assert {k: v for k, v in two["fit"].items() if k in scores} == pytest.approx(
+            scores, abs=1e-6
+        )
+        assert two["test"] == {
+            name.replace("val/", "test/"): value for name, value in two["validate"].items()
+        }
+        assert two["per_class"] == pytest.approx(run.module.per_class(), abs=1e-6)
+        assert two["sampling_error"] == pytest.approx(run.module.sampling_error())
+        rows = np.load(tmp_path / f"rank{rank}.npz")
+        for key, values in run.module.outcomes().items():
+            np.testing.assert_allclose(rows[key], values, atol=1e-5)
+    assert "train/loss_epoch" in two["fit"]
+    parts = [json.loads((tmp_path / f"rank{r}.json").read_text())["predicted"] for r in (0, 1)]
+    assert sum(parts) == scored
 
 
 def test_seeds_are_functions_of_their_key():
@@ -347,3 +471,43 @@ def test_a_task_must_say_how_it_is_scored():
 
     with pytest.raises(TypeError, match="abstract"):
         Half(Tiny())
+
+
+def test_evaluating_gives_every_module_its_mode_back():
+    module = task().train()
+    module.backbone.norm.eval()  # a user froze its statistics
+    with module.evaluating():
+        assert not any(part.training for part in module.modules())
+        assert not torch.is_grad_enabled()
+    assert module.training
+    assert module.backbone.drop.training
+    assert not module.backbone.norm.training
+    with pytest.raises(RuntimeError), module.evaluating():
+        raise RuntimeError
+    assert module.training
+
+
+def test_padding_of_a_process_is_not_scored():
+    module = task()
+    sizes = []
+    module.score = lambda batch: sizes.append((len(batch[0]), len(batch[1])))
+    module.reset_scores = lambda: None
+    loader = SimpleNamespace(dataset=range(17))
+    for rank, expected in ((0, [(4, 4), (4, 4), (1, 1)]), (1, [(4, 4), (4, 4)])):
+        sizes.clear()
+        module.trainer = SimpleNamespace(
+            world_size=2, val_dataloaders=loader, testing=False, global_rank=rank
+        )
+        module._start_scoring()
+        for size in (4, 4, 1):  # the sampler gives every process nine
+            module._score_share((torch.zeros(size, 3, 4, 4), [{}] * size))
+        assert sizes == expected
+    assert sum(share_of(17, rank, 2) for rank in (0, 1)) == 17
+
+
+@pytest.mark.parametrize("name", [*tasks.__all__, "TaskModule", "TaskData"])
+def test_every_argument_is_explained(name):
+    cls = {"TaskModule": TaskModule, "TaskData": TaskData}.get(name) or getattr(tasks, name)
+    (section,) = re.findall(r"    Args:\n((?:        .*\n| *\n)+)", cls.__doc__ + "\n")
+    explained = set(re.findall(r"^        \**(\w+):", section, re.MULTILINE))
+    assert explained == set(inspect.signature(cls).parameters)

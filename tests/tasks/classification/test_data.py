@@ -11,10 +11,11 @@ from PIL import Image
 
 from tasks import ClassificationData
 from tasks.classification.idx import read_idx
-from tasks.classification.samples import collate, held_out
+from tasks.classification.samples import collate
 from tasks.classification.torchvision_sets import SETS
 from tasks.data import DataError
 from tasks.data.checked import check_images, read_image
+from tasks.data.holdout import held_out
 from tasks.data.order import EpochSampler
 
 
@@ -209,8 +210,8 @@ def test_a_file_that_changes_after_the_check_is_named(folder):
 
 def test_memory_makes_no_difference(folder):
     kept, loaded = (ready(folder_data(folder, crop=0.5, memory_mb=mb)) for mb in (100, 0))
-    assert kept._training.images.kept is not None
-    assert loaded._training.images.kept is None
+    assert kept.train_set.images.decoded is not None
+    assert loaded.train_set.images.decoded is None
     for one, other in zip(epoch_of(kept, 2), epoch_of(loaded, 2), strict=True):
         assert torch.equal(one, other)
 
@@ -247,7 +248,7 @@ def test_epochs_and_seeds_differ(folder):
 def test_augmenting_leaves_the_global_generator_alone(folder):
     data = ready(folder_data(folder, **AUGMENTED))
     before = torch.random.get_rng_state()
-    data._training[(0, 1)]
+    data.train_set[(0, 1)]
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -271,10 +272,9 @@ def test_the_order_is_uniform():
     assert abs(counts - 120).max() < 45  # 4.6 standard deviations
 
 
-def test_a_small_set_gives_one_short_batch(folder):
-    data = ready(folder_data(folder, batch_size=64))
-    (batch,) = list(data.train_dataloader())
-    assert len(batch[0]) == 18
+def test_batches_larger_than_the_set_are_an_error(folder):
+    with pytest.raises(DataError, match=r"`batch_size` \(=19\) must be at most the 18 images"):
+        folder_data(folder, batch_size=19).prepare_data()
 
 
 def test_collate_gives_floats_and_labels():
@@ -288,17 +288,17 @@ def test_collate_gives_floats_and_labels():
 
 def test_what_is_held_out_comes_from_training_and_is_not_trained(folder):
     data = ready(folder_data(folder, holdout=0.34))
-    trained, held = set(data._training.indices), set(data._scoring.indices)
+    trained, held = set(data.train_set.indices), set(data.val_set.indices)
     assert not trained & held
     assert trained | held == set(range(18))
-    assert data._scoring.images.labelled is data.source.train
+    assert data.val_set.images.labelled is data.source.train
     described = data.describe()
     assert described["split"] == "held out 0.34 of train"
     assert described["scored_samples"] == 6
 
 
 def test_the_held_out_samples_do_not_depend_on_the_seed(folder):
-    splits = [ready(folder_data(folder, holdout=0.2, seed=s))._scoring.indices for s in (0, 1)]
+    splits = [ready(folder_data(folder, holdout=0.2, seed=s)).val_set.indices for s in (0, 1)]
     assert np.array_equal(*splits)
 
 
@@ -330,7 +330,9 @@ def fashion(tmp_path):
 
 
 def test_debians_fashion_mnist_is_read(fashion):
-    data = ready(ClassificationData("fashion-mnist-debian", root=str(fashion), image_size=28))
+    data = ready(
+        ClassificationData("fashion-mnist-debian", root=str(fashion), image_size=28, batch_size=20)
+    )
     assert data.class_names[9] == "Ankle boot"
     images, labels = next(iter(data.val_dataloader()))
     expected = read_idx(fashion / "t10k-images-idx3-ubyte.gz")
@@ -373,8 +375,12 @@ def test_torchvisions_sets_are_read_by_name(fashion, tmp_path):
     raw.mkdir(parents=True)
     for path in fashion.iterdir():
         (raw / path.name.removesuffix(".gz")).write_bytes(gzip.decompress(path.read_bytes()))
-    data = ready(ClassificationData("FashionMNIST", root=str(tmp_path / "tv"), image_size=28))
-    debian = ready(ClassificationData("fashion-mnist-debian", root=str(fashion), image_size=28))
+    data = ready(
+        ClassificationData("FashionMNIST", root=str(tmp_path / "tv"), image_size=28, batch_size=6)
+    )
+    debian = ready(
+        ClassificationData("fashion-mnist-debian", root=str(fashion), image_size=28, batch_size=6)
+    )
     for one, other in zip(data.val_dataloader(), debian.val_dataloader(), strict=True):
         assert torch.equal(one[0], other[0])
         assert torch.equal(one[1], other[1])
@@ -394,7 +400,9 @@ def test_torchvisions_sets_of_files_are_read_by_name(tmp_path):
     (root / "meta").mkdir()
     for split in ("train", "test"):
         (root / "meta" / f"{split}.json").write_text(json.dumps(listing))
-    data = ready(ClassificationData("Food101", root=str(tmp_path / "tv"), image_size=24))
+    data = ready(
+        ClassificationData("Food101", root=str(tmp_path / "tv"), image_size=24, batch_size=2)
+    )
     assert data.class_names == ("pie", "soup")
     images, labels = next(iter(data.val_dataloader()))
     assert (images[:, 0].mean((1, 2)) > 0.5).long().tolist() == labels.tolist()
@@ -462,7 +470,9 @@ def test_arguments_out_of_range_are_named_at_once(change, message):
 
 
 def test_scenes_are_described_by_their_knobs(tmp_path):
-    data = ready(ClassificationData(root=str(tmp_path), options={"train": 20, "val": 10}))
+    data = ready(
+        ClassificationData(root=str(tmp_path), batch_size=10, options={"train": 20, "val": 10})
+    )
     described = data.describe()
     assert described["name"] == "scenes"
     assert described["options"] == {"image_size": 64, "train": 20, "val": 10}

@@ -11,12 +11,12 @@ from pycocotools import mask as coco_mask
 from torchvision import tv_tensors
 
 from bench.errors import DataError
-from tasks.data.order import EpochSampler
+from tasks.data.order import AspectSampler, EpochSampler
 from tasks.detection.boxes import BoxSet, decode, make_image
 from tasks.detection.coco import coco_files, read_coco
 from tasks.detection.data import DetectionData
-from tasks.detection.dataset import AspectBatches, BoxDataset, collate
-from tasks.detection.transforms import Training, crop, letterbox, mosaic, sane
+from tasks.detection.dataset import BoxDataset, collate
+from tasks.detection.transforms import Augmentation, crop, letterbox, mosaic, sane
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
 
@@ -280,11 +280,18 @@ def test_boxes_that_are_too_small_go():
     assert all(len(sane(tiny)[key]) == 0 for key in ("boxes", "labels", "iscrowd", "masks"))
 
 
+def test_boxes_are_never_trained_on_beyond_the_image():
+    beyond = sample(boxes=((10, 5, 30, 15), (-5, 30, 90, 70), (61, 5, 80, 15)))
+    cut = Augmentation((1.0, 1.0), flip=0.0, photometric=False)(beyond, (40, 60))
+    assert cut["boxes"].tolist() == [[10, 5, 30, 15], [0, 30, 60, 40]]
+    assert len(cut["labels"]) == len(cut["masks"]) == 2
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_training_moves_everything_together(seed):
     torch.manual_seed(seed)
-    training = Training((0.5, 2.0), flip=0.5, photometric=False)
-    moved = training(sample(), (40, 60))
+    augmentation = Augmentation((0.5, 2.0), flip=0.5, photometric=False)
+    moved = augmentation(sample(), (40, 60))
     height, width = moved["image"].shape[-2:]
     assert height <= 40
     assert width <= 60
@@ -294,7 +301,7 @@ def test_training_moves_everything_together(seed):
 
 def test_scales_lie_in_their_range():
     torch.manual_seed(0)
-    factors = [Training((0.5, 2.0), 0, False).factor() for _ in range(200)]
+    factors = [Augmentation((0.5, 2.0), 0, False).factor() for _ in range(200)]
     assert min(factors) >= 0.5
     assert max(factors) <= 2
     assert 60 < sum(f < 1 for f in factors) < 140
@@ -304,7 +311,7 @@ def test_photometric_changes_only_colours():
     torch.manual_seed(0)
     before = sample()
     before["image"] //= 2
-    moved = Training((1.0, 1.0), 0.0, photometric=True)(before, (40, 60))
+    moved = Augmentation((1.0, 1.0), 0.0, photometric=True)(before, (40, 60))
     assert moved["boxes"].tolist() == before["boxes"].tolist()
     assert not torch.equal(moved["image"], before["image"])
 
@@ -322,7 +329,7 @@ def test_empty_images_pass_everything():
     torch.manual_seed(0)
     empty = sample(boxes=())
     empty["masks"] = tv_tensors.Mask(torch.zeros(0, 40, 60, dtype=torch.bool))
-    moved = Training((0.5, 2.0), 0.5, True)(mosaic([empty] * 4, (40, 60), [1.0] * 4), (40, 60))
+    moved = Augmentation((0.5, 2.0), 0.5, True)(mosaic([empty] * 4, (40, 60), [1.0] * 4), (40, 60))
     assert moved["boxes"].shape == (0, 4)
 
 
@@ -337,10 +344,10 @@ def box_set(tmp_path, sizes):
 
 def test_samples_are_a_function_of_seed_epoch_and_index(tmp_path):
     images = box_set(tmp_path, [(40, 60)] * 5)
-    training = Training((0.5, 2.0), 0.5, True)
+    augmentation = Augmentation((0.5, 2.0), 0.5, True)
 
     def dataset(seed):
-        return BoxDataset(images, (32, 32), training=training, mosaic_share=0.5, seed=seed)
+        return BoxDataset(images, (32, 32), augmentation=augmentation, mosaic_share=0.5, seed=seed)
 
     def same(a, b):
         return torch.equal(a[0], b[0]) and torch.equal(a[1]["boxes"], b[1]["boxes"])
@@ -354,9 +361,9 @@ def test_samples_are_a_function_of_seed_epoch_and_index(tmp_path):
 
 def test_images_in_memory_are_those_of_the_disk(tmp_path):
     images = box_set(tmp_path, [(40, 60)] * 2)
-    training = Training((0.5, 2.0), 0.5, True)
-    kept = BoxDataset(images, (32, 32), training=training, memory_mb=1)
-    read = BoxDataset(images, (32, 32), training=training)
+    augmentation = Augmentation((0.5, 2.0), 0.5, True)
+    kept = BoxDataset(images, (32, 32), augmentation=augmentation, memory_mb=1)
+    read = BoxDataset(images, (32, 32), augmentation=augmentation)
     first = [kept[0, i][0] for i in range(2)]
     for image in images.images:
         image.path.write_bytes(b"")
@@ -389,24 +396,24 @@ def test_collate_pads_to_the_frame(tmp_path):
 
 
 def test_batches_of_one_aspect(tmp_path):
+    data = DetectionData(image_size=(32, 48), batch_size=4, group_aspect=True)
     sizes = [(40, 60) if i % 3 else (60, 40) for i in range(20)]
-    dataset = BoxDataset(box_set(tmp_path, sizes), (32, 48), turn=True)
-    batches = AspectBatches(EpochSampler(20, seed=0), 4, dataset)
-    found = list(batches)
-    assert len(found) == len(batches) == 5
-    keys = [key for batch in found for key in batch]
-    assert len(set(keys)) == 20
-    shapes = [collate([dataset[key] for key in batch])[0].shape[-2:] for batch in found]
+    data.train_set = BoxDataset(box_set(tmp_path, sizes), (32, 48), turn=True)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(1)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 5
+    assert sorted(t["image_id"] for _, targets in batches for t in targets) == list(range(20))
+    shapes = [images.shape[-2:] for images, _ in batches]
     assert shapes.count((32, 48)) == 3
     assert shapes.count((48, 32)) == 1
     # Two standing and two lying ones are left over.
     assert shapes[-1] == (48, 48)
 
 
-def test_batches_refuse_a_sampler_that_does_not_know_the_epoch(tmp_path):
-    dataset = BoxDataset(box_set(tmp_path, [(40, 60)] * 4), (32, 48))
-    with pytest.raises(ValueError, match="use_distributed_sampler=False"):
-        AspectBatches(torch.utils.data.SequentialSampler(dataset), 2, dataset)
+def test_one_aspect_is_the_order_of_all_tasks():
+    order = {"seed": 3, "rank": 1, "world_size": 2}
+    assert list(AspectSampler([False] * 21, 4, **order)) == list(EpochSampler(21, **order))
 
 
 @pytest.fixture
@@ -448,8 +455,7 @@ def test_holdout_is_cut_from_training(folder):
     assert [len(p) for p in paths] == [2, 2]
     assert not paths[0] & paths[1]
     assert all(p.parent.name == "train2017" for p in paths[0] | paths[1])
-    with pytest.raises(DataError, match="leaves a side empty"):
-        DetectionData("coco", str(folder), holdout=0.01).setup("fit")
+    assert DetectionData("coco", str(folder), holdout=0.01).split_sizes == (3, 1)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no image", "half"])
@@ -470,7 +476,7 @@ def test_batches_larger_than_the_set(folder):
     ("arguments", "message"),
     [
         ({"source": "cocoo", "root": "."}, "did you mean 'coco'"),
-        ({"source": "voc"}, "`root` must be the folder"),
+        ({"source": "voc"}, r"`root` \(=None\) must be the folder"),
         ({"source": "voc", "root": ".", "masks": True}, r"`masks` \(=True\)"),
         ({"source": "voc", "root": ".", "options": {"train": 1}}, "`options`"),
         ({"source": "coco", "root": ".", "images": ("a", "b")}, "must be given together"),
@@ -479,7 +485,8 @@ def test_batches_larger_than_the_set(folder):
         ({"scale": (2.0, 1.0)}, "`scale`"),
         ({"flip": 1.5}, "`flip`"),
         ({"mosaic": -1}, "`mosaic`"),
-        ({"holdout": 1.0}, "`holdout`"),
+        ({"holdout": 0.6}, r"`holdout` \(=0.6\) must be in \[0, 0.5\]"),
+        ({"options": {"trian": 4}}, r"`options` \('trian'\).*train"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments, message):

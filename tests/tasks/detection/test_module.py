@@ -97,7 +97,7 @@ def test_normalisation_is_inside():
     plain.eval(), shifted.eval()
     maps = plain.detector.model.extract_feat((images - 0.5) / 0.5)
     for mine, wanted in zip(
-        shifted.detector.model.extract_feat(shifted.detector._prepared(images)), maps, strict=True
+        shifted.detector.model.extract_feat(shifted.detector.prepared(images)), maps, strict=True
     ):
         torch.testing.assert_close(mine, wanted)
 

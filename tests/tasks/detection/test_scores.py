@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +212,68 @@ def test_real_coco_annotations():
     scores.update(found, truth)
     reference = pycoco(found, truth, "bbox", classes=80)
     assert scores.summary() == pytest.approx(by_name(reference), abs=1e-6)
+
+
+TWO_PROCESSES = """
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from tasks.detection.scores import Scores
+
+if __name__ == "__main__":
+    rank, images = int(sys.argv[1]), int(sys.argv[2])
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{Path('meet').absolute()}", rank=rank, world_size=2
+    )
+    samples = torch.load("samples.pt", weights_only=True)
+    scores = Scores(masks=True)
+    for index in range(rank, images, 2):
+        scores.update([samples[index][0]], [samples[index][1]])
+    results = [scores.summary(), {str(k): v for k, v in scores.per_class().items()}]
+    scores.reset()
+    scores.update([samples[0][0]], [samples[0][1]])  # the same image twice, once in each
+    results.append(scores.summary())
+    Path(f"{rank}.json").write_text(json.dumps(results))
+    distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [7, 1])
+def test_two_processes_score_as_one(images, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for count in range(images):
+        low = torch.randint(0, 20, (count + 2, 2), generator=generator).float()
+        boxes = torch.cat([low, low + torch.randint(8, 20, low.shape, generator=generator)], 1)
+        masks = torch.zeros(len(boxes), 40, 40, dtype=torch.bool)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+            mask[y1:y2, x1:x2] = True
+        labels = torch.randint(0, 3, (len(boxes),), generator=generator)
+        moved = boxes + torch.randint(0, 3, boxes.shape, generator=generator)
+        chances = torch.rand(len(boxes), generator=generator)
+        detected = {"boxes": moved, "labels": labels, "scores": chances, "masks": masks.flip(2)}
+        truth = {"boxes": boxes, "labels": labels, "masks": masks}
+        truth |= {"iscrowd": torch.zeros_like(labels), "area": masks.sum((1, 2)).float()}
+        samples.append((detected, truth))
+    torch.save(samples, tmp_path / "samples.pt")
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    running = [
+        subprocess.Popen([sys.executable, "two.py", str(rank), str(images)], cwd=tmp_path)
+        for rank in (0, 1)
+    ]
+    assert [process.wait(200) for process in running] == [0, 0]
+
+    one, twice = Scores(masks=True), Scores(masks=True)
+    for detected, truth in samples:
+        one.update([detected], [truth])
+    twice.update([samples[0][0]] * 2, [samples[0][1]] * 2)
+    per_class = {str(label): ap for label, ap in one.per_class().items()}
+    assert 0 < one.summary()["mAP"] < 1
+    for rank in (0, 1):
+        results = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert results == [one.summary(), per_class, twice.summary()]

@@ -292,7 +292,7 @@ def test_sliding_windows_equal_mmsegmentation():
         # mmsegmentation's own loop, around the same network.
         model = task.segmentor.model
         model.test_cfg = _AsAttributes(stride=(30, 24), crop_size=(48, 40))
-        normalised = (images - task.segmentor.mean) / task.segmentor.std
+        normalised = task.normalize(images)
         theirs = model.slide_inference(normalised, [{"img_shape": (70, 90)} for _ in range(2)])
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 

@@ -1,0 +1,57 @@
+"""Which sets there are: generated ones, with their knobs, and a user's own, in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError, near, require
+from tasks.data.cache import manifest
+from tasks.data.locations import existing_folder
+from tasks.data.paths import paths
+from tasks.data.scenes import Task, scenes
+
+GENERATORS: dict[str, Callable[..., Path]] = {"scenes": scenes, "paths": paths}
+
+
+def check_source(
+    source: str, known: Iterable[str], root: str | None, options: Mapping[str, Any]
+) -> None:
+    """UserError unless the source is known and root and options are of use to it."""
+    if source not in (names := tuple(known)):
+        raise UserError(f"`source` (={source!r}) is not known; {near(str(source), names)}")
+    if source not in GENERATORS:
+        rule = f"the folder of the set for `source` (={source!r})"
+        require("root", root, root is not None, rule)
+        rule = f"empty for `source` (={source!r}): only generated sets have knobs"
+        require("options", dict(options), not options, rule)
+        return
+    knobs = set(signature(GENERATORS[source]).parameters) - {"task", "root"}
+    for knob in sorted(set(options) - knobs):
+        raise UserError(f"`options` ({knob!r}) is no knob of {source}; {near(knob, knobs)}")
+
+
+def folder_of(
+    source: str, task: Task, root: str | None, size: int, options: Mapping[str, Any]
+) -> Path:
+    """Return where a set lies; a generated one is written first, if it is not there."""
+    if source not in GENERATORS:
+        assert root is not None
+        return existing_folder(root)
+    generate = partial(scenes, task) if source == "scenes" else GENERATORS[source]
+    return generate(root=root, **{"size": size, **options})
+
+
+def generated_identity(source: str, folder: Path) -> dict[str, Any]:
+    """Return what a generated set is known by: the parts of `TaskData.identity`."""
+    written = manifest(folder)
+    return {
+        "name": source,
+        "revision": str(written["revision"]),
+        "files_sha256": written["files_sha256"],
+        "skipped": {},
+        "options": dict(written["knobs"]),
+    }
