@@ -7,7 +7,6 @@ made here for all: boards, the means that a run prints, what a baseline must lea
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ IRRELEVANT = (
     "data.init_args.seed",
     "data.init_args.num_workers",
     "data.init_args.memory_mb",
+    "data.init_args.download",
     "trainer.default_root_dir",
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
@@ -28,11 +28,16 @@ IRRELEVANT = (
     "trainer.logger",
 )
 """The seed, by which replicates differ, and what decides nothing but how a run goes about it."""
+LOCATION = "data.init_args.root"
+"""Where a set lies: it says which set it is only as long as the set's identity is not known."""
 _BACKBONE = "model.init_args.backbone.init_args"
+_LEFT_OUT = tuple(f"{name}." for name in (*IRRELEVANT, *(f"{_BACKBONE}.{part}" for part in ARM)))
 
 
 def shared(config: Mapping[str, Any], untuned: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return what the arms of a board share of a resolved configuration: dotted name → value.
+
+    What is not set (None) is left out, as in a configuration that does not mention it.
 
     Args:
         config: of one cell.
@@ -48,16 +53,12 @@ def shared(config: Mapping[str, Any], untuned: Mapping[str, Any] | None = None) 
         >>> shared(config, {"model.init_args.lr": 0.1})
         {'model.init_args.lr': 0.1, 'model.init_args.backbone.init_args.host': 'resnet18'}
     """
-    whole = copy.deepcopy(dict(config))
-    flat = _flatten(whole)
-    flat = {name: value for name, value in flat.items() if not _of_the_arm(name)}
-    return flat | {name: value for name, value in (untuned or {}).items() if not _of_the_arm(name)}
-
-
-def _of_the_arm(name: str) -> bool:
-    if any(name == other or name.startswith(f"{other}.") for other in IRRELEVANT):
-        return True
-    return any(f"{name}.".startswith(f"{_BACKBONE}.{part}.") for part in ARM)
+    flat = _flatten(config) | dict(untuned or {})
+    return {
+        name: value
+        for name, value in flat.items()
+        if value is not None and not f"{name}.".startswith(_LEFT_OUT)
+    }
 
 
 def board_key(
@@ -73,7 +74,11 @@ def board_key(
             two boards.
         untuned: see `shared`.
     """
-    return digest([shared(config, untuned), None if data is None else identity(data)])
+    settings = shared(config, untuned)
+    if data is None:
+        return digest([settings, None])
+    settings.pop(LOCATION, None)
+    return digest([settings, identity(data)])
 
 
 def identity(data: Mapping[str, Any]) -> list[Any]:
@@ -85,13 +90,15 @@ def identity(data: Mapping[str, Any]) -> list[Any]:
 def differences(boards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return for each of several boards, as `shared` gives them, the settings that tell them apart.
 
+    A setting that a board does not have is not among its own.
+
     Example:
         >>> differences([{"lr": 1, "epochs": 5}, {"lr": 1, "epochs": 1}])
         [{'epochs': 5}, {'epochs': 1}]
     """
     names = sorted({name for board in boards for name in board})
     apart = [n for n in names if len({digest(board.get(n)) for board in boards}) > 1]
-    return [{name: board.get(name) for name in apart} for board in boards]
+    return [{name: board.get(name) for name in apart if name in board} for board in boards]
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -51,10 +51,13 @@ class Entry(_Part):
     head: str | None = None
     form: Literal["training", "fused"] = Field(description="the form of the operator measured")
     baseline: bool = Field(False, description="the arm to which the others are compared")
+    ranked: bool = Field(
+        True, description="False: trained on the way to something else, such as a supernet"
+    )
 
 
 class Data(_Part):
-    """What the model was trained and scored on."""
+    """What the model was trained and scored on; a failure knows it too, once the data are built."""
 
     name: str
     revision: str = Field(description="version of the generator or of the set")
@@ -77,6 +80,11 @@ class Recipe(_Part):
     samples_seen: int | None = None
     train_seconds: float | None = None
     tuning_trials: int = Field(0, description="trials of the Optuna study behind it")
+    untuned: dict[str, Any] = Field(
+        {},
+        description="dotted name in the configuration → the recipe's own value, "
+        "before a study tuned it",
+    )
 
 
 class Metric(_Part):
@@ -230,7 +238,9 @@ class Provenance(_Part):
     optuna_study: str | None = None
     suite: str | None = None
     cell: str | None = Field(None, description="hash of the cell")
-    created: str = Field(description="UTC time, ISO 8601")
+    created: str = Field(
+        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[0-9.:+Z-]*$", description="UTC time, ISO 8601"
+    )
 
 
 class Record(_Part):
@@ -242,7 +252,11 @@ class Record(_Part):
 
     schema_version: Literal[1] = 1
     kind: Literal["accuracy", "speed", "view"]
-    identity: str = Field("", description="hash of what defines the result; filled in")
+    identity: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="hash of what defines the result; filled in",
+    )
     status: Status
     error: str | None = Field(None, description="why the status is not ok")
     entry: Entry
@@ -278,7 +292,9 @@ class Record(_Part):
         return digest(
             {
                 "kind": self.kind,
-                "entry": self.entry.model_dump(exclude={"label", "slots_swapped", "slots_refused"}),
+                "entry": self.entry.model_dump(
+                    exclude={"label", "slots_swapped", "slots_refused", "ranked"}
+                ),
                 "data": self.data and self.data.model_dump(),
                 "recipe": self.recipe and [self.recipe.config_sha256, self.recipe.seed],
                 "speed": speed
