@@ -147,7 +147,7 @@ class Blocks:
         value = float(self.means[index])
         variance = float(self.design.covariance[index, index])
         half = critical(self.freedom) * self.sd * float(np.sqrt(variance))
-        low, high = (float(np.clip(end, *bounds)) for end in (value - half, value + half))
+        value, low, high = np.clip([value, value - half, value + half], *bounds).tolist()
         cut = "" if bounds == UNBOUNDED else ", cut at the metric's range"
         method = f"t, these seeds, {self._residual_words}{cut}"
         return Interval(value=value, low=low, high=high, level=LEVEL, method=method)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.record import Interval, Metric
-from leaderboard.stats import Rank
+from leaderboard.ranks import Rank
 
 MISSING = "—"
 NAMES = {"top1": "Top-1", "top5": "Top-5", "mAP": "mAP", "map": "mAP", "mIoU": "mIoU", "ece": "ECE"}
