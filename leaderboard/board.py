@@ -142,24 +142,22 @@ def _compared(
     linked = next((g for g in groups if baseline and baseline.key in g), groups[0])
     places = ranks(blocks, metric.higher_is_better, linked)
     bounds = stats.bounds_of(metric)
-    compared = []
-    for row in rows:
-        if row.scores:
-            row = replace(
-                row,
-                mean=float(np.clip(blocks.mean(row.key), *bounds)),
-                interval=blocks.mean_interval(row.key, bounds),
-                linked=row.key in places,
-                rank=places.get(row.key),
-            )
-            if baseline and row.key != baseline.key:
-                row = replace(
-                    row,
-                    difference=blocks.difference(row.key, baseline.key),
-                    paired=stats.paired_interval(row.scores, baseline.scores),
-                )
-        compared.append(row)
-    return compared
+    return [
+        replace(
+            row,
+            mean=float(np.clip(blocks.mean(row.key), *bounds)),
+            interval=blocks.mean_interval(row.key, bounds),
+            linked=row.key in places,
+            rank=places.get(row.key),
+            difference=blocks.difference(row.key, baseline.key) if baseline else None,
+            paired=stats.paired_interval(row.scores, baseline.scores)
+            if baseline and row.key != baseline.key
+            else None,
+        )
+        if row.scores
+        else row
+        for row in rows
+    ]
 
 
 def _order(row: Row, metric: Metric | None) -> tuple[float, float, float, str, str]:

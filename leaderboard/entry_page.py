@@ -94,7 +94,7 @@ def _metrics(scored: Sequence[Record], headline: str | None) -> list[dict[str, A
 
 def _curves(scored: Sequence[Record], headline: str | None) -> list[dict[str, Any]]:
     """The headline and the losses by epoch; other curves are in the records."""
-    by_name: dict[str, dict[int, list[float]]] = {}
+    by_name: dict[str, dict[int, Sequence[float | None]]] = {}
     for record in scored:
         assert record.accuracy is not None
         assert record.recipe is not None
@@ -120,7 +120,7 @@ def _speed_view(record: Record, show: Show, stale: bool) -> dict[str, Any]:
         ("Latency (ms)", _with_interval(show, speed.latency_median_ms)),
         ("Images per second", _with_interval(show, speed.images_per_second)),
         (f"Time / {speed.baseline}", show.ratio(speed.ratio_to_baseline)),
-        ("Verdict", speed.verdict),
+        ("Verdict", show.verdict(speed)),
         ("Noise", speed.noise),
         ("Drift of the baseline (%)", show.number(speed.drift_pct)),
         ("Warm-up settled", {True: "yes", False: "no", None: None}[speed.steady]),

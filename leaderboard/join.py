@@ -57,43 +57,31 @@ def with_speed(
     """
     sizes = {row.cost.input_size for row in rows if row.cost}
     common = next(iter(sizes)) if len(sizes) == 1 else None
-    joined, alone, behind = [], [], []
+    all_alone, all_behind, lost = [], [], []
     for row in rows:
         size = row.cost.input_size if row.cost else common
         of_network = backbones.get(network_key(row.first), ())
         of_arm = whole.get(arm_key(row.first), ())
         fitting = [t for t in of_network if not t.record.speed or t.record.speed.input_size == size]
-        alone.append(_newest(fitting))
-        behind.append(_newest(of_arm))
-        records = [time.record for time in (*alone[-1], *behind[-1])]
-        joined.append(
-            replace(
-                row,
-                speeds=tuple(records),
-                untimed=_untimed(fitting, alone[-1]),
-                untimed_end_to_end=_untimed(of_arm, behind[-1]),
-            )
+        all_alone.append(_newest(fitting))
+        all_behind.append(_newest(of_arm))
+        lost.append((_untimed(fitting, all_alone[-1]), _untimed(of_arm, all_behind[-1])))
+    setup = _setup(all_alone)
+    latency = _column(all_alone, setup, "latency", smallest=True)
+    throughput = _column(all_alone, setup, "throughput", smallest=False)
+    end_to_end = _column(all_behind, _setup(all_behind), "latency", smallest=True)
+    return [
+        replace(
+            row,
+            speeds=tuple(time.record for time in (*all_alone[i], *all_behind[i])),
+            untimed=lost[i][0],
+            untimed_end_to_end=lost[i][1],
+            latency=latency[i],
+            throughput=throughput[i],
+            end_to_end=end_to_end[i],
         )
-    last = _setup(behind)
-    if last:
-        batch = _batch(behind, last.key, "latency", smallest=True)
-        joined = [
-            replace(row, end_to_end=_pick(times, last.key, "latency", batch))
-            for row, times in zip(joined, behind, strict=True)
-        ]
-    setup = _setup(alone)
-    if setup:
-        latency = _batch(alone, setup.key, "latency", smallest=True)
-        throughput = _batch(alone, setup.key, "throughput", smallest=False)
-        joined = [
-            replace(
-                row,
-                latency=_pick(times, setup.key, "latency", latency),
-                throughput=_pick(times, setup.key, "throughput", throughput),
-            )
-            for row, times in zip(joined, alone, strict=True)
-        ]
-    return joined, setup
+        for i, row in enumerate(rows)
+    ], setup
 
 
 def _newest(times: Iterable[Time]) -> list[Time]:
@@ -130,23 +118,22 @@ def _untimed(times: Sequence[Time], timed: Sequence[Time]) -> Record | None:
     return lost[-1]
 
 
-def _pick(times: Iterable[Time], setup: str, mode: str, batch: int | None) -> Record | None:
-    for time in times:
-        speed = time.record.speed
-        if speed and time.setup == setup and (speed.mode, speed.batch) == (mode, batch):
-            return time.record
-    return None
-
-
-def _batch(
-    by_row: Iterable[Sequence[Time]], setup: str, mode: str, *, smallest: bool
-) -> int | None:
-    """Batch size that most rows have in this mode; of several the smallest or the largest."""
-    counts = Counter(
-        time.record.speed.batch
+def _column(
+    by_row: Sequence[Sequence[Time]], setup: Setup | None, mode: str, *, smallest: bool
+) -> list[Record | None]:
+    """Return each row's time in this setup and mode, at the batch size that most rows have."""
+    times = [
+        {
+            time.record.speed.batch: time.record
+            for time in times
+            if setup
+            and time.setup == setup.key
+            and time.record.speed
+            and time.record.speed.mode == mode
+        }
         for times in by_row
-        for time in times
-        if time.record.speed and time.record.speed.mode == mode and time.setup == setup
-    )
-    sign = -1 if smallest else 1
-    return max(counts, key=lambda batch: (counts[batch], sign * batch), default=None)
+    ]
+    counts = Counter(batch for records in times for batch in records)
+    sign = -1 if smallest else 1  # of several the smallest, or the largest
+    batch = max(counts, key=lambda batch: (counts[batch], sign * batch), default=None)
+    return [None if batch is None else records.get(batch) for records in times]

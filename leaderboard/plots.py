@@ -110,14 +110,14 @@ def plotted(row: Row) -> bool:
 
 
 @debug_mode(False)  # checking each part against the schema takes longer than drawing
-def curve_plot(curves: Mapping[int, Sequence[float]], name: str) -> str:
-    """One metric per epoch, a line per seed, as SVG."""
-    rows = [
-        {"epoch": epoch, "value": value, "seed": f"seed {seed}", "last": epoch == len(values)}
+def curve_plot(curves: Mapping[int, Sequence[float | None]], name: str) -> str:
+    """One metric per epoch, a line per seed, as SVG; where it was no number there is a gap."""
+    points = [
+        {"epoch": epoch, "value": value, "seed": f"seed {seed}"}
         for seed, values in sorted(curves.items())
         for epoch, value in enumerate(values, start=1)
     ]
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(alt.Data(values=points)).encode(
         x=alt.X("epoch", type="quantitative").axis(tickMinStep=1, format="d").title("epoch"),
         y=alt.Y("value", type="quantitative").scale(zero=False).title(name),
         detail=alt.Detail("seed", type="nominal"),
