@@ -193,8 +193,8 @@ class Blocks:
         """Return the standard error of each difference of two arms, (A, A)."""
         assert self.sd is not None
         c = self.design.covariance
-        own = np.diag(c)
-        variance = np.maximum(own[:, None] + own[None, :] - 2 * c, 0.0)
+        alone = np.diag(c)
+        variance = np.maximum(alone[:, None] + alone[None, :] - 2 * c, 0.0)
         errors: Array = self.sd * np.sqrt(variance)
         return errors
 

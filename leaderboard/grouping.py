@@ -56,8 +56,8 @@ def _place(strays: Sequence[Record], groups: dict[str, Group]) -> None:
             homes[settings].append(key)
     for record in strays:
         settings = _settings(record)
-        own = board_of(record) if record.recipe else settings
-        for key in homes.get(settings, [own]):
+        lonely = board_of(record) if record.recipe else settings
+        for key in homes.get(settings, [lonely]):
             groups[key].scored.append(record)
 
 

@@ -107,6 +107,15 @@ def accuracy(who, seed, value, *, settings=(), params=1000, macs=10_000, **chang
     return changed(SCORED, **{**fields, **changes})
 
 
+def tuned(label, seed, value, trials=20, **changes):
+    """A score of `parc` with a learning rate that a study of so many trials chose."""
+    who = entry(label, "parc")
+    settings = {"model.init_args.lr": 0.02}
+    before = {"model.init_args.lr": SCORED.recipe.config["model"]["init_args"]["lr"]}
+    best = recipe(who, seed, settings, untuned=before, tuning_trials=trials)
+    return accuracy(who, seed, value, recipe=best, **changes)
+
+
 def failure(who, seed, *, status="error", error="RuntimeError: shapes differ", **changes):
     """A failed accuracy record that knows its data and recipe."""
     lost = {"status": status, "error": error, "accuracy": None, "cost": None}
