@@ -49,8 +49,12 @@ class Row:
 
     @property
     def first(self) -> Record:
-        """A record that stands for the arm: an ok one where there is one."""
-        return next((r for r in self.records if r.status == "ok"), self.records[0])
+        """A record that stands for the arm: one that is ok and not stale, where there is one."""
+
+        def worth(record: Record) -> tuple[bool, bool]:
+            return record.status == "ok", not self.is_stale(record)
+
+        return max(self.records, key=worth)  # of equals the first
 
     @property
     def label(self) -> str:

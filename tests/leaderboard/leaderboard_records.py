@@ -188,7 +188,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 def hostile():
-    """A record each of whose free strings tries to leave its place."""
+    """Records each of whose free strings tries to leave its place."""
     nasty = f"\"'>{HOSTILE}<img src=x onerror=alert(2)>${{7*7}}{{{{7*7}}}}"
     who = entry(
         HOSTILE,
@@ -222,4 +222,12 @@ def hostile():
     )
     fused = who.model_copy(update={"form": "fused", "task": "backbone"})
     lost = failure(who, 1, error=f"{nasty} \u2028", data=first.data)
-    return [first, lost, speed(fused, 1.6, provenance=paper), behind(first, 1.2)]
+    setting = accuracy(
+        who,
+        0,
+        0.5,
+        settings={"trainer.max_epochs": nasty},
+        accuracy=scored.model_copy(update={"headline": nasty}),
+    )
+    timed = speed(fused, 1.6, provenance=paper)
+    return [first, lost, timed, behind(first, 1.2), setting]

@@ -55,6 +55,12 @@ def test_hostile_strings_stay_text(hostile):
     assert "49" not in index.text.split(make.HOSTILE)[1][:40]
 
 
+def test_a_hostile_setting_and_headline_are_shown_as_they_are(hostile):
+    page = Page(hostile["index.html"])
+    assert f"trainer.max_epochs = \"'>{make.HOSTILE}" in page.text
+    assert any(make.HOSTILE in attributes.get("aria-label", "") for _, attributes in page.tags)
+
+
 def test_hostile_strings_come_back_whole_from_the_plots_data(hostile):
     scripts = Page(hostile["index.html"]).scripts
     specs = [json.loads(script) for script in scripts if script.startswith("{")]
