@@ -2,7 +2,22 @@
 
 from html.parser import HTMLParser
 
+from leaderboard import published
 from leaderboard.build import pages
+
+FIGURE = published.Figure(
+    figure="SW-T",
+    metric="top1",
+    value=83.4,
+    unit="%",
+    network="shiftwise_t",
+    operator="shift",
+    without_operator=82.1,
+    task="classification",
+    data="ImageNet-1k",
+    setting="300 epochs",
+    source="https://arxiv.org/abs/2401.12736",
+)
 
 
 class Page(HTMLParser):

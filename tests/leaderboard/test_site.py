@@ -11,25 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from bench.record import Record
-from leaderboard import published
 from leaderboard.board import boards
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
 html = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_pages.py"))))
-Page, site = html.Page, html.site
-FIGURE = published.Figure(
-    figure="SW-T",
-    metric="top1",
-    value=83.4,
-    unit="%",
-    network="shiftwise_t",
-    operator="shift",
-    without_operator=82.1,
-    task="classification",
-    data="ImageNet-1k",
-    setting="300 epochs",
-    source="https://arxiv.org/abs/2401.12736",
-)
+Page, site, FIGURE = html.Page, html.site, html.FIGURE
 
 
 @pytest.fixture(scope="module")
