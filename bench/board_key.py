@@ -53,7 +53,9 @@ def shared(config: Mapping[str, Any], untuned: Mapping[str, Any] | None = None) 
         >>> shared(config, {"model.init_args.lr": 0.1})
         {'model.init_args.lr': 0.1, 'model.init_args.backbone.init_args.host': 'resnet18'}
     """
-    flat = _flatten(config) | dict(untuned or {})
+    flat: dict[str, Any] = {}
+    _flatten(config, "", flat)
+    flat |= untuned or {}
     return {
         name: value
         for name, value in flat.items()
@@ -96,15 +98,22 @@ def differences(boards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         >>> differences([{"lr": 1, "epochs": 5}, {"lr": 1, "epochs": 1}])
         [{'epochs': 5}, {'epochs': 1}]
     """
+    if len(boards) < 2:
+        return [{} for _ in boards]
+    first, *others = boards
     names = sorted({name for board in boards for name in board})
-    apart = [n for n in names if len({digest(board.get(n)) for board in boards}) > 1]
-    return [{name: board.get(name) for name in apart if name in board} for board in boards]
+    apart = [n for n in names if any(not _same(first.get(n), b.get(n)) for b in others)]
+    return [{name: board[name] for name in apart if name in board} for board in boards]
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
+
+
+def _flatten(value: Mapping[str, Any], prefix: str, into: dict[str, Any]) -> None:
+    """Put the leaves of nested mappings into `into`, by their dotted names."""
     for key, inner in value.items():
-        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        if isinstance(inner, dict) and inner:
+            _flatten(inner, f"{prefix}{key}.", into)
+        else:
+            into[f"{prefix}{key}"] = inner

@@ -63,12 +63,12 @@ def build(
             f"`site` (={str(site)!r}) must be a new or empty folder, or one built before; "
             "this one holds other files."
         )
-    found = _read(records)
+    by_path = _read(records)
     files = pages(
-        {record.filename: record for record in found.values()},
+        {record.filename: record for record in by_path.values()},
         title=title,
         figures=published.load(figures),
-        pictures=_pictures(found),
+        pictures=_pictures(by_path),
     )
     _clear(site)
     for name, content in files.items():
@@ -106,13 +106,13 @@ def pages(
         page_js=_asset("page.js"),
         plots_js=_asset("plots.js"),
     )
-    made = boards(records.values())
+    every = boards(records.values())
     drawn = {f"pictures/{name}": content for name, content in (pictures or {}).items()}
     raw = {
         f"records/{name}": (canonical(record.model_dump(mode="json")) + "\n").encode()
         for name, record in records.items()
     }
-    views = [_board_view(board) for board in made]
+    views = [_board_view(board) for board in every]
     texts = {
         "index.html": environment.get_template("index.html").render(
             root="",
@@ -124,9 +124,9 @@ def pages(
         "schema-1.json": canonical(json_schema()) + "\n",
     }
     entry = environment.get_template("entry.html")
-    for board in made:
-        for arm in board.arms:
-            texts[_page(board, arm)] = entry.render(root="../", **entry_view(board, arm, drawn))
+    for board in every:
+        for row in board.rows:
+            texts[_page(board, row)] = entry.render(root="../", **entry_view(board, row, drawn))
     files = {name: text.encode() for name, text in texts.items()} | raw | drawn
     files["records.zip"] = _zip(raw)
     files[MANIFEST] = (canonical({"files": sorted(files)}) + "\n").encode()
@@ -143,7 +143,7 @@ def _pictures(records: Mapping[Path, Record]) -> dict[str, bytes]:
     A picture comes from whoever made the record, and is published: its hash and its signature are
     checked, and its name cannot lead out of the folder (see `bench.record.Picture`).
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for path, record in records.items():
         for picture in record.view.pictures if record.view else ():
             file = path.with_name(picture.file)
@@ -154,9 +154,9 @@ def _pictures(records: Mapping[Path, Record]) -> dict[str, bytes]:
                 raise UserError(f"{picture.file} is not the picture of {path.name}: other hash.")
             if not content.startswith(PNG):
                 raise UserError(f"{picture.file} of {path.name} is no PNG file.")
-            if found.setdefault(picture.file, content) != content:
+            if contents.setdefault(picture.file, content) != content:
                 raise UserError(f"{picture.file} of {path.name}: another picture has this name.")
-    return found
+    return contents
 
 
 def _clear(site: Path) -> None:
@@ -199,41 +199,42 @@ def script_json(value: Any) -> Markup:
     return Markup(text)
 
 
-def _page(board: Board, arm: Row) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", arm.label.lower()).strip("-")[:40] or "arm"
-    return f"entries/{slug}-{digest([board.key, arm.key])[:10]}.html"
+def _page(board: Board, row: Row) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", row.label.lower()).strip("-")[:40] or "arm"
+    return f"entries/{slug}-{digest([board.key, row.key])[:10]}.html"
 
 
 def _board_view(board: Board) -> dict[str, Any]:
     show = Show(board.metric)
     spec = plots.board_plot(board, show)
-    rows: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     place = None
-    for arm in board.arms:
-        now = arm.rank.place if arm.rank else 0
-        error = None if arm.scores or not arm.failures else arm.failures[0].error
-        rows.append(
+    for row in board.rows:
+        now = row.rank.place if row.rank else 0
+        error = None if row.scores or not row.failures else row.failures[0].error
+        lines.append(
             {
-                "arm": arm,
-                "page": _page(board, arm),
-                "opens_group": bool(rows) and now != place,
-                "operator": _first_line(_operator(arm), 60),
-                "failed": sorted(Counter(r.status for r in arm.failures).items()),
+                "row": row,
+                "page": _page(board, row),
+                "opens_group": bool(lines) and now != place,
+                "operator": _first_line(_operator(row), 60),
+                "failed": sorted(Counter(r.status for r in row.failures).items()),
                 "error": _first_line(error) if error else None,
             }
         )
         place = now
-    timed = [arm for arm in board.arms if plots.plotted(arm)]
+    timed = [row for row in board.rows if plots.plotted(row)]
     return {
         "board": board,
         "show": show,
         "spec": script_json(spec) if spec else None,
         "plotted": timed,
-        "left_out": [arm.label for arm in board.arms if arm not in timed],
-        "rows": rows,
-        "latency_batch": _batch(arm.latency for arm in board.arms),
-        "throughput_batch": _batch(arm.throughput for arm in board.arms),
-        "whole_batch": _batch(arm.end_to_end for arm in board.arms),
+        "left_out": [row.label for row in board.rows if row not in timed],
+        "lines": lines,
+        "latency_batch": _batch(row.latency for row in board.rows),
+        "throughput_batch": _batch(row.throughput for row in board.rows),
+        "whole_batch": _batch(row.end_to_end for row in board.rows),
+        "whole_timed": any(row.end_to_end or row.untimed_end_to_end for row in board.rows),
     }
 
 
@@ -241,8 +242,8 @@ def _batch(records: Iterable[Record | None]) -> int | None:
     return next((r.speed.batch for r in records if r and r.speed), None)
 
 
-def _operator(arm: Row) -> str:
-    entry = arm.first.entry
+def _operator(row: Row) -> str:
+    entry = row.first.entry
     return " ".join(
         [entry.operator, *(f"{k}={v}" for k, v in sorted(entry.operator_options.items()))]
     )

@@ -15,40 +15,46 @@ from leaderboard.rows import Board, Row, Setup
 from leaderboard.show import Show
 
 
-def entry_view(board: Board, arm: Row, pictures: Container[str]) -> dict[str, Any]:
+def entry_view(board: Board, row: Row, pictures: Container[str]) -> dict[str, Any]:
     """Return the variables of `entry.html`; `pictures` are the files of the site that there are."""
     show = Show(board.metric)
     records = (
-        *arm.records,
-        *arm.speeds,
-        *arm.views,
-        *([arm.untimed] if arm.untimed else []),
+        *row.records,
+        *row.speeds,
+        *row.views,
+        *(r for r in (row.untimed, row.untimed_end_to_end) if r),
     )
-    scored = [r for r in arm.records if r.status == "ok" and r.accuracy and r.recipe]
-    every = [(r, False) for r in records] + [(r, True) for r in arm.superseded]
+    scored = [r for r in row.records if r.status == "ok" and r.accuracy and r.recipe]
+    every = [(r, False) for r in records] + [(r, True) for r in row.superseded]
     return {
         "board": board,
-        "arm": arm,
+        "row": row,
         "show": show,
         "commands": _distinct(r.provenance.reproduce for r in records),
         "scored": scored,
         "metrics": _metrics(scored, board.headline),
         "curves": _curves(scored, board.headline),
         "classes": _classes(scored),
-        "speeds": [_speed_view(r, show) for r in arm.speeds],
-        "views": arm.views,
+        "speeds": [_speed_view(r, show, row.is_stale(r)) for r in row.speeds],
+        "views": row.views,
         "pictures": pictures,
-        "identity": _identity(arm.first),
+        "identity": _identity(row.first),
         "configs": [
             {
                 "seed": r.recipe.seed,
                 "text": yaml.safe_dump(r.recipe.config, allow_unicode=True, width=96),
             }
-            for r in arm.records
+            for r in row.records
             if r.recipe
         ],
         "records": [
-            {"record": r, "file": r.filename, "rows": _provenance(r), "superseded": old}
+            {
+                "record": r,
+                "file": r.filename,
+                "facts": _provenance(r),
+                "superseded": old,
+                "stale": row.is_stale(r),
+            }
             for r, old in every
         ],
         "machines": _distinct(
@@ -70,26 +76,25 @@ def _metrics(scored: Sequence[Record], headline: str | None) -> list[dict[str, A
         assert record.accuracy is not None
         for key, metric in record.accuracy.metrics.items():
             known.setdefault(key, metric)
-    rows = []
+    lines = []
     for key in sorted(known, key=lambda k: (k != headline, k)):
-        found = [r.accuracy.metrics.get(key) for r in scored if r.accuracy]
-        values = [metric.value if metric else None for metric in found]
-        numbers = [value for value in values if value is not None]
-        rows.append(
+        by_seed = [r.accuracy.metrics.get(key) for r in scored if r.accuracy]
+        values = [metric.value for metric in by_seed if metric]
+        lines.append(
             {
                 "key": key,
                 "show": Show(known[key]),
-                "by_seed": values,
-                "mean": sum(numbers) / len(numbers),
-                "interval": stats.mean_interval(numbers),
+                "by_seed": [metric and metric.value for metric in by_seed],
+                "mean": sum(values) / len(values),
+                "interval": stats.mean_interval(values),
             }
         )
-    return rows
+    return lines
 
 
 def _curves(scored: Sequence[Record], headline: str | None) -> list[dict[str, Any]]:
     """The headline and the losses by epoch; other curves are in the records."""
-    by_name: dict[str, dict[int, list[float]]] = {}
+    by_name: dict[str, dict[int, Sequence[float | None]]] = {}
     for record in scored:
         assert record.accuracy is not None
         assert record.recipe is not None
@@ -101,23 +106,21 @@ def _curves(scored: Sequence[Record], headline: str | None) -> list[dict[str, An
 
 
 def _classes(scored: Sequence[Record]) -> list[tuple[str, float, list[float]]]:
-    names = _distinct(name for r in scored if r.accuracy for name in r.accuracy.per_class)
-    rows = []
-    for name in sorted(names):
-        found = [r.accuracy.per_class.get(name) for r in scored if r.accuracy]
-        values = [value for value in found if value is not None]
-        rows.append((name, sum(values) / len(values), values))
-    return rows
+    by_name: dict[str, list[float]] = {}
+    for record in scored:
+        for name, value in (record.accuracy.per_class if record.accuracy else {}).items():
+            by_name.setdefault(name, []).append(value)
+    return [(name, sum(values) / len(values), values) for name, values in sorted(by_name.items())]
 
 
-def _speed_view(record: Record, show: Show) -> dict[str, Any]:
+def _speed_view(record: Record, show: Show, stale: bool) -> dict[str, Any]:
     speed = record.speed
     assert speed is not None
     rows = [
         ("Latency (ms)", _with_interval(show, speed.latency_median_ms)),
         ("Images per second", _with_interval(show, speed.images_per_second)),
         (f"Time / {speed.baseline}", show.ratio(speed.ratio_to_baseline)),
-        ("Verdict", speed.verdict),
+        ("Verdict", show.verdict(speed)),
         ("Noise", speed.noise),
         ("Drift of the baseline (%)", show.number(speed.drift_pct)),
         ("Warm-up settled", {True: "yes", False: "no", None: None}[speed.steady]),
@@ -140,7 +143,13 @@ def _speed_view(record: Record, show: Show) -> dict[str, Any]:
                 speed.samples_ms, speed.baseline_samples_ms, record.entry.label, speed.baseline
             )
         )
-    return {"record": record, "setup": Setup("", record), "rows": rows, "svg": svg}
+    return {
+        "record": record,
+        "setup": Setup("", record),
+        "facts": rows,
+        "svg": svg,
+        "stale": stale,
+    }
 
 
 def _with_interval(show: Show, interval: Any) -> str | None:
@@ -180,6 +189,7 @@ def _identity(record: Record) -> list[tuple[str, Any]]:
             ("Epochs", recipe.epochs),
             ("Samples seen", recipe.samples_seen),
             ("Trials of tuning", recipe.tuning_trials),
+            ("Before tuning", _inline(recipe.untuned)),
         ]
     return rows
 

@@ -2,75 +2,106 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from bench.hashing import digest
 from bench.record import Record
+from leaderboard.keys import arm_key, network_key, setup_key
 from leaderboard.rows import Row, Setup
 
 
+@dataclass(frozen=True)
+class Time:
+    """A speed record with the key of its set-up; None for a failure before that was known."""
+
+    record: Record
+    setup: str | None
+
+
+Times = Mapping[str, Sequence[Time]]
+"""Network, or arm of a board → its speed records, from the oldest to the newest."""
+
+
+def backbone_times(ordered: Iterable[Record]) -> Times:
+    """Return the speed records of backbones by their network."""
+    times: dict[str, list[Time]] = defaultdict(list)
+    for record in ordered:
+        scope = record.speed.scope if record.speed else "backbone"
+        if record.kind == "speed" and record.recipe is None and scope == "backbone":
+            times[network_key(record)].append(_time(record))
+    return times
+
+
+def board_times(ordered: Iterable[Record]) -> Times:
+    """Return the speed records of one board, end to end, by their arm."""
+    times: dict[str, list[Time]] = defaultdict(list)
+    for record in ordered:
+        times[arm_key(record)].append(_time(record))
+    return times
+
+
+def _time(record: Record) -> Time:
+    return Time(record, setup_key(record) if record.speed else None)
+
+
 def with_speed(
-    arms: list[Row], speeds: Sequence[Record], whole: Sequence[Record]
+    rows: Sequence[Row], backbones: Times, whole: Times
 ) -> tuple[list[Row], Setup | None]:
-    """Join arms with their speed; the columns show one setup for all arms.
+    """Join rows with their speed; the columns show one setup for all rows.
 
     Args:
-        arms: of one board.
-        speeds: records of backbones; an arm's are those of its network and input size.
-        whole: records of this board, end to end; an arm's are those of its network.
+        rows: of one board.
+        backbones: times of backbones; a row's are those of its network and input size.
+        whole: times of this board, end to end; a row's are those of its arm.
     """
-    sizes = {arm.cost.input_size for arm in arms if arm.cost}
+    sizes = {row.cost.input_size for row in rows if row.cost}
     common = next(iter(sizes)) if len(sizes) == 1 else None
-    joined = []
-    for arm in arms:
-        size = arm.cost.input_size if arm.cost else common
-        network = swap_key(arm.first)
-        alone = _newest(
-            r for r in speeds if r.speed and r.speed.input_size == size and swap_key(r) == network
-        )
-        behind = _newest(r for r in whole if swap_key(r) == network)
-        untimed = _untimed(arm, speeds, alone)
-        joined.append(replace(arm, speeds=(*alone, *behind), untimed=untimed))
-    last = _setup(joined, "end_to_end")
-    if last:
-        batch = _batch(joined, last.key, "latency", smallest=True)
-        joined = [replace(a, end_to_end=_pick(a, last.key, "latency", batch)) for a in joined]
-    setup = _setup(joined, "backbone")
-    if setup is None:
-        return joined, None
-    latency = _batch(joined, setup.key, "latency", smallest=True)
-    throughput = _batch(joined, setup.key, "throughput", smallest=False)
+    all_alone, all_behind, lost = [], [], []
+    for row in rows:
+        size = row.cost.input_size if row.cost else common
+        of_network = backbones.get(network_key(row.first), ())
+        of_arm = whole.get(arm_key(row.first), ())
+        fitting = [t for t in of_network if not t.record.speed or t.record.speed.input_size == size]
+        all_alone.append(_newest(fitting))
+        all_behind.append(_newest(of_arm))
+        lost.append((_untimed(fitting, all_alone[-1]), _untimed(of_arm, all_behind[-1])))
+    setup = _setup(all_alone)
+    latency = _column(all_alone, setup, "latency", smallest=True)
+    throughput = _column(all_alone, setup, "throughput", smallest=False)
+    end_to_end = _column(all_behind, _setup(all_behind), "latency", smallest=True)
     return [
         replace(
-            arm,
-            latency=_pick(arm, setup.key, "latency", latency),
-            throughput=_pick(arm, setup.key, "throughput", throughput),
+            row,
+            speeds=tuple(time.record for time in (*all_alone[i], *all_behind[i])),
+            untimed=lost[i][0],
+            untimed_end_to_end=lost[i][1],
+            latency=latency[i],
+            throughput=throughput[i],
+            end_to_end=end_to_end[i],
         )
-        for arm in joined
+        for i, row in enumerate(rows)
     ], setup
 
 
-def _newest(records: Iterable[Record]) -> tuple[Record, ...]:
-    """Return the newest record of each setup, mode and batch; the newest come last."""
-    newest: dict[tuple[str, str, int], Record] = {}
-    for record in records:
-        speed = record.speed
-        if speed and speed.mode != "training_step":
-            newest[setup_key(record), speed.mode, speed.batch] = record
-    return tuple(newest[key] for key in sorted(newest))
+def _newest(times: Iterable[Time]) -> list[Time]:
+    """Return the newest time of each setup, mode and batch."""
+    newest: dict[tuple[str, str, int], Time] = {}
+    for time in times:
+        speed = time.record.speed
+        if speed and time.setup and speed.mode != "training_step":
+            newest[time.setup, speed.mode, speed.batch] = time
+    return [newest[key] for key in sorted(newest)]
 
 
-def _setup(arms: Sequence[Row], scope: str) -> Setup | None:
-    """Return the setup of most arms, then the newest."""
+def _setup(by_row: Iterable[Sequence[Time]]) -> Setup | None:
+    """Return the setup of most rows, then the newest."""
     counts: Counter[str] = Counter()
     latest: dict[str, Record] = {}
-    for arm in arms:
-        found = [r for r in arm.speeds if r.speed and r.speed.scope == scope]
-        counts.update({setup_key(record) for record in found})
-        for record in found:
-            key = setup_key(record)
+    for times in by_row:
+        counts.update({time.setup for time in times if time.setup})
+        for time in times:
+            key, record = str(time.setup), time.record
             if key not in latest or latest[key].provenance.created < record.provenance.created:
                 latest[key] = record
     if not latest:
@@ -79,64 +110,30 @@ def _setup(arms: Sequence[Row], scope: str) -> Setup | None:
     return Setup(chosen, latest[chosen])
 
 
-def _untimed(arm: Row, speeds: Sequence[Record], timed: Sequence[Record]) -> Record | None:
+def _untimed(times: Sequence[Time], timed: Sequence[Time]) -> Record | None:
     """Return the last failure before mode and batch were known, if no later record was timed."""
-    network = swap_key(arm.first)
-    lost = [r for r in speeds if r.speed is None and swap_key(r) == network]
-    if not lost or any(r.provenance.created > lost[-1].provenance.created for r in timed):
+    lost = [time.record for time in times if time.setup is None]
+    if not lost or any(t.record.provenance.created > lost[-1].provenance.created for t in timed):
         return None
     return lost[-1]
 
 
-def _pick(arm: Row, setup: str, mode: str, batch: int | None) -> Record | None:
-    for record in arm.speeds:
-        speed = record.speed
-        if speed and (speed.mode, speed.batch) == (mode, batch) and setup_key(record) == setup:
-            return record
-    return None
-
-
-def _batch(arms: list[Row], setup: str, mode: str, *, smallest: bool) -> int | None:
-    """Batch size that most arms have in this mode; of several the smallest or the largest."""
-    counts = Counter(
-        record.speed.batch
-        for arm in arms
-        for record in arm.speeds
-        if record.speed and record.speed.mode == mode and setup_key(record) == setup
-    )
-    sign = -1 if smallest else 1
-    return max(counts, key=lambda batch: (counts[batch], sign * batch), default=None)
-
-
-def swap_key(record: Record) -> str:
-    """Hash of the network: host, operator, options and slots, whatever the task."""
-    entry = record.entry
-    return digest(
-        [
-            entry.host,
-            entry.host_options,
-            entry.operator,
-            entry.operator_options,
-            entry.selection,
-            entry.mix,
-        ]
-    )
-
-
-def setup_key(record: Record) -> str:
-    """Hash of machine and settings, which rows of one column share."""
-    speed = record.speed
-    assert speed is not None
-    return digest(
-        [
-            speed.protocol,
-            speed.scope,
-            speed.input_size,
-            speed.dtype,
-            speed.layout,
-            speed.compiled,
-            speed.device,
-            speed.threads,
-            record.machine.model_dump(),
-        ]
-    )
+def _column(
+    by_row: Sequence[Sequence[Time]], setup: Setup | None, mode: str, *, smallest: bool
+) -> list[Record | None]:
+    """Return each row's time in this setup and mode, at the batch size that most rows have."""
+    times = [
+        {
+            time.record.speed.batch: time.record
+            for time in times
+            if setup
+            and time.setup == setup.key
+            and time.record.speed
+            and time.record.speed.mode == mode
+        }
+        for times in by_row
+    ]
+    counts = Counter(batch for records in times for batch in records)
+    sign = -1 if smallest else 1  # of several the smallest, or the largest
+    batch = max(counts, key=lambda batch: (counts[batch], sign * batch), default=None)
+    return [None if batch is None else records.get(batch) for records in times]

@@ -7,7 +7,6 @@ Every string of a record is data or a plain title, never an expression.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,14 +14,12 @@ import altair as alt
 import vl_convert
 from altair.utils.schemapi import debug_mode
 
+from leaderboard.labels import HEIGHT, SIDES, place_labels
 from leaderboard.rows import Board, Row
 from leaderboard.show import Show
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 INK, MUTED, LINE, ACCENT = "var(--ink)", "var(--muted)", "var(--line)", "var(--accent)"
-WIDTH, HEIGHT = 760, 400
-CHARACTER, LABEL_HEIGHT = 7.2, 16
-"""Width of a character of a label and its height, in pixels, nearly."""
 
 
 @cache
@@ -40,16 +37,16 @@ def board_plot(board: Board, show: Show) -> dict[str, Any] | None:
 
     The points are the arms that have both; `left_out` names the others.
     """
-    rows = [_point(arm, show) for arm in board.arms if plotted(arm)]
-    if not rows or board.metric is None or board.headline is None:
+    points = [_point(row, show) for row in board.rows if plotted(row)]
+    if not points or board.metric is None or board.headline is None:
         return None
-    x_scale = _domain(rows, "x")
-    y_scale = _domain(rows, "y")
+    x_scale = _domain(points, "x")
+    y_scale = _domain(points, "y")
     if board.metric.unit == "fraction":
         y_scale = [max(y_scale[0], 0.0), min(y_scale[1], 100.0)]
-    _place_labels(rows, x_scale, y_scale)
-    seeds = [{"x": row["x"], "y": value} for row in rows for value in row.pop("seeds") if row["x"]]
-    batch = next(a.latency.speed.batch for a in board.arms if a.latency and a.latency.speed)
+    place_labels(points, x_scale, y_scale)
+    seeds = [{"x": p["x"], "y": value} for p in points for value in p.pop("seeds") if p["x"]]
+    batch = next(r.latency.speed.batch for r in board.rows if r.latency and r.latency.speed)
     better = "higher" if board.metric.higher_is_better else "lower"
     x = alt.X("x", type="quantitative").scale(domain=x_scale, nice=False)
     x = x.axis(grid=False, tickCount=8).title(f"latency, batch {batch} (ms, lower is better)")
@@ -57,7 +54,7 @@ def board_plot(board: Board, show: Show) -> dict[str, Any] | None:
     y = y.axis(tickCount=6).title(
         f"{show.metric_name(board.headline)} ({show.unit}, {better} is better)"
     )
-    data = alt.Data(values=rows)
+    data = alt.Data(values=points)
     baseline = alt.datum.baseline
     tooltip = [
         alt.Tooltip("label", type="nominal", title="arm"),
@@ -81,14 +78,18 @@ def board_plot(board: Board, show: Show) -> dict[str, Any] | None:
     single = alt.Chart(alt.Data(values=seeds)).mark_tick(
         color=MUTED, opacity=0.7, size=9, thickness=1.5, orient="horizontal", clip=True
     )
-    points = alt.Chart(data).mark_point(filled=True, size=95, opacity=1, strokeWidth=2)
-    points = points.encode(
-        x=x,
-        y=y,
-        shape=alt.condition(baseline, alt.value("diamond"), alt.value("circle")),
-        fill=alt.condition(baseline, alt.value("var(--paper)"), alt.value(ACCENT)),
-        stroke=alt.condition(baseline, alt.value(INK), alt.value(ACCENT)),
-        tooltip=tooltip,
+    marks = (
+        alt.Chart(data)
+        .mark_point(filled=True, size=95, strokeWidth=2)
+        .encode(
+            x=x,
+            y=y,
+            shape=alt.condition(baseline, alt.value("diamond"), alt.value("circle")),
+            fill=alt.condition(baseline, alt.value("var(--paper)"), alt.value(ACCENT)),
+            stroke=alt.condition(baseline, alt.value(INK), alt.value(ACCENT)),
+            opacity=alt.condition(alt.datum.stale, alt.value(0.45), alt.value(1)),
+            tooltip=tooltip,
+        )
     )
     labels = [
         alt.Chart(data)
@@ -97,26 +98,26 @@ def board_plot(board: Board, show: Show) -> dict[str, Any] | None:
         .transform_filter(f"datum.side === '{side}'")
         for side, (align, dx, dy) in SIDES.items()
     ]
-    layers = [across, along, single.encode(x=x, y=y), points, *labels]
+    layers = [across, along, single.encode(x=x, y=y), marks, *labels]
     chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
     return _spec(chart)
 
 
-def plotted(arm: Row) -> bool:
-    """Whether the arm has a place in the plot: a score and a latency."""
-    speed = arm.latency.speed if arm.latency else None
-    return arm.mean is not None and speed is not None and speed.latency_median_ms is not None
+def plotted(row: Row) -> bool:
+    """Whether the row has a place in the plot: a score and a latency."""
+    speed = row.latency.speed if row.latency else None
+    return row.mean is not None and speed is not None and speed.latency_median_ms is not None
 
 
 @debug_mode(False)  # checking each part against the schema takes longer than drawing
-def curve_plot(curves: Mapping[int, Sequence[float]], name: str) -> str:
-    """One metric per epoch, a line per seed, as SVG."""
-    rows = [
-        {"epoch": epoch, "value": value, "seed": f"seed {seed}", "last": epoch == len(values)}
+def curve_plot(curves: Mapping[int, Sequence[float | None]], name: str) -> str:
+    """One metric per epoch, a line per seed, as SVG; where it was no number there is a gap."""
+    points = [
+        {"epoch": epoch, "value": value, "seed": f"seed {seed}"}
         for seed, values in sorted(curves.items())
         for epoch, value in enumerate(values, start=1)
     ]
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(alt.Data(values=points)).encode(
         x=alt.X("epoch", type="quantitative").axis(tickMinStep=1, format="d").title("epoch"),
         y=alt.Y("value", type="quantitative").scale(zero=False).title(name),
         detail=alt.Detail("seed", type="nominal"),
@@ -131,18 +132,18 @@ def samples_plot(
     samples: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], label: str, to: str
 ) -> str:
     """Every raw time of an arm and of the baseline beside it, process by process, as SVG."""
-    arms = [(to, baseline, MUTED, -0.16)] if to != label else []
-    rows: list[dict[str, Any]] = []
-    for name, processes, colour, shift in [*arms, (label, samples, ACCENT, 0.16 if arms else 0.0)]:
-        for process, times in enumerate(processes, start=1):
-            for index, time in enumerate(times):
-                spread = (index + 0.5) / len(times) - 0.5
-                x = process + shift + 0.26 * spread
-                rows.append({"x": x, "y": time, "arm": name, "colour": colour})
+    beside = [(to, baseline, MUTED, -0.16)] if to != label else []
+    this = (label, samples, ACCENT, 0.16 if beside else 0.0)
+    times: list[dict[str, Any]] = []
+    for name, processes, colour, shift in [*beside, this]:
+        for process, rounds in enumerate(processes, start=1):
+            for index, time in enumerate(rounds):
+                x = process + shift + 0.26 * ((index + 0.5) / len(rounds) - 0.5)
+                times.append({"x": x, "y": time, "arm": name, "colour": colour})
     count = max(len(samples), len(baseline), 1)
     ticks = list(range(1, count + 1))
     chart = (
-        alt.Chart(alt.Data(values=rows))
+        alt.Chart(alt.Data(values=times))
         .mark_point(filled=True, size=16, opacity=0.75)
         .encode(
             x=alt.X("x", type="quantitative")
@@ -157,108 +158,51 @@ def samples_plot(
     return _svg(chart)
 
 
-def _point(arm: Row, show: Show) -> dict[str, Any]:
-    speed = arm.latency.speed if arm.latency else None
-    assert arm.mean is not None
+def _point(row: Row, show: Show) -> dict[str, Any]:
+    speed = row.latency.speed if row.latency else None
+    assert row.latency is not None
+    assert row.mean is not None
     assert speed is not None
     assert speed.latency_median_ms is not None
-    latency, score = speed.latency_median_ms, arm.interval
+    latency, score = speed.latency_median_ms, row.interval
+    stale = bool(row.stale) or row.is_stale(row.latency)
+    words = [*(["baseline"] if row.baseline else []), *(["stale"] if stale else [])]
     return {
-        "label": arm.label,
-        "text": f"{arm.label} (baseline)" if arm.baseline else arm.label,
-        "baseline": arm.baseline,
+        "label": row.label,
+        "text": f"{row.label} ({', '.join(words)})" if words else row.label,
+        "baseline": row.baseline,
+        "stale": stale,
         "x": latency.value,
         "x_low": latency.low,
         "x_high": latency.high,
-        "y": show.scaled(arm.mean),
+        "y": show.scaled(row.mean),
         "y_low": show.scaled(score.low) if score else None,
         "y_high": show.scaled(score.high) if score else None,
-        "seeds": [show.scaled(value) for value in arm.scores.values()],
-        "score": f"{show.score(arm.mean)} {show.score_interval(arm.interval)}".strip(),
+        "seeds": [show.scaled(value) for value in row.scores.values()],
+        "score": f"{show.score(row.mean)} {show.score_interval(row.interval)}".strip(),
         "latency": f"{show.number(latency.value)} {show.interval(latency)} ms",
         "ratio": show.ratio(speed.ratio_to_baseline),
-        "rank": show.rank(arm.rank),
+        "rank": show.rank(row.rank),
     }
 
 
-def _domain(rows: Sequence[Mapping[str, Any]], axis: str) -> list[float]:
+def _domain(points: Sequence[Mapping[str, Any]], axis: str) -> list[float]:
     """Range of the points and of their intervals, which may reach half the range beyond it.
 
-    With two seeds an interval of the mean is many times the range of the points; the plot cuts it
+    Where little is known an interval is many times the range of the points; the plot cuts it
     (the table has it whole) or the points could not be told apart.
     """
-    values = [row[axis] for row in rows]
+    values = [point[axis] for point in points]
     if axis == "y":
-        values += [value for row in rows for value in row["seeds"]]
+        values += [value for point in points for value in point["seeds"]]
     low, high = min(values), max(values)
     span = (high - low) or abs(high) * 0.2 or 1.0
-    bounds = [row[f"{axis}_{end}"] for row in rows for end in ("low", "high")]
+    bounds = [point[f"{axis}_{end}"] for point in points for end in ("low", "high")]
     ends = [bound for bound in bounds if bound is not None]
     low = max(min([low, *ends]), low - span / 2)
     high = min(max([high, *ends]), high + span / 2)
     margin = 0.08 * (high - low or span)
     return [low - margin, high + margin]
-
-
-SIDES = {
-    "upper right": ("left", 8, -13),
-    "right": ("left", 11, 0),
-    "lower right": ("left", 8, 13),
-    "upper left": ("right", -8, -13),
-    "lower left": ("right", -8, 13),
-    "left": ("right", -11, 0),
-    "above": ("center", 0, -16),
-    "below": ("center", 0, 16),
-}
-"""Where a label may stand, the liked places first: its alignment and its shift in pixels."""
-
-
-@dataclass(frozen=True)
-class _Box:
-    left: float
-    right: float
-    top: float
-    bottom: float
-
-    def overlap(self, other: _Box) -> float:
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return max(width, 0.0) * max(height, 0.0)
-
-
-def _place_labels(rows: list[dict[str, Any]], x: list[float], y: list[float]) -> None:
-    """Give each row the side of its label that covers least of points, labels and the edge."""
-
-    def across(value: float) -> float:
-        return WIDTH * (value - x[0]) / (x[1] - x[0])
-
-    def down(value: float) -> float:
-        return HEIGHT * (y[1] - value) / (y[1] - y[0])
-
-    spots = [(across(row["x"]), down(row["y"])) for row in rows]
-    taken = [_Box(px - 8, px + 8, py - 8, py + 8) for px, py in spots]
-    # intervals are thin obstacles: a label may touch one, rather not
-    thin = []
-    for row, (px, py) in zip(rows, spots, strict=True):
-        thin.append(_Box(across(row["x_low"]), across(row["x_high"]), py - 1, py + 1))
-        if row["y_low"] is not None:
-            thin.append(_Box(px - 1, px + 1, down(row["y_high"]), down(row["y_low"])))
-    for row, (px, py) in zip(rows, spots, strict=True):
-        width = CHARACTER * len(row["text"])
-        best: tuple[float, str, _Box] | None = None
-        for side, (align, dx, dy) in SIDES.items():
-            left = px + dx - {"left": 0.0, "center": 0.5, "right": 1.0}[align] * width
-            middle = py + dy
-            box = _Box(left, left + width, middle - LABEL_HEIGHT / 2, middle + LABEL_HEIGHT / 2)
-            outside = max(0.0, -box.left) + max(0.0, box.right - WIDTH)
-            outside += max(0.0, -box.top) + max(0.0, box.bottom - HEIGHT)
-            cost = 30 * outside + sum(box.overlap(other) for other in taken)
-            cost += 2 * sum(box.overlap(other) for other in thin)
-            if best is None or cost < best[0]:
-                best = (cost, side, box)
-        assert best is not None
-        row["side"] = best[1]
-        taken.append(best[2])
 
 
 def _themed(chart: Any) -> Any:

@@ -1,11 +1,12 @@
-"""What a board is made of: arms with their records and numbers, and how speed was measured."""
+"""What a board is made of: rows, one per arm, with their records and numbers; its settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from bench.record import Cost, Interval, Metric, Record
-from leaderboard import stats
+from leaderboard.blocks import Difference
+from leaderboard.ranks import Rank
 
 
 @dataclass(frozen=True)
@@ -14,19 +15,25 @@ class Row:
 
     key: str
     """Hash of what defines the arm on its board; part of the page's name."""
+    code: str
+    """Hash of the newest code of the operator; what has another is stale."""
     records: tuple[Record, ...]
-    """The accuracy record that counts for each seed, failures included, in the order of seeds."""
+    """The newest accuracy record of each seed, failures included, in the order of seeds."""
     superseded: tuple[Record, ...]
-    """Older results of the same seeds, or of older code of the operator."""
+    """Older results of the same seeds."""
     scores: dict[int, float]
     """Seed → headline metric, of the records that are ok."""
     mean: float | None = None
+    """The fitted mean of the block design."""
     interval: Interval | None = None
-    difference: stats.Difference | None = None
+    """Of the fitted mean, by the residual of the board."""
+    linked: bool = True
+    """Whether shared seeds link the arm with those that are ranked."""
+    difference: Difference | None = None
     """To the baseline, in the block design of the board."""
     paired: Interval | None = None
     """To the baseline, by the shared seeds of these two arms alone."""
-    rank: stats.Rank | None = None
+    rank: Rank | None = None
     speeds: tuple[Record, ...] = ()
     """The newest speed record of each setup, mode and batch."""
     latency: Record | None = None
@@ -36,12 +43,18 @@ class Row:
     views: tuple[Record, ...] = ()
     """The newest view of each seed and kind of weights, trained before fresh."""
     untimed: Record | None = None
-    """A failed speed record that has no mode and batch, newer than any other of the arm."""
+    """A failed time of the backbone without mode and batch, newer than any other of the arm."""
+    untimed_end_to_end: Record | None = None
+    """The same, end to end."""
 
     @property
     def first(self) -> Record:
-        """A record that stands for the arm: an ok one where there is one."""
-        return next((r for r in self.records if r.status == "ok"), self.records[0])
+        """A record that stands for the arm: one that is ok and not stale, where there is one."""
+
+        def worth(record: Record) -> tuple[bool, bool]:
+            return record.status == "ok", not self.is_stale(record)
+
+        return max(self.records, key=worth)  # of equals the first
 
     @property
     def label(self) -> str:
@@ -49,9 +62,21 @@ class Row:
         return self.first.entry.label
 
     @property
+    def tuned(self) -> bool:
+        """Whether a study chose some of its settings."""
+        recipe = self.first.recipe
+        return recipe is not None and bool(recipe.untuned or recipe.tuning_trials)
+
+    @property
+    def trials(self) -> int:
+        """Trials of the study behind it: the budget of the tuning."""
+        return self.first.recipe.tuning_trials if self.first.recipe else 0
+
+    @property
     def baseline(self) -> bool:
-        """Whether the other arms are compared with this one."""
-        return self.first.entry.baseline
+        """Whether the other arms are compared with this one; a tuned arm never is the baseline."""
+        records = (*self.records, *self.superseded)
+        return not self.tuned and any(record.entry.baseline for record in records)
 
     @property
     def cost(self) -> Cost | None:
@@ -62,6 +87,20 @@ class Row:
     def failures(self) -> tuple[Record, ...]:
         """The seeds that did not come through."""
         return tuple(r for r in self.records if r.status != "ok")
+
+    def is_stale(self, record: Record) -> bool:
+        """Whether a record of this arm is of older code of the operator."""
+        return record.entry.operator_sha256 != self.code
+
+    @property
+    def stale(self) -> tuple[Record, ...]:
+        """The accuracy records that count and are of older code of the operator."""
+        return tuple(r for r in self.records if self.is_stale(r))
+
+    @property
+    def plain_mean(self) -> float | None:
+        """The mean of the arm's own seeds."""
+        return sum(self.scores.values()) / len(self.scores) if self.scores else None
 
     @property
     def sampling_error(self) -> float | None:
@@ -114,12 +153,14 @@ class Board:
     headline: str | None
     metric: Metric | None
     """Unit and direction of the headline; its value means nothing here."""
-    arms: tuple[Row, ...]
+    rows: tuple[Row, ...]
     seeds: tuple[int, ...]
     baseline: Row | None
     detectable: float | None
     """Difference of two arms that would be found four times out of five."""
     setup: Setup | None
+    settings: tuple[tuple[str, str], ...] = ()
+    """Settings, with their values, by which boards of the same task, data and host differ."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -133,3 +174,8 @@ class Board:
     def slug(self) -> str:
         """Anchor of the board in the page."""
         return f"board-{self.key[:8]}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether every arm has every seed, so that fitted means are plain ones."""
+        return all(row.scores.keys() == set(self.seeds) for row in self.rows if row.scores)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.record import Interval, Metric
-from leaderboard.stats import Rank
+from bench.record import Interval, Metric, Speed
+from leaderboard.ranks import Rank
 
 MISSING = "—"
 NAMES = {"top1": "Top-1", "top5": "Top-5", "mAP": "mAP", "map": "mAP", "mIoU": "mIoU", "ece": "ECE"}
@@ -91,6 +91,13 @@ class Show:
     def ratio(cls, ratio: Interval | None) -> str:
         """A ratio of times with its interval."""
         return f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else MISSING
+
+    @staticmethod
+    def verdict(speed: Speed) -> str | None:
+        """The verdict of a time; from unstable times nothing is clear, whatever a record says."""
+        if speed.noise == "unstable" and speed.verdict not in ("baseline", None):
+            return "unclear"
+        return speed.verdict
 
     @staticmethod
     def count(value: int | None) -> str:

@@ -1,26 +1,36 @@
-"""Synthetic records, made by code, for the tests of the leaderboard only."""
+"""Records for the tests of the leaderboard: real ones of the program, with parts replaced.
 
+The originals are published records of the suite `quick`. What is replaced is what a test is about
+(arm, seed, score, code, moment), in the record and in its resolved configuration alike.
+"""
+
+import copy
 import math
 import random
+from pathlib import Path
 
 from bench.hashing import digest
-from bench.record import (
-    Accuracy,
-    Cost,
-    Data,
-    Entry,
-    Interval,
-    Machine,
-    Metric,
-    Provenance,
-    Recipe,
-    Record,
-    Speed,
-)
+from bench.record import Entry, Metric, Provenance, Record, load_all
 
-MACHINE = Machine(cpu="Test CPU 3000", cores=2, memory_bytes=8 << 30, os="Linux 6")
-SOFTWARE = {"torch": "2.15.0", "timm": "1.0.31", "python": "3.11.7"}
-CLASSES = ["circle", "square", "star", "cross", "ring", "moon"]
+RESULTS = Path(__file__).parents[2] / "leaderboard" / "results" / "quick"
+ORIGINALS = load_all(RESULTS)
+
+
+def original(**wanted):
+    """The first published record with these values, e.g. `kind="speed"` or `host="resnet18"`."""
+    for record in ORIGINALS:
+        parts = (record, record.entry, record.data, record.speed)
+        have = {key: value for part in parts if part for key, value in part}
+        if all(have.get(key) == value for key, value in wanted.items()):
+            return record
+    raise LookupError(wanted)
+
+
+SCORED = original(kind="accuracy", task="classification", name="scenes", label="dwconv")
+SIZE = SCORED.cost.input_size
+TIMED = original(kind="speed", scope="backbone", input_size=SIZE, label="parc", batch=1)
+BEHIND = original(kind="speed", scope="end_to_end", task="classification", label="parc")
+MACHINE = SCORED.machine
 ARMS = {  # label: (operator, mean, params, macs, relative time)
     "conv3": ("conv", 0.842, 341_000, 21_400_000, 1.42),
     "dw7": ("dwconv", 0.861, 142_000, 9_800_000, 1.0),
@@ -32,169 +42,131 @@ ARMS = {  # label: (operator, mean, params, macs, relative time)
 }
 
 
-def entry(label, operator=None, *, form="training", **changes):
-    """An entry of test_convnext; `dw7` is the baseline."""
+def changed(record, **parts):
+    """The record with parts replaced, checked anew, its identity too."""
+    return Record.model_validate({**record.model_dump(), "identity": "", **parts})
+
+
+def entry(label, operator=None, **changes):
+    """An entry of the original's host; `dw7` is the baseline."""
     fields = {
         "label": label,
         "operator": operator or label,
         "operator_options": {},
         "operator_sha256": digest(operator or label),
-        "host": "test_convnext",
-        "selection": {"stages": [2, 3]},
-        "slots_swapped": 6,
-        "task": "classification",
-        "form": form,
         "baseline": label == "dw7",
     }
-    return Entry(**{**fields, **changes})
+    return Entry.model_validate({**SCORED.entry.model_dump(), **fields, **changes})
 
 
 def provenance(created="2026-11-22T01:00:00", **changes):
-    fields = {
-        "git_commit": "0123456789abcdef0123456789abcdef01234567",
-        "git_dirty": False,
-        "command": "convboard run quick",
-        "reproduce": "convboard fit --config cell.yaml --seed_everything 0",
-        "mlflow_run": "a1b2c3d4",
-        "suite": "quick",
-        "cell": "beef",
-        "created": created,
-    }
-    return Provenance(**{**fields, **changes})
+    return Provenance.model_validate(
+        {**SCORED.provenance.model_dump(), "created": created, **changes}
+    )
 
 
 def data(**changes):
-    fields = {
-        "name": "scenes",
-        "revision": "1",
-        "files_sha256": digest("scenes"),
-        "split": "val",
-        "train_samples": 3000,
-        "scored_samples": 900,
-        "options": {"image_size": 64},
+    return SCORED.data.model_copy(update=changes)
+
+
+def recipe(who, seed, settings=(), **changes):
+    """The original's recipe for this arm and seed; `settings` (dotted name → value) over it."""
+    config = copy.deepcopy(SCORED.recipe.config)
+    arguments = config["model"]["init_args"]
+    arguments["backbone"]["init_args"] |= {
+        "host": who.host,
+        "host_options": who.host_options,
+        "operator": who.operator,
+        "options": who.operator_options,
+        "where": who.selection,
+        "mix": who.mix,
     }
-    return Data(**{**fields, **changes})
+    arguments |= {"seed": seed, "head": who.head}
+    config["data"]["init_args"]["seed"] = config["seed_everything"] = seed
+    for dotted, value in dict(settings).items():
+        *path, last = dotted.split(".")
+        part = config
+        for key in path:
+            part = part[key]
+        part[last] = value
+    fields = {"config": config, "config_sha256": digest([config["trainer"], who.label])}
+    return SCORED.recipe.model_copy(update={**fields, "seed": seed, **changes})
 
 
-def accuracy(who, seed, value, *, params=1000, macs=10_000, epochs=6, draw=None, **changes):
+def accuracy(who, seed, value, *, settings=(), params=1000, macs=10_000, **changes):
     """An ok accuracy record; `changes` replace parts of it."""
-    draw = draw or random.Random(f"{who.label}{seed}")
-    config = {
-        "seed_everything": seed,
-        "model": {"class_path": "tasks.Classification", "init_args": {"lr": 0.002}},
-    }
-    rising = [value * (1 - math.exp(-(epoch + 1) / 1.6)) for epoch in range(epochs - 1)]
+    scored = SCORED.accuracy
+    metrics = {**scored.metrics, "top1": scored.metrics["top1"].model_copy(update={"value": value})}
     fields = {
-        "kind": "accuracy",
-        "status": "ok",
         "entry": who,
-        "data": data(),
-        "recipe": Recipe(
-            name="quick",
-            config=config,
-            config_sha256=digest([who.label, who.operator_options]),
-            seed=seed,
-            epochs=epochs,
-            samples_seen=epochs * 3000,
-            train_seconds=20.5,
-        ),
-        "accuracy": Accuracy(
-            headline="top1",
-            metrics={
-                "top1": Metric(value=value, unit="fraction", higher_is_better=True),
-                "top5": Metric(value=min(1, value + 0.1), unit="fraction", higher_is_better=True),
-                "ece": Metric(value=0.04, unit="fraction", higher_is_better=False),
-            },
-            sampling_error=math.sqrt(value * (1 - value) / 900),
-            per_class={name: min(1.0, value + draw.gauss(0, 0.03)) for name in CLASSES},
-            curve={
-                "val/top1": [*rising, value],
-                "train/loss": [2.0 * 0.7**epoch for epoch in range(epochs)],
-            },
-        ),
-        "cost": Cost(params=params, macs=macs, input_size=(64, 64), status="ok"),
-        "machine": MACHINE,
-        "software": SOFTWARE,
+        "recipe": recipe(who, seed, settings),
+        "accuracy": scored.model_copy(update={"metrics": metrics}),
+        "cost": SCORED.cost.model_copy(update={"params": params, "macs": macs}),
         "provenance": provenance(),
     }
-    return Record(**{**fields, **changes})
+    return changed(SCORED, **{**fields, **changes})
+
+
+def tuned(label, seed, value, trials=20, **changes):
+    """A score of `parc` with a learning rate that a study of so many trials chose."""
+    who = entry(label, "parc")
+    settings = {"model.init_args.lr": 0.02}
+    before = {"model.init_args.lr": SCORED.recipe.config["model"]["init_args"]["lr"]}
+    best = recipe(who, seed, settings, untuned=before, tuning_trials=trials)
+    return accuracy(who, seed, value, recipe=best, **changes)
 
 
 def failure(who, seed, *, status="error", error="RuntimeError: shapes differ", **changes):
     """A failed accuracy record that knows its data and recipe."""
-    ok = accuracy(who, seed, 0.5)
-    fields = {
-        **{name: getattr(ok, name) for name in ("data", "recipe", "machine", "software")},
-        "kind": "accuracy",
-        "status": status,
-        "error": error,
-        "entry": who,
-        "provenance": provenance(),
-    }
-    return Record(**{**fields, **changes})
+    lost = {"status": status, "error": error, "accuracy": None, "cost": None}
+    return changed(accuracy(who, seed, 0.5), **{**lost, **changes})
 
 
-def speed(who, relative, *, mode="latency", batch=1, run="run-1", verdict=None, **changes):
-    """An ok speed record of the backbone whose baseline takes 4 ms a forward of batch 1."""
+def speed(who, relative, *, mode="latency", batch=1, verdict=None, **changes):
+    """An ok speed record of the backbone, `relative` times the time of its baseline, `dw7`."""
+    timed = TIMED.speed
     draw = random.Random(f"{who.label}{mode}{batch}")
     base = 4.0 * (1 if batch == 1 else 0.7 * batch)
-    slow = [draw.gauss(0, 0.01) for _ in range(5)]
 
     def samples(factor):
-        return [
-            [base * factor * math.exp(s + draw.gauss(0, 0.012)) for _ in range(20)] for s in slow
-        ]
+        times = range(timed.rounds)
+        return [[base * factor * math.exp(draw.gauss(0, 0.01)) for _ in times] for _ in range(5)]
 
     def interval(value, part):
-        return Interval(
-            value=value,
-            low=value * (1 - part),
-            high=value * (1 + part),
-            method="t over 5 processes",
-        )
+        low, high = value * (1 - part), value * (1 + part)
+        return timed.latency_median_ms.model_copy(update={"value": value, "low": low, "high": high})
 
     median = base * relative
-    baseline = who.baseline
     if verdict is None:
-        verdict = "baseline" if baseline else "slower" if relative > 1.01 else "same"
-    fields = {
-        "kind": "speed",
-        "status": "ok",
-        "entry": who,
-        "speed": Speed(
-            run=run,
-            protocol="1",
-            scope="backbone",
-            mode=mode,
-            batch=batch,
-            input_size=(64, 64),
-            dtype="float32",
-            layout="contiguous",
-            device="cpu",
-            threads=2,
-            processes=5,
-            rounds=20,
-            samples_ms=samples(relative),
-            baseline="dw7",
-            baseline_samples_ms=samples(1.0),
-            latency_median_ms=interval(median, 0.012),
-            images_per_second=interval(1000 * batch / median, 0.012),
-            ratio_to_baseline=None if baseline else interval(relative, 0.004),
-            verdict=verdict,
-            noise="noisy" if who.label == "shift" else "stable",
-            drift_pct=0.3,
-            steady=True,
-            warmup_iterations=[30] * 5,
-            first_call_ms=[22.0] * 5,
-            outliers=2,
-            gate_max_error=3e-6,
-            gate_tolerance=1e-4,
-        ),
-        "machine": MACHINE,
-        "software": SOFTWARE,
-        "provenance": provenance("2026-11-22T01:30:00", command="convboard speed quick"),
+        verdict = "baseline" if who.baseline else "slower" if relative > 1.01 else "same"
+    measured = {
+        "mode": mode,
+        "batch": batch,
+        "samples_ms": samples(relative),
+        "baseline": "dw7",
+        "baseline_samples_ms": samples(1.0),
+        "latency_median_ms": interval(median, 0.012),
+        "images_per_second": interval(1000 * batch / median, 0.012),
+        "ratio_to_baseline": None if who.baseline else interval(relative, 0.004),
+        "verdict": verdict,
+        "noise": "noisy" if who.label == "shift" else "stable",
     }
-    return Record(**{**fields, **changes})
+    fields = {
+        "entry": who,
+        "speed": timed.model_copy(update=measured),
+        "provenance": provenance("2026-11-22T01:30:00"),
+    }
+    return changed(TIMED, **{**fields, **changes})
+
+
+def behind(score, relative, **changes):
+    """A time of the network of `score`, end to end on its board."""
+    who = score.entry.model_copy(update={"form": "fused"})
+    timed = speed(who, relative).speed.model_copy(
+        update={"scope": "end_to_end", "input_size": BEHIND.speed.input_size}
+    )
+    fields = {"entry": who, "data": score.data, "recipe": score.recipe, "speed": timed}
+    return changed(BEHIND, **{**fields, "provenance": provenance(), **changes})
 
 
 def suite(seeds=(0, 1, 2), **changes):
@@ -206,10 +178,9 @@ def suite(seeds=(0, 1, 2), **changes):
         for seed in seeds:
             value = mean + 0.006 * math.sin(seed + 1) + draw.gauss(0, 0.004)
             records.append(accuracy(who, seed, round(value, 4), params=params, macs=macs))
-        fused = entry(label, operator, form="fused", **{**changes, "task": "backbone"})
+        fused = entry(label, operator, **{**changes, "form": "fused", "task": "backbone"})
         records.append(speed(fused, relative))
-        throughput = relative**0.8
-        records.append(speed(fused, throughput, mode="throughput", batch=8))
+        records.append(speed(fused, relative**0.8, mode="throughput", batch=8))
     return records
 
 
@@ -217,7 +188,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 def hostile():
-    """A record each of whose free strings tries to leave its place."""
+    """Records each of whose free strings tries to leave its place."""
     nasty = f"\"'>{HOSTILE}<img src=x onerror=alert(2)>${{7*7}}{{{{7*7}}}}"
     who = entry(
         HOSTILE,
@@ -226,7 +197,10 @@ def hostile():
         selection={nasty: [nasty]},
         slots_refused={nasty: nasty},
     )
-    ok = accuracy(who, 0, 0.61)
+    paper = provenance(
+        command=nasty, reproduce=f"{nasty}\n</pre></button>", mlflow_run=nasty, git_commit=nasty
+    )
+    ok = accuracy(who, 0, 0.61, settings={"trainer.max_epochs": nasty})
     scored = ok.accuracy.model_copy(
         update={
             "per_class": {nasty: 0.5},
@@ -237,19 +211,23 @@ def hostile():
             },
         }
     )
-    paper = provenance(
-        command=nasty, reproduce=f"{nasty}\n</pre></button>", mlflow_run=nasty, git_commit=nasty
+    first = changed(
+        ok,
+        accuracy=scored,
+        provenance=paper,
+        software={nasty: nasty},
+        machine=MACHINE.model_copy(update={"cpu": nasty, "os": "</script>"}),
+        data=data(name=nasty, revision=nasty),
+        recipe=ok.recipe.model_copy(update={"name": nasty, "untuned": {nasty: nasty}}),
     )
-    first = ok.model_copy(
-        update={
-            "accuracy": scored,
-            "provenance": paper,
-            "software": {nasty: nasty},
-            "machine": MACHINE.model_copy(update={"cpu": nasty, "os": "</script>"}),
-            "recipe": ok.recipe.model_copy(update={"config": {nasty: nasty}}),
-        }
+    fused = who.model_copy(update={"form": "fused", "task": "backbone"})
+    lost = failure(who, 1, error=f"{nasty} \u2028", data=first.data)
+    setting = accuracy(
+        who,
+        0,
+        0.5,
+        settings={"trainer.max_epochs": nasty},
+        accuracy=scored.model_copy(update={"headline": nasty}),
     )
-    timed = speed(
-        who.model_copy(update={"form": "fused", "task": "backbone"}), 1.6, provenance=paper
-    )
-    return [first, failure(who, 1, error=f"{nasty} \u2028"), timed]
+    timed = speed(fused, 1.6, provenance=paper)
+    return [first, lost, timed, behind(first, 1.2), setting]

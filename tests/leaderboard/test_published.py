@@ -3,6 +3,7 @@
 import pytest
 
 from bench.backbones.networks import names
+from bench.hashing import canonical
 from bench.operators import names as operators
 from leaderboard.published import load
 
@@ -21,8 +22,8 @@ def test_every_network_has_a_figure_and_every_figure_a_network():
 
 
 def test_no_figure_is_given_twice():
-    told = [(f.figure, f.metric, f.data, f.setting, f.source) for f in FIGURES]
-    assert len(told) == len(set(told))
+    keys = [(f.figure, f.metric, f.data, f.setting, f.source) for f in FIGURES]
+    assert len(keys) == len(set(keys))
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,20 @@ def test_units_fit_the_metrics():
     gains = [f.value - f.without_operator for f in percent if f.without_operator is not None]
     assert len(gains) == 25
     assert all(0 < gain < 12 for gain in gains)
+
+
+def test_published_figures_are_read_and_checked(tmp_path):
+    (tmp_path / "a.yaml").write_text(canonical([FIGURES[0].model_dump()]))
+    assert load(tmp_path) == [FIGURES[0]]
+    (tmp_path / "b.yaml").write_text("- {figure: x, value: high}")
+    with pytest.raises(ValueError, match=r"figure 1 of b\.yaml .*`metric`.*`value`"):
+        load(tmp_path)
+    (tmp_path / "b.yaml").write_text("figure: x")
+    with pytest.raises(ValueError, match=r"b\.yaml must be a list"):
+        load(tmp_path)
+
+
+def test_published_figures_of_the_package_are_valid():
+    for figure in load():
+        assert figure.source
+        assert figure.setting

@@ -1,0 +1,88 @@
+"""What records are known by on the site: network, arm, set-up of a time, and the newest code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from bench.board_key import board_key
+from bench.hashing import digest
+from bench.record import Record
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Return the records from the oldest to the newest, the same whatever their order was."""
+
+    def moment(record: Record) -> tuple[str, str]:
+        return record.provenance.created, record.identity
+
+    ordered: list[Record] = []
+    for _, same in groupby(sorted(records, key=moment), key=moment):
+        several = list(same)
+        # a file's name hashes all of the record, which is dear
+        ordered += sorted(several, key=lambda r: r.filename) if len(several) > 1 else several
+    return ordered
+
+
+def newest_code(ordered: Iterable[Record]) -> dict[str, str]:
+    """Return operator → hash of its code in the newest of the records, which are in order."""
+    return {record.entry.operator: record.entry.operator_sha256 for record in ordered}
+
+
+def board_of(record: Record) -> str:
+    """Return the key of the board on which a record of known recipe stands."""
+    recipe, data = record.recipe, record.data
+    assert recipe is not None
+    known = data.model_dump() if data else None
+    return board_key(recipe.config, known, recipe.untuned)
+
+
+def network_key(record: Record) -> str:
+    """Hash of the network: host, operator, options and slots, whatever the task."""
+    entry = record.entry
+    return digest(
+        [
+            entry.host,
+            entry.host_options,
+            entry.operator,
+            entry.operator_options,
+            entry.selection,
+            entry.mix,
+        ]
+    )
+
+
+def arm_key(record: Record) -> str:
+    """Hash of the arm on its board: the network, and the values that a study tuned."""
+    untuned = record.recipe.untuned if record.recipe else {}
+    if record.recipe is None or not untuned:
+        return network_key(record)
+    values = {name: _value(record.recipe.config, name) for name in untuned}
+    return digest([network_key(record), values])
+
+
+def _value(config: Any, dotted: str) -> Any:
+    """Return the value of a dotted name; None where the configuration does not mention it."""
+    for part in dotted.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
+
+
+def setup_key(record: Record) -> str:
+    """Hash of machine and settings, which rows of one column share."""
+    speed = record.speed
+    assert speed is not None
+    return digest(
+        [
+            speed.protocol,
+            speed.scope,
+            speed.input_size,
+            speed.dtype,
+            speed.layout,
+            speed.compiled,
+            speed.device,
+            speed.threads,
+            record.machine.model_dump(),
+        ]
+    )

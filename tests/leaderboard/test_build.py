@@ -1,0 +1,97 @@
+"""The site on disk: the same bytes, nothing of others removed, bad records named, the schema."""
+
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench.hashing import canonical
+from bench.record import json_schema
+from leaderboard import published
+from leaderboard.build import build
+
+make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    records = make.suite(seeds=(0, 1))[:12]
+    for record in records:
+        record.save(tmp_path / "one")
+    for record in reversed(records):
+        record.save(tmp_path / "two" / "below")
+    for name in ("one", "two"):
+        build(tmp_path / name, tmp_path / f"{name}-site")
+    build(tmp_path / "one", tmp_path / "one-site")
+
+    def content(folder):
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    assert content(tmp_path / "one-site") == content(tmp_path / "two-site")
+
+
+def test_a_rebuild_removes_old_pages_and_nothing_else(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    make.accuracy(make.entry("parc"), 0, 0.8).save(first)
+    make.accuracy(make.entry("shift"), 0, 0.8).save(second)
+    build(first, tmp_path / "site")
+    (tmp_path / "site" / "CNAME").write_text("example.org")
+    build(second, tmp_path / "site")
+    assert [path.name[:5] for path in (tmp_path / "site" / "entries").iterdir()] == ["shift"]
+    assert (tmp_path / "site" / "CNAME").read_text() == "example.org"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("identity", "../../../../../evil"),
+        ("identity", "a" * 63 + "/"),
+        ("created", "2026-11-22T01:00:00/../../evil"),
+        ("created", "<script>"),
+    ],
+)
+def test_a_record_cannot_name_a_file_elsewhere(tmp_path, field, value):
+    (tmp_path / "records").mkdir()
+    record = make.SCORED.model_dump(mode="json")
+    (record if field == "identity" else record["provenance"])[field] = value
+    (tmp_path / "records" / "a.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=rf"a\.json .*{field}"):
+        build(tmp_path / "records", tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match=r"`site` .* must be a new or empty folder"):
+        build(tmp_path / "records", tmp_path / "thesis")
+    with pytest.raises(ValueError, match=r"`records` .* must be a folder"):
+        build(tmp_path / "nowhere", tmp_path / "site")
+
+
+def test_a_manifest_cannot_remove_files_outside_the_site(tmp_path):
+    (tmp_path / "records").mkdir()
+    build(tmp_path / "records", tmp_path / "site")
+    precious = tmp_path / "precious"
+    precious.write_text("x")
+    names = ["../precious", str(precious)]
+    (tmp_path / "site" / "convboard-site.json").write_text(json.dumps({"files": names}))
+    build(tmp_path / "records", tmp_path / "site")
+    assert precious.exists()
+
+
+def test_a_broken_record_is_named(tmp_path):
+    (tmp_path / "broken.json").write_text('{"kind": "accuracy"}')
+    with pytest.raises(ValueError, match=r"broken\.json .* `entry`"):
+        build(tmp_path, tmp_path / "site")
+
+
+def test_committed_schema_is_current():
+    path = Path(published.__file__).with_name("schema-1.json")
+    assert path.read_text(encoding="utf-8") == canonical(json_schema()) + "\n"

@@ -1,0 +1,92 @@
+"""Times joined with the rows of a board: by network, input size and board, one setup a column."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+from leaderboard.board import boards
+
+make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
+
+
+def by_label(board):
+    return {row.label: row for row in board.rows}
+
+
+def test_speed_of_another_input_size_host_or_scope_is_not_joined():
+    who = make.entry("parc", form="fused", task="backbone")
+    good = make.speed(who, 1.3)
+
+    def like(**changes):
+        return make.changed(good, speed=good.speed.model_copy(update=changes))
+
+    other_host = make.speed(make.entry("parc", form="fused", host="resnet18"), 1.3)
+    score = make.accuracy(make.entry("parc"), 0, 0.8)
+    far = [like(input_size=(224, 224)), like(scope="operator"), other_host]
+    (board,) = boards([score, *far])
+    assert board.rows[0].latency is None
+    assert board.setup is None
+    (board,) = boards([score, *far, good])
+    assert board.rows[0].latency == good
+
+
+def test_end_to_end_times_are_joined_on_their_own_board_alone():
+    score = make.accuracy(make.entry("parc"), 0, 0.8)
+    backbone = make.speed(make.entry("parc", form="fused", task="backbone"), 1.3)
+    other = make.accuracy(make.entry("parc"), 0, 0.7, data=make.data(name="elsewhere"))
+    here, there = make.behind(score, 1.1), make.behind(other, 1.2)
+    by_data = {b.first.data.name: b.rows[0] for b in boards([score, other, backbone, here, there])}
+    assert by_data["scenes"].end_to_end == here
+    assert by_data["elsewhere"].end_to_end == there
+    assert {row.latency.speed.scope for row in by_data.values()} == {"backbone"}
+    assert by_data["scenes"].speeds == (backbone, here)
+    (board,) = boards([score, here])
+    assert (board.rows[0].latency, board.setup) == (None, None)
+    assert board.rows[0].end_to_end == here
+
+
+def test_end_to_end_a_tuned_arm_has_its_own_time():
+    scores = [make.accuracy(make.entry("parc"), 0, 0.8), make.tuned("parc-tuned", 0, 0.9)]
+    times = [
+        make.behind(score, relative) for score, relative in zip(scores, (1.1, 1.2), strict=True)
+    ]
+    rows = by_label(boards([*scores, *times])[0])
+    assert [rows[label].end_to_end for label in ("parc", "parc-tuned")] == times
+
+
+def test_a_failed_end_to_end_time_is_shown_on_its_own_board_alone():
+    score = make.accuracy(make.entry("parc"), 0, 0.8)
+    other = make.accuracy(make.entry("parc"), 0, 0.7, data=make.data(name="elsewhere"))
+    lost = make.behind(other, 1, status="invalid", error="relative error 0.3", speed=None)
+    by_data = {b.first.data.name: b.rows[0] for b in boards([score, other, lost])}
+    assert by_data["elsewhere"].untimed_end_to_end == lost
+    assert by_data["scenes"].untimed_end_to_end is None
+    assert {row.untimed for row in by_data.values()} == {None}
+
+
+def test_a_failed_gate_is_shown_until_a_later_time():
+    who = make.entry("parc", form="fused", task="backbone")
+    invalid = make.speed(who, 1.3, status="invalid", error="relative error 0.3 > 1e-4", speed=None)
+    score = make.accuracy(make.entry("parc"), 0, 0.8)
+    (board,) = boards([score, invalid])
+    assert board.rows[0].untimed == invalid
+    later = make.speed(who, 1.3, provenance=make.provenance("2026-11-23T00:00:00"))
+    (board,) = boards([score, invalid, later])
+    assert (board.rows[0].untimed, board.rows[0].latency) == (None, later)
+
+
+def test_columns_show_one_setup_that_of_most_arms():
+    records = make.suite(seeds=(0, 1))
+    gpu = make.MACHINE.model_copy(update={"gpu": "Test GPU"})
+    parc = next(r for r in records if r.kind == "speed" and r.entry.label == "parc")
+    elsewhere = make.changed(
+        parc,
+        machine=gpu,
+        speed=parc.speed.model_copy(update={"device": "cuda"}),
+        provenance=make.provenance("2027-01-01T00:00:00"),
+    )
+    (board,) = boards([*records, elsewhere])
+    row = by_label(board)["parc"]
+    assert row.latency == parc
+    assert elsewhere in row.speeds
+    assert make.MACHINE.cpu in board.setup.words

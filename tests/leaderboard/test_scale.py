@@ -1,0 +1,39 @@
+"""Ten thousand records: all are grouped; how long it takes is printed, not asserted."""
+
+import copy
+import random
+import runpy
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from leaderboard.board import boards
+
+make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
+COUNT = 10_000
+
+
+def moved(record, host):
+    """The record on another host, as it would be had it run there."""
+    changes = {"entry": record.entry.model_copy(update={"host": host})}
+    if record.recipe:
+        config = copy.deepcopy(record.recipe.config)
+        config["model"]["init_args"]["backbone"]["init_args"]["host"] = host
+        changes["recipe"] = record.recipe.model_copy(update={"config": config})
+    return record.model_copy(update=changes)
+
+
+@pytest.mark.slow
+def test_ten_thousand_records_are_grouped():
+    times = -(-COUNT // len(make.ORIGINALS))
+    records = [moved(r, f"host{copy}") for copy in range(times) for r in make.ORIGINALS][:COUNT]
+    random.Random(0).shuffle(records)
+    wall, cpu = time.perf_counter(), time.process_time()
+    every = boards(records)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    rows = [row for board in every for row in board.rows]
+    print(f"{COUNT} records, {len(every)} boards: {wall:.2f} s, {cpu:.2f} s of this process")
+    held = {id(r) for row in rows for r in (*row.records, *row.superseded, *row.speeds)}
+    assert len(held) > 0.98 * COUNT  # the last host is cut off: times without scores
