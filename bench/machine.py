@@ -206,7 +206,7 @@ def provenance(*, command: str, reproduce: str, **others: Any) -> Provenance:
         >>> provenance(command="convboard speed", reproduce="convboard speed").created[10]
         'T'
     """
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    created = datetime.now(UTC).isoformat(timespec="milliseconds")
     return Provenance(
         command=command, reproduce=reproduce, created=created, **{**git_state(), **others}
     )

@@ -48,6 +48,16 @@ def default_folder() -> Path:
     return Path(os.environ.get("CONVBOARD_RUNS", "runs"))
 
 
+_OPENED: set[str] = set()
+"""Stores of folders that this process has opened: MLflow leaves the last one in the environment,
+where it would pass for the server that a user has named."""
+
+
+def _server() -> str | None:
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    return None if named in _OPENED and str(named).startswith("sqlite:") else named
+
+
 @dataclass(frozen=True)
 class Kept:
     """A run that the store knows."""
@@ -84,8 +94,9 @@ class Store:
         self.folder = embedded.existing_folder((folder or default_folder()).resolve())
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        server = uri or os.environ.get("MLFLOW_TRACKING_URI")
+        server = uri or _server()
         self.uri = server or embedded.address(self.folder)
+        _OPENED.add(self.uri)
         self.embedded = server is None
         place = f"{self.folder.name}/" if self.embedded else "at MLFLOW_TRACKING_URI"
         self.patience = Patient(None, place, wait_s)
