@@ -8,7 +8,6 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UserError
 from bench.operators.base import ConvSpec, fold_norm
 from bench.operators.conv import Conv
 from bench.operators.kernels import embed
@@ -96,13 +95,3 @@ def merge(spec: ConvSpec, branches: Sequence[Branch]) -> Conv:
     return Conv.holding(
         spec, torch.stack(weights).sum(0).to(dtype), torch.stack(biases).sum(0).to(dtype)
     )
-
-
-def small_kernel_size(small_kernel: int, spec: ConvSpec) -> int:
-    """Return the size of a small kernel inside the one of `spec`; ValueError if it cannot be."""
-    large = min(spec.kernel_size)
-    if type(small_kernel) is not int or not 1 <= small_kernel <= large or small_kernel % 2 == 0:
-        raise UserError(
-            f"`small_kernel` (={small_kernel!r}) must be an odd integer from 1 to K (={large})."
-        )
-    return small_kernel

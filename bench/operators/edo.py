@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UserError
-from bench.operators.base import ConvSpec, Operator
+from bench.operators.base import ConvSpec, Operator, require_count
 from bench.operators.conv import Conv
 from bench.operators.icconv_patterns import key
 from bench.operators.registry import register
@@ -49,17 +49,11 @@ class Supernet(Operator):
         (torch.Size([1, 6, 14, 20]), (9, 9), 3888)
     """
 
+    requires = ("odd_kernel", "no_dilation", "same_padding", "zeros")
+
     def __init__(self, spec: ConvSpec, *, dmax: int = 4) -> None:
         super().__init__(spec)
-        if isinstance(dmax, bool) or not isinstance(dmax, int) or dmax < 1:
-            raise UserError(f"`dmax` (={dmax!r}) must be an integer >= 1.")
-        if spec.kernel_size[0] % 2 == 0 or spec.kernel_size[1] % 2 == 0:
-            raise UserError(
-                f"edo centres its taps: `kernel_size` (={spec.kernel_size}) must be odd."
-            )
-        spec.require_no_dilation("edo")
-        spec.require_same_padding("edo")
-        spec.require_zeros("edo")
+        require_count("dmax", dmax)
         self.dmax = dmax
         kh, kw = (dmax * (k - 1) + 1 for k in spec.kernel_size)
         self.wide = Conv(replace(spec, kernel_size=(kh, kw), padding=(kh // 2, kw // 2)))

@@ -145,6 +145,7 @@ class ICConv(Operator):
         [[1, 1], [1, 1], [1, 1], [1, 1], [2, 4], [2, 4]]
     """
 
+    requires = ("odd_kernel", "no_dilation", "same_padding", "zeros")
     dilations: Tensor
 
     def __init__(
@@ -156,13 +157,6 @@ class ICConv(Operator):
         plain_share: float = 0.7,
     ) -> None:
         super().__init__(spec)
-        if spec.kernel_size[0] % 2 == 0 or spec.kernel_size[1] % 2 == 0:
-            raise UserError(
-                f"icconv centres its taps: `kernel_size` (={spec.kernel_size}) must be odd."
-            )
-        spec.require_no_dilation("icconv")
-        spec.require_same_padding("icconv")
-        spec.require_zeros("icconv")
         unit = 1 if spec.depthwise else spec.groups
         if pattern is None:
             pattern = default_pattern(spec.out_channels, dmax, plain_share, unit)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
+from bench.errors import require
 
 
 def filter_saliency(weight: Tensor, grad: Tensor) -> Tensor:
@@ -37,8 +37,7 @@ def snip_densities(saliencies: Sequence[Tensor], sparsity: float) -> list[float]
         >>> snip_densities([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.1])], 0.25)
         [1.0, 0.5]
     """
-    if not 0 <= sparsity < 1:
-        raise UserError(f"`sparsity` (={sparsity!r}) must be in [0, 1).")
+    require("sparsity", sparsity, 0 <= sparsity < 1, "in [0, 1)")
     every = torch.cat([s.flatten() for s in saliencies])
     dropped = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     dropped[every.argsort(stable=True)[: round(sparsity * len(every))]] = True

@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from bench.operators.base import ConvSpec, Operator, fold_norm
 from bench.operators.depthwise import depthwise_conv2d
+from bench.operators.kernels import require_small_kernel
 from bench.operators.registry import register
 from bench.operators.shift import Strips, subsample
 from bench.operators.shift_strips import (
     add_to_strip,
     blocks_for,
     horizontal,
-    require_small_kernel,
     vertical,
 )
 
@@ -98,16 +98,11 @@ class ShiftSplit(Operator):
         (torch.Size([1, 4, 14, 20]), 192)
     """
 
-    depthwise = True
+    requires = ("depthwise", "odd_square", "no_dilation", "same_padding", "zeros")
 
     def __init__(self, spec: ConvSpec, *, small_kernel: int = 3) -> None:
         super().__init__(spec)
-        spec.require_depthwise("shift_split")
-        spec.require_odd_square("shift_split")
-        spec.require_no_dilation("shift_split")
-        spec.require_same_padding("shift_split")
-        spec.require_zeros("shift_split")
-        require_small_kernel(spec, small_kernel, "shift_split")
+        require_small_kernel(small_kernel, spec)
         self.small_kernel = small_kernel
         self.blocks = blocks_for(spec.kernel_size[0], small_kernel)
         count, bound = spec.in_channels * self.blocks, 1 / small_kernel

@@ -97,14 +97,9 @@ class UniRepLK(Operator):
         (2256, 1360, torch.Size([1, 8, 14, 20]))
     """
 
-    depthwise = True
+    requires = ("depthwise", "odd_square", "no_dilation", "same_padding", "zeros")
 
     def __init__(self, spec: ConvSpec, *, branches: Sequence[Sequence[int]] | None = None) -> None:
-        spec.require_depthwise("unireplk")
-        spec.require_odd_square("unireplk")
-        spec.require_no_dilation("unireplk")
-        spec.require_same_padding("unireplk")
-        spec.require_zeros("unireplk")
         super().__init__(spec)
         self.branches = dilated_branches(spec.kernel_size[0], branches)
         self.large = Branch(spec)
