@@ -78,7 +78,8 @@ class ShiftSplit(Operator):
     outputs, weighted by a learned mask per direction, are shifted by multiples of N along the
     strip and added, which equals a dense strip of nk·N taps, M // 2 of them before the pixel:
 
-        y = BN(Σ_i σ(m_h[i])·shift_h(w_i ∗ x)) + BN(Σ_i σ(m_v[i])·shift_v(w_i ∗ x)) + BN(s ∗ x),
+        y = BN(Σ_i σ(m_h[i])·shift_h(w_i ∗ x)) + BN(Σ_i σ(m_v[i])·shift_v(w_i ∗ x))
+            + BN(s ∗ x),
 
     with s an N × N kernel of its own, and σ the logistic function. M is the size of the replaced
     kernel, also where N divides M. At stride s everything is taken at every s-th pixel. The
