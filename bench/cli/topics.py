@@ -237,7 +237,7 @@ def _operator(name: str) -> str:
     cls = operators.get(name)
     words = pages.words_of(cls)
     rules = [RULES[rule].__doc__ or "" for rule in cls.requires] or ["any convolution."]
-    spec = words.arguments.get("spec")
+    spec = words.arguments.get("spec", "").removeprefix("the convolution replaced; ")
     norm = "It replaces the batch norm behind the convolution too." if cls.absorbs_norm else ""
     options = pages.of_signature(cls, skip=["spec"])
     return pages.page(

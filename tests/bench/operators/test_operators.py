@@ -21,9 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import operators
 from bench.errors import UserError
-from bench.operators import ConvSpec, registry
-from bench.operators.rules import RULES
-from bench.operators.rules import check as check_rules
+from bench.operators import ConvSpec, registry, rules
 
 REFERENCES = Path(__file__).parent / "references"
 # The last one is smaller than any kernel but 1 × 1.
@@ -493,7 +491,7 @@ def test_entry_point_cannot_take_a_name(plugin):
         operators.names()
 
 
-@pytest.mark.parametrize("rule", list(RULES))
+@pytest.mark.parametrize("rule", list(rules.RULES))
 def test_a_rule_refuses_with_argument_value_and_operator(rule):
     broken = {
         "depthwise": ({"groups": 2}, "groups"),
@@ -506,9 +504,9 @@ def test_a_rule_refuses_with_argument_value_and_operator(rule):
     }
     changes, argument = broken[rule]
     fit = {"in_channels": 4, "out_channels": 4, "groups": 4, "resolution": 8}
-    check_rules("mine", (rule,), ConvSpec.make(**fit))
+    rules.check("mine", (rule,), ConvSpec.make(**fit))
     with pytest.raises(UserError, match=f"^mine .*`{argument}` \\(="):
-        check_rules("mine", (rule,), ConvSpec.make(**{**fit, **changes}))
+        rules.check("mine", (rule,), ConvSpec.make(**{**fit, **changes}))
 
 
 def test_an_unknown_rule_is_told_when_the_class_is_made():
