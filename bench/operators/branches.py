@@ -58,21 +58,23 @@ class Branch(nn.Module):
     @torch.no_grad()
     def hold(self, weight: Tensor, bias: Tensor | None, norm: Statistics | None = None) -> None:
         """Become norm(weight ∗ x + bias), in value exactly in eval mode; no norm: the identity."""
-        own = self.norm
-        own.reset_parameters()
-        assert own.running_mean is not None
-        assert own.running_var is not None
+        batch_norm = self.norm
+        batch_norm.reset_parameters()
+        assert batch_norm.running_mean is not None
+        assert batch_norm.running_var is not None
         self.conv.weight.copy_(weight)
         if norm is None:
-            own.weight.mul_((1 + own.eps) ** 0.5)
+            batch_norm.weight.mul_((1 + batch_norm.eps) ** 0.5)
             if bias is not None:
-                own.bias.copy_(bias)
+                batch_norm.bias.copy_(bias)
             return
-        own.running_mean.copy_(norm.mean if bias is None else norm.mean - bias)
-        own.running_var.copy_(norm.var)
+        batch_norm.running_mean.copy_(norm.mean if bias is None else norm.mean - bias)
+        batch_norm.running_var.copy_(norm.var)
         # Another ε is made good in γ: a state_dict could not carry it.
-        own.weight.copy_(norm.gamma * ((norm.var + own.eps) / (norm.var + norm.eps)).sqrt())
-        own.bias.copy_(norm.beta)
+        batch_norm.weight.copy_(
+            norm.gamma * ((norm.var + batch_norm.eps) / (norm.var + norm.eps)).sqrt()
+        )
+        batch_norm.bias.copy_(norm.beta)
 
     @torch.no_grad()
     def silence(self) -> None:
@@ -88,7 +90,7 @@ def merge(spec: ConvSpec, branches: Sequence[Branch]) -> Conv:
     weights, biases = [], []
     for branch in branches:
         weight, bias = branch.folded()
-        dh, dw = (d // own for d, own in zip(branch.conv.dilation, spec.dilation, strict=True))
+        dh, dw = (d // base for d, base in zip(branch.conv.dilation, spec.dilation, strict=True))
         weights.append(embed(weight, spec.kernel_size, (dh, dw)))
         biases.append(bias)
     dtype = branches[0].conv.weight.dtype

@@ -84,7 +84,7 @@ def inception_conv(
         (N, Cout, ⌈H/s⌉, ⌈W/s⌉).
     """
     kernel, size = spec.kernel_size, (x.shape[2], x.shape[3])
-    outs, taken, first = [], iter(arranged.wide), 0
+    outs, wide_weights, first = [], iter(arranged.wide), 0
     points = arranged.points
     z = None if points is None else F.conv2d(x, points, groups=spec.groups)
     for strand in layout:
@@ -99,7 +99,7 @@ def inception_conv(
             outs.append(F.fold(columns, size, kernel, dilation=dilation, padding=padding))
             first += rows
         else:
-            weight = next(taken)
+            weight = next(wide_weights)
             if spec.depthwise:
                 part = x[:, strand.start : strand.stop]
                 out = depthwise_conv2d(part, weight, None, spec.stride, padding, dilation)
@@ -161,9 +161,9 @@ class ICConv(Operator):
         if pattern is None:
             pattern = default_pattern(spec.out_channels, dmax, plain_share, unit)
         self.layout = strands(pattern, spec.out_channels, unit)
-        whole = spec.conv()
-        self.weight = whole.weight
-        self.bias = whole.bias
+        plain = spec.conv()
+        self.weight = plain.weight
+        self.bias = plain.bias
         table = [s.dilation for s in self.layout for _ in range(s.start, s.stop)]
         self.register_buffer("dilations", torch.tensor(table))
 

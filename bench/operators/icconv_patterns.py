@@ -51,7 +51,7 @@ def strands(pattern: Mapping[str, int], out_channels: int, unit: int = 1) -> lis
     """
     if not isinstance(pattern, Mapping):
         raise UserError(f'`pattern` (={pattern!r}) must be a mapping like {{"(0, 0)": 64}}.')
-    found: list[Strand] = []
+    layout: list[Strand] = []
     start = 0
     for name, count in pattern.items():
         match = _KEY.fullmatch(str(name).strip())
@@ -67,16 +67,16 @@ def strands(pattern: Mapping[str, int], out_channels: int, unit: int = 1) -> lis
         if not count:
             continue
         dilation = (int(match[1]) + 1, int(match[2]) + 1)
-        if any(s.dilation == dilation for s in found):
+        if any(s.dilation == dilation for s in layout):
             raise UserError(f"`pattern` (={name!r}) must name each dilation once.")
-        found.append(Strand(dilation, start, start + count))
+        layout.append(Strand(dilation, start, start + count))
         start += count
     if start != out_channels:
         raise UserError(
             f"`pattern` (={dict(pattern)!r}) must count `out_channels` (={out_channels}) "
             f"channels, not {start}."
         )
-    return found
+    return layout
 
 
 def default_pattern(

@@ -117,8 +117,8 @@ class Shiftwise(Operator):
             elif seed is None:
                 seed = int(torch.randint(2**31, ()))
             tables = draw(spec.in_channels, ghost_ratio, nk, edges, seed)
-            every = torch.arange(spec.in_channels)
-            convolved = every[~torch.isin(every, tables.ghosts)]
+            channels = torch.arange(spec.in_channels)
+            convolved = channels[~torch.isin(channels, tables.ghosts)]
         for key, table in {**tables._asdict(), "convolved": convolved}.items():
             self.register_buffer(key, table.to(self.weight.device))
         self.norm_horizontal = nn.BatchNorm2d(count)

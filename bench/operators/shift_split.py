@@ -158,6 +158,6 @@ class ShiftSplit(Operator):
         kernel_v, bias_v = fold_norm(vertical(kept_v), None, self.norm_vertical)
         kernel_c, bias_c = fold_norm(self.centre, None, self.norm_centre)
         kernel_h = add_to_strip(kernel_h, kernel_c, self.spec.kernel_size[0] // 2)
-        every = torch.arange(self.spec.in_channels, device=self.weight.device)
+        channels = torch.arange(self.spec.in_channels, device=self.weight.device)
         bias = bias_h + bias_v + bias_c
-        return Strips(self.spec, kernel_h, kernel_v, bias, every, every[:0])
+        return Strips(self.spec, kernel_h, kernel_v, bias, channels, channels[:0])

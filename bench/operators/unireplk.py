@@ -55,8 +55,8 @@ def dilated_branches(
         raise UserError(f"`branches` (={branches!r}) must be a list of pairs (k, r).")
     checked = []
     for branch in branches:
-        whole = isinstance(branch, list | tuple) and all(type(n) is int for n in branch)
-        if not whole or len(branch) != 2 or branch[0] < 1 or branch[0] % 2 == 0 or branch[1] < 1:
+        integers = isinstance(branch, list | tuple) and all(type(n) is int for n in branch)
+        if not integers or len(branch) != 2 or branch[0] < 1 or branch[0] % 2 == 0 or branch[1] < 1:
             raise UserError(
                 f"`branches` (={branches!r}): {branch!r} must be a pair (k, r) of an odd kernel "
                 "size k and a dilation r >= 1."
