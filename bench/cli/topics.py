@@ -47,7 +47,7 @@ def topics() -> dict[str, Topic]:
         >>> {"suite", "where", "speed", "parc", "DetectionData"} <= set(topics())
         True
     """
-    return {**_of_keys(), **_of_operators(), **_of_classes()}
+    return {**_of_classes(), **_of_operators(), **_of_keys()}
 
 
 def first_line(thing: object) -> str:
@@ -120,20 +120,24 @@ def _of_classes() -> dict[str, Topic]:
 
 def example(word: str) -> Any:
     """Return a mapping that a shipped file holds, as an example of a topic's keys."""
-    from bench.config import files
-
-    quick = files.read(files.find("suites", "quick"))
-    shift = files.read(files.find("operators", "shift"))
-    shipped: dict[str, Any] = {
+    quick, shift = _shipped("suites", "quick"), _shipped("operators", "shift")
+    examples: dict[str, Any] = {
         "suite": {**quick, "boards": quick["boards"][:1]},
         "board": quick["boards"][0],
         "operator": shift,
-        "host": files.read(files.find("hosts", "fine_convnext")),
+        "host": _shipped("hosts", "fine_convnext"),
         "speed": quick["speed"],
         "tune": shift["tune"]["ghost_ratio"],
         "tuned": {"study": "quick-shift", "trials": 20},
     }
-    return shipped[word]
+    return examples[word]
+
+
+def _shipped(kind: str, name: str) -> dict[str, Any]:
+    """Read a file that came with the package, whatever ./configs holds."""
+    from bench.config import files
+
+    return files.read(files.folders()[-1] / kind / f"{name}.yaml")
 
 
 # The key under which a topic's mapping stands in a file; the others are whole files, or items.
@@ -194,8 +198,6 @@ _LAYERS = {
 
 def _layer(word: str) -> str:
     """The page of a file that is laid under a board's `set`."""
-    from bench.config import files
-
     init_args = "`class_path`, one of these classes, and `init_args`, its arguments"
     items = [
         Entry("description", "text", meaning="one line for `convboard list`"),
@@ -214,18 +216,19 @@ def _layer(word: str) -> str:
         ),
         Entry("trainer", "mapping", meaning="arguments of lightning.Trainer"),
     ]
-    kind: Literal["tasks", "recipes"] = "tasks" if word == "task" else "recipes"
-    name = "scenes-detection" if word == "task" else "quick-detection"
+    kind, name = {
+        "task": ("tasks", "scenes-detection"),
+        "recipe": ("recipes", "quick-detection"),
+    }[word]
     order = (
         "Laid over each other in this order: a board's task, its recipe, its `set`, and what the "
         "command line sets."
     )
-    shipped = files.read(files.find(kind, name))
     return pages.page(
         _LAYERS[word],
         ("Keys:", pages.entries(items)),
         ("", pages.wrapped(order)),
-        (f"Example, configs/{kind}/{name}.yaml:", pages.indented(shipped)),
+        (f"Example, configs/{kind}/{name}.yaml:", pages.indented(_shipped(kind, name))),
     )
 
 

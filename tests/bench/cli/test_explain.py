@@ -178,6 +178,14 @@ def test_explain_prints_the_page(capsys):
     assert capsys.readouterr().out == TOPICS["board"].page() + "\n"
 
 
+def test_the_examples_are_those_that_came_with_the_package(tmp_path, monkeypatch):
+    (tmp_path / "configs" / "suites").mkdir(parents=True)
+    (tmp_path / "configs" / "suites" / "quick.yaml").write_text("description: mine\n")
+    page = TOPICS["suite"].page()
+    monkeypatch.chdir(tmp_path)
+    assert TOPICS["suite"].page() == page
+
+
 def test_a_mistyped_topic_names_near_ones(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["explain", "baord"])
