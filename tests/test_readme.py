@@ -145,6 +145,11 @@ def small(tiny, tmp_path):
     suite = yaml.safe_load(tiny.read_text())
     suite["boards"][0]["operators"] = ["dwconv", "parc", "acb"]
     suite["boards"][0]["where"] = {"stages": [4]}
+    suite["boards"][0]["set"]["data"]["init_args"]["options"] = {
+        "train": 32,
+        "val": 12,
+        "classes": 2,
+    }
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(suite))
     Image.new("RGB", (64, 48), (90, 120, 30)).save(tmp_path / "photo.jpg")
     (tmp_path / "run.yaml").write_text(
