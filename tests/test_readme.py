@@ -1,17 +1,22 @@
 """What README shows works as shown."""
 
+import ast
 import doctest
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 from bench import operators
-from bench.cli.main import commands
-from bench.config import files
+from bench.cli.arguments import choice_of
+from bench.cli.main import commands, main, parser
+from bench.config import files, plan
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,11 +68,118 @@ def test_its_operator_keeps_the_contract(installed):
     assert int(passed[1]) >= 20, done.stdout[-500:]
 
 
-def test_the_commands_exist():
-    block = next(b for b in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL) if "plan" in b)
-    shown = re.findall(r"convboard (\S+)", block)
-    assert {"plan", "run", "speed", "show", "tune", "fit", "export", "site", "list"} <= set(shown)
-    assert set(shown) <= set(commands())
+def shown_commands():
+    """Every command of README's console blocks, as its words; a line may hold several."""
+    for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL):
+        for line in block.splitlines():
+            assert line.startswith("$ "), line
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            while words:
+                end = words.index("&&") if "&&" in words else len(words)
+                yield words[:end]
+                words = words[end + 1 :]
+
+
+COMMANDS = list(shown_commands())
+OURS = [words[1:] for words in COMMANDS if words[0] == "convboard"]
+
+
+def parsed(arguments):
+    """What the command makes of its arguments; wrong ones end the test."""
+    options, rest = parser()[0].parse_known_args(arguments)
+    assert options.command == "fit" or rest == []
+    options.arguments = rest
+    return options
+
+
+def test_the_first_block_names_what_nox_has():
+    sessions = [words[words.index("-s") + 1] for words in COMMANDS if words[0] == "nox"]
+    functions = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8")).body
+    assert sessions == ["bench", "tests"]
+    assert {*sessions} <= {f.name for f in functions if isinstance(f, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("arguments", OURS, ids=" ".join)
+def test_every_command_takes_its_arguments(arguments):
+    parsed(arguments)
+
+
+def test_every_verb_is_shown():
+    assert {arguments[0] for arguments in OURS} >= {*commands()} - {"ui"}
+
+
+def choices():
+    """The commands that choose from a suite, one for each choice."""
+    by_choice = {}
+    for words in OURS:
+        options = parsed(words)
+        if hasattr(options, "suite"):
+            by_choice.setdefault((options.suite, repr(choice_of(options))), words)
+    return list(by_choice.values())
+
+
+@pytest.mark.parametrize("arguments", choices(), ids=" ".join)
+def test_every_suite_that_it_shows_can_be_planned_as_shown(arguments):
+    options = parsed(arguments)
+    cells = plan.plan(options.suite, choice_of(options))
+    assert cells
+    for axis, equals, values in (text.partition("=") for text in options.only):
+        assert equals
+        assert {getattr(cell, axis) for cell in cells} == set(values.split(","))
+    if options.hosts:
+        assert {cell.host for cell in cells} == {options.hosts}
+
+
+@pytest.mark.slow  # it counts every network of the papers
+@pytest.mark.parametrize(
+    "arguments", [words for words in OURS if words[0] in ("list", "explain")], ids=" ".join
+)
+def test_what_it_looks_up_is_printed(arguments, capsys):
+    main(arguments)
+    assert len(capsys.readouterr().out.splitlines()) > 10
+
+
+@pytest.fixture
+def small(tiny, tmp_path):
+    """The suite that README calls quick, made small, and a photo and a run beside it."""
+    suite = yaml.safe_load(tiny.read_text())
+    suite["boards"][0]["operators"] = ["dwconv", "parc", "acb"]
+    suite["boards"][0]["where"] = {"stages": [4]}
+    suite["boards"][0]["set"]["data"]["init_args"]["options"] = {
+        "train": 32,
+        "val": 12,
+        "classes": 2,
+    }
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(suite))
+    Image.new("RGB", (64, 48), (90, 120, 30)).save(tmp_path / "photo.jpg")
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump(plan.plan(str(tmp_path / "quick.yaml"))[0].config)
+    )
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_its_commands_do_what_they_say(small, convboard):
+    """In the order shown; those that take minutes have tests of their own, on small suites too."""
+
+    def run(arguments, **words):
+        return convboard(*[words.get(word, word) for word in arguments], folder=small).stdout
+
+    def shown(verb):
+        return next(words for words in OURS if words[0] == verb)
+
+    assert "parc" in run(shown("plan"), quick="quick.yaml")
+    assert "top1" in run(shown("run"), quick="quick.yaml")
+    choice = choice_of(parsed(shown("run")))
+    cells = plan.plan(str(small / "quick.yaml"), choice)
+    cell = next(cell for cell in cells if cell.operator == "acb")
+    assert cell.hash in run(shown("show"), **{"3f2a": cell.hash[:6]})
+    run(shown("predict"), **{"3f2a": cell.hash[:6]})
+    assert list((small / "drawn").iterdir())
+    run(shown("fit"))
+    run(shown("export"))
+    run(shown("site"))
+    assert (small / "site" / "index.html").is_file()
 
 
 def test_the_tree_names_what_is_there():

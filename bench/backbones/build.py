@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import timm
+from timm.models import get_pretrained_cfg
 from torch import nn
 
 from bench.backbones.swap import swap
-from bench.errors import UserError
+from bench.errors import UserError, near, require
+from bench.operators.base import pair
 from bench.operators.registry import get
 
 
@@ -41,8 +45,9 @@ def build(
         host_options: more arguments of `timm.create_model`, such as `num_classes`.
 
     Raises:
-        ValueError: unknown host (with near matches), operator, option or key, arguments that the
-            host does not take, or options without an operator.
+        UserError: unknown host (with near matches), operator, option or key, arguments that the
+            host does not take, or options without an operator. What fails though the arguments
+            are right, such as a download, keeps its own error.
 
     Example:
         >>> import torch
@@ -51,6 +56,7 @@ def build(
         >>> model(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 3])
     """
+    pair("input_size", input_size, 1)
     if operator is None:
         for argument, value in (("options", options), ("where", where), ("mix", mix)):
             if value:
@@ -75,20 +81,81 @@ def _check_options(operator: str, options: dict[str, Any]) -> None:
 def _host(
     host: str, pretrained: bool, features_only: bool, host_options: dict[str, Any]
 ) -> nn.Module:
-    if ":" not in host and not timm.is_model(host):
-        name = host.split(".")[0]
+    _check_host(host, pretrained)
+    mapping = isinstance(host_options, Mapping)
+    require("host_options", host_options, mapping, "a mapping of arguments of timm.create_model")
+    for argument in ("pretrained", "features_only"):
+        if argument in host_options:
+            raise UserError(
+                f"`host_options` (={host_options!r}) must leave `{argument}` to the argument of "
+                "that name."
+            )
+    try:
+        return _create(host, pretrained, features_only, host_options)
+    except UserError:
+        raise
+    except Exception as error:
+        mistake = _mistake(host, features_only, host_options, error)
+        if mistake is None:
+            raise
+        raise UserError(mistake) from error
+
+
+def _create(
+    host: str, pretrained: bool, features_only: bool, host_options: Mapping[str, Any]
+) -> nn.Module:
+    model: nn.Module = timm.create_model(
+        host, pretrained=pretrained, features_only=features_only, **host_options
+    )
+    return model
+
+
+def _check_host(host: str, pretrained: bool) -> None:
+    require("host", host, isinstance(host, str), "the name of a model of timm")
+    if ":" in host:  # a place, such as hf-hub:owner/name
+        return
+    name, _, tag = host.partition(".")
+    if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         hint = (
             f"did you mean {' or '.join(map(repr, close))}?" if close else "see timm.list_models()."
         )
         raise UserError(f"`host` (={host!r}) is no model of timm; {hint}")
     try:
-        model: nn.Module = timm.create_model(
-            host, pretrained=pretrained, features_only=features_only, **host_options
-        )
-    except (TypeError, RuntimeError, AssertionError, AttributeError) as error:
+        get_pretrained_cfg(host)
+    except RuntimeError:  # no such tag
+        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+        hint = near(tag, tags) if tags else "it has none."
+        raise UserError(f"`host` (={host!r}): {tag!r} names no weights of it; {hint}") from None
+    if pretrained and not timm.is_model_pretrained(name):
         raise UserError(
-            f"`host` (={host!r}) does not take `features_only` (={features_only}) with "
-            f"`host_options` (={host_options!r}): {error}"
-        ) from error
-    return model
+            f"`pretrained` (=True): timm has no weights of {name!r}; create it without (the public "
+            "ones of the papers are read by bench.checkpoints.load_official)."
+        )
+
+
+def _mistake(
+    host: str, features_only: bool, host_options: Mapping[str, Any], error: Exception
+) -> str | None:
+    """Say which argument made timm fail: the one without which it does not."""
+
+    def works(features_only: bool, host_options: Mapping[str, Any]) -> bool:
+        try:
+            _create(host, False, features_only, host_options)
+        except Exception:
+            return False
+        return True
+
+    if works(features_only, host_options) or not works(False, {}):
+        return None  # the weights are at fault, or the host
+    if not works(features_only, {}):
+        return f"`features_only` (=True) must be false: {host!r} gives no maps ({error})."
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None or unknown[1] not in host_options:
+        return f"`host_options` (={host_options!r}) must be what {host!r} takes: {error}"
+    parameters = inspect.signature(type(_create(host, False, False, {}))).parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return (
+        f"`host_options` (={host_options!r}): {host!r} does not take `{unknown[1]}`; "
+        f"{near(unknown[1], known)}"
+    )

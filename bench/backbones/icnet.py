@@ -37,9 +37,9 @@ def _network(
     """
     model = hosted(name, host, pretrained, kwargs)
     slots = [slot for slot in find_slots(model) if slot.name.endswith(".conv2")]
-    given = read_patterns(patterns) if isinstance(patterns, str | Path) else patterns
-    if given is None:
-        given = [
+    by_slot = read_patterns(patterns) if isinstance(patterns, str | Path) else patterns
+    if by_slot is None:
+        by_slot = [
             default_pattern(
                 slot.spec.out_channels,
                 plain_share=0.7 if index else 0.5,
@@ -48,13 +48,13 @@ def _network(
             for index, slot in enumerate(slots)
         ]
     # A feature extractor may be cut behind its last map, and needs no patterns from there on.
-    if len(given) < len(slots) or (len(given) > len(slots) and "features_only" not in kwargs):
+    if len(by_slot) < len(slots) or (len(by_slot) > len(slots) and "features_only" not in kwargs):
         raise UserError(
             f"`patterns` must hold one pattern for each of the {len(slots)} bottlenecks of {name}, "
-            f"not {len(given)}."
+            f"not {len(by_slot)}."
         )
-    chosen = [(slot, {"pattern": dict(p)}) for slot, p in zip(slots, given, strict=False)]
-    put(model, "icconv", chosen)
+    selection = [(slot, {"pattern": dict(p)}) for slot, p in zip(slots, by_slot, strict=False)]
+    put(model, "icconv", selection)
     return model
 
 

@@ -35,8 +35,8 @@ default_cfgs = configs(
 @register_model
 def parc_convnext_xt(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ConvNeXt-XT with ParC in stage 3, blocks 6 to 8, and stage 4, block 2 (from 0)."""
-    own = {"depths": (3, 3, 9, 3), "dims": (48, 96, 192, 384)}
-    model = hosted("parc_convnext_xt", "convnext_tiny", pretrained, {**own, **kwargs})
+    paper_settings = {"depths": (3, 3, 9, 3), "dims": (48, 96, 192, 384)}
+    model = hosted("parc_convnext_xt", "convnext_tiny", pretrained, {**paper_settings, **kwargs})
     slots = matching(model, "stages?2.blocks.[678].conv_dw", "stages?3.blocks.2.conv_dw")
     put(model, "parc", [(slot, {}) for slot in slots])
     return model

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from bench.errors import UserError
 from bench.operators.base import pair
 
+# What a model that is configured for no size raises on one that does not suit it.
+_OF_A_SIZE = (RuntimeError, AssertionError, ValueError, IndexError)
+
 
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
@@ -48,20 +51,44 @@ def blank_forward(model: nn.Module, input_size: tuple[int, int]) -> None:
     into channels before it, that of its timm configuration.
 
     Raises:
-        ValueError: the model does not run on an image of this size.
+        UserError: the model does not run on this size, but on the one that timm configures it
+            for, or none is configured. A model that runs on neither is at fault itself: its error
+            passes as it is.
     """
-    h, w = pair("input_size", input_size, 1)
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    failures: list[Exception] = []
+    size = pair("input_size", input_size, 1)
     with _as_it_was(model):
-        for channels in _channel_guesses(model):
-            image: Tensor = torch.zeros(1, channels, h, w, dtype=like.dtype, device=like.device)
-            try:
-                model(image)
-            except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-                failures.append(error)
-            else:
-                return
+        error = _attempt(model, size)
+        if error is None:
+            return
+        own_size = _own_size(model)
+        if own_size is None:
+            if not isinstance(error, _OF_A_SIZE):
+                raise error
+        elif own_size == size or _attempt(model, own_size) is not None:
+            raise error
+    such_as = "" if own_size is None else f", such as {own_size}"
     raise UserError(
-        f"`input_size` (=({h}, {w})) must be a size that the model runs on: {failures[0]}"
-    ) from failures[0]
+        f"`input_size` (={size}) must be a size that the model runs on{such_as}: {error}"
+    ) from error
+
+
+def _attempt(model: nn.Module, size: tuple[int, int]) -> Exception | None:
+    """Run the model on one blank image; return the first error where no channel count works."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    errors: list[Exception] = []
+    for channels in _channel_guesses(model):
+        image: Tensor = torch.zeros(1, channels, *size, dtype=like.dtype, device=like.device)
+        try:
+            model(image)
+        except Exception as error:
+            errors.append(error)
+        else:
+            return None
+    return errors[0]
+
+
+def _own_size(model: nn.Module) -> tuple[int, int] | None:
+    """Height and width that timm configures the model for; None where it does not."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    input_size = config.get("input_size")
+    return None if input_size is None else (int(input_size[1]), int(input_size[2]))

@@ -50,9 +50,9 @@ def hosted(name: str, host: str, pretrained: bool, kwargs: Mapping[str, Any]) ->
         )
     model: nn.Module = timm.create_model(host, **kwargs)
     # A plain dict to timm, whatever torch says of a module's attributes.
-    own: Any = {**vars(model)["pretrained_cfg"]}
-    own.update(architecture=name, tag="", hf_hub_id=None, url="")
-    model.pretrained_cfg = model.default_cfg = own
+    description: Any = {**vars(model)["pretrained_cfg"]}
+    description.update(architecture=name, tag="", hf_hub_id=None, url="")
+    model.pretrained_cfg = model.default_cfg = description
     return model
 
 
@@ -64,10 +64,12 @@ def matching(model: nn.Module, *patterns: str) -> list[Slot]:
     return [slot for slot in find_slots(model) if any(fnmatchcase(slot.name, p) for p in patterns)]
 
 
-def put(model: nn.Module, operator: str, chosen: Sequence[tuple[Slot, Mapping[str, Any]]]) -> None:
-    """Put `operator` into the slots `chosen`, each with its options, newly initialised.
+def put(
+    model: nn.Module, operator: str, selection: Sequence[tuple[Slot, Mapping[str, Any]]]
+) -> None:
+    """Put `operator` into the slots of `selection`, each with its options, newly initialised.
 
     Raises:
         ValueError: a slot cannot hold it: the network would not be the one that it is named for.
     """
-    exchange(model, operator, chosen, carry=False, strict=True)
+    exchange(model, operator, selection, carry=False, strict=True)

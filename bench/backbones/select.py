@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from bench.backbones.slots import Slot
-from bench.errors import UserError, near
+from bench.errors import UserError, near, require
 from bench.operators.base import pair
 
 
@@ -23,6 +23,7 @@ def _integers(key: str, value: Any, minimum: int) -> list[int]:
 
 
 def _by_stages(slots: list[Slot], value: Any) -> list[Slot]:
+    """One or more stage numbers: 0 is up to stride 2, 1 to 4 are strides 4, 8, 16 and 32."""
     wanted, there = set(_integers("stages", value, 0)), {slot.stage for slot in slots}
     if not wanted <= there:
         raise UserError(
@@ -33,6 +34,7 @@ def _by_stages(slots: list[Slot], value: Any) -> list[Slot]:
 
 
 def _by_names(slots: list[Slot], value: Any) -> list[Slot]:
+    """One or more shell patterns (`*`, `?`, `[...]`) over the slots' full names."""
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, Sequence) or any(not isinstance(p, str) for p in patterns):
         raise UserError(
@@ -48,6 +50,7 @@ def _by_names(slots: list[Slot], value: Any) -> list[Slot]:
 
 
 def _by_kernel_size(slots: list[Slot], value: Any) -> list[Slot]:
+    """One or more sizes K, or [[Kh, Kw], ...]."""
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     wanted = {pair("where.kernel_size", size, 1) for size in values}
     there = sorted({slot.spec.kernel_size for slot in slots})
@@ -57,12 +60,14 @@ def _by_kernel_size(slots: list[Slot], value: Any) -> list[Slot]:
 
 
 def _by_depthwise(slots: list[Slot], value: Any) -> list[Slot]:
+    """True or false: whether the slot's convolution is depthwise."""
     if not isinstance(value, bool):
         raise UserError(f"`where.depthwise` (={value!r}) must be true or false.")
     return [slot for slot in slots if slot.spec.depthwise is value]
 
 
 def _by_indices(slots: list[Slot], value: Any) -> list[Slot]:
+    """Positions among those selected so far, from 0."""
     wanted = set(_integers("indices", value, 0))
     if any(index >= len(slots) for index in wanted):
         raise UserError(
@@ -73,6 +78,7 @@ def _by_indices(slots: list[Slot], value: Any) -> list[Slot]:
 
 
 def _by_every(slots: list[Slot], value: Any) -> list[Slot]:
+    """N takes the first of those selected so far, and every n-th after it."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f"`where.every` (={value!r}) must be an integer >= 1.")
     return slots[::value]
@@ -89,18 +95,22 @@ _KEYS: dict[str, Callable[[list[Slot], Any], list[Slot]]] = {
 }
 
 
+def keys() -> dict[str, str]:
+    """Return what `where` may say, in the order in which the keys narrow: key → meaning.
+
+    Example:
+        >>> list(keys())
+        ['stages', 'names', 'kernel_size', 'depthwise', 'indices', 'every']
+    """
+    return {key: (narrow.__doc__ or "") for key, narrow in _KEYS.items()}
+
+
 def select(slots: list[Slot], where: Mapping[str, Any] | None) -> list[Slot]:
     """Narrow `slots` by the keys of `where`; the result does not depend on the operator.
 
     Args:
         slots: as `find_slots` gives them.
-        where: None for all, or any of these keys, which narrow in this order:
-            stages: one or more stage numbers (see `Slot.stage`).
-            names: one or more shell patterns (`*`, `?`, `[...]`) over the slots' full names.
-            kernel_size: one or more sizes K, or [[Kh, Kw], ...].
-            depthwise: true or false.
-            indices: positions among those selected so far, from 0.
-            every: n takes the first of those selected so far, and every n-th after it.
+        where: None for all, or any of the keys that `keys` lists, which narrow in that order.
 
     Raises:
         ValueError: an unknown key, a value of the wrong type, or one that selects nothing.
@@ -113,6 +123,7 @@ def select(slots: list[Slot], where: Mapping[str, Any] | None) -> list[Slot]:
         ['stages.2.blocks.0.conv_dw', 'stages.2.blocks.2.conv_dw']
     """
     where = {} if where is None else where
+    require("where", where, isinstance(where, Mapping), f"a mapping of {', '.join(_KEYS)}")
     for key in where:
         if key not in _KEYS:
             raise UserError(f"`where` (={dict(where)!r}) has no key {key!r}; {near(key, _KEYS)}")

@@ -47,13 +47,13 @@ def _network(
     **kwargs: Any,
 ) -> nn.Module:
     depths = (3, 3, third, 3)
-    own = {
+    paper_settings = {
         "depths": depths,
         "dims": tuple(channels * 2**i for i in range(4)),
         "kernel_sizes": tuple((k,) * d for k, d in zip(KERNELS, depths, strict=True)),
         "operator": partial(_operator, official_tables=official_tables),
     }
-    return create_network(variant, pretrained, **{**own, **kwargs})
+    return create_network(variant, pretrained, **{**paper_settings, **kwargs})
 
 
 @register_model

@@ -56,8 +56,8 @@ def _padding(conv: nn.Conv2d) -> tuple[tuple[int, int], bool]:
 
 def _refusal(conv: nn.Conv2d | Operator) -> str | None:
     if isinstance(conv, Operator):
-        taken = f"it holds {conv.name}, which took the place of the norm behind it too."
-        return taken if conv.absorbs_norm else None
+        absorbed = f"it holds {conv.name}, which took the place of the norm behind it too."
+        return absorbed if conv.absorbs_norm else None
     if type(conv) is not nn.Conv2d:
         return (
             f"it is a {type(conv).__name__}, which computes more than torch.nn.Conv2d "
@@ -75,11 +75,11 @@ class _Trace:
     """What the hooks see of one forward pass."""
 
     names: dict[nn.Module, str]
-    seen: dict[_Holder, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
+    sizes: dict[_Holder, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
     calls: dict[nn.Module, int] = field(default_factory=dict)
     # The tensor is kept so that its id is not used again, with its version: an in-place
     # operation between the convolution and the norm leaves the tensor but counts it up.
-    made: dict[int, tuple[Tensor, int, _Holder]] = field(default_factory=dict)
+    outputs: dict[int, tuple[Tensor, int, _Holder]] = field(default_factory=dict)
     norms: dict[_Holder, nn.Module] = field(default_factory=dict)
     takers: dict[_Holder, int] = field(default_factory=dict)
 
@@ -87,17 +87,17 @@ class _Trace:
         assert isinstance(conv, _Holder)
         self.calls[conv] = self.calls.get(conv, 0) + 1
         size = args[0].shape
-        self.seen.setdefault(conv, ((size[-2], size[-1]), (out.shape[-2], out.shape[-1])))
-        self.made[id(out)] = (out, out._version, conv)
+        self.sizes.setdefault(conv, ((size[-2], size[-1]), (out.shape[-2], out.shape[-1])))
+        self.outputs[id(out)] = (out, out._version, conv)
 
     def leaf_starts(self, leaf: nn.Module, args: tuple[object, ...]) -> None:
         """Note which norm takes a convolution's output, and how many others do."""
         if isinstance(leaf, _NORMS):
             self.calls[leaf] = self.calls.get(leaf, 0) + 1
         tensor = args[0] if args else None
-        if not isinstance(tensor, Tensor) or id(tensor) not in self.made:
+        if not isinstance(tensor, Tensor) or id(tensor) not in self.outputs:
             return
-        _, version, conv = self.made[id(tensor)]
+        _, version, conv = self.outputs[id(tensor)]
         self.takers[conv] = self.takers.get(conv, 0) + 1
         if isinstance(leaf, _NORMS) and tensor._version == version:
             self.norms[conv] = leaf
@@ -110,12 +110,12 @@ class _Trace:
 
 def _outside_operators(module: nn.Module, prefix: str = "") -> dict[nn.Module, str]:
     """Return every module and its first name; operators are whole, their inside is their own."""
-    found = {module: prefix}
+    names = {module: prefix}
     if not isinstance(module, Operator):
         for name, child in module.named_children():
             inside = _outside_operators(child, f"{prefix}.{name}" if prefix else name)
-            found = {**inside, **found}
-    return found
+            names = {**inside, **names}
+    return names
 
 
 def find_slots(model: nn.Module, input_size: tuple[int, int] = (224, 224)) -> list[Slot]:
@@ -157,7 +157,7 @@ def find_slots(model: nn.Module, input_size: tuple[int, int] = (224, 224)) -> li
     finally:
         for handle in handles:
             handle.remove()
-    return [_slot(conv, trace, size) for conv in trace.seen]
+    return [_slot(conv, trace, size) for conv in trace.sizes]
 
 
 def _kernel_size(holder: _Holder) -> tuple[int, ...]:
@@ -182,7 +182,7 @@ def _spec(holder: _Holder, entering: tuple[int, int]) -> ConvSpec:
 
 
 def _slot(conv: _Holder, trace: _Trace, size: tuple[int, int]) -> Slot:
-    entering, leaving = trace.seen[conv]
+    entering, leaving = trace.sizes[conv]
     reduction = math.sqrt(size[0] / leaving[0] * size[1] / leaving[1])
     return Slot(
         name=trace.names[conv],

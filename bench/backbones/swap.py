@@ -107,11 +107,11 @@ def swap(
     """
     _check(operator, mix, options)
     slots = select(find_slots(model, input_size), where)
-    each = get(operator).for_slots(options, len(slots))
-    chosen = list(zip(slots, each, strict=True))
+    by_slot = get(operator).for_slots(options, len(slots))
+    selection = list(zip(slots, by_slot, strict=True))
     # What was made for one slot must not be lost on another's reasons.
-    own = any(one != options for one in each)
-    report = exchange(model, operator, chosen, mix=mix, carry=carry, strict=own)
+    strict = any(slot_options != options for slot_options in by_slot)
+    report = exchange(model, operator, selection, mix=mix, carry=carry, strict=strict)
     if not report.swapped:
         raise UserError(_nothing(operator, where, mix, report.refused))
     return model
@@ -120,30 +120,37 @@ def swap(
 def exchange(
     model: nn.Module,
     operator: str,
-    chosen: Sequence[tuple[Slot, Mapping[str, Any]]],
+    selection: Sequence[tuple[Slot, Mapping[str, Any]]],
     *,
     mix: str | None = None,
     carry: bool = True,
     strict: bool = False,
 ) -> SwapReport:
-    """Put `operator` into the slots `chosen`, each with options of its own, as `swap` does.
+    """Put `operator` into the slots of `selection`, each with options of its own, as `swap` does.
 
     Returns:
         What was done; a slot that refuses is in the report.
 
     Raises:
-        ValueError: `strict`, and a slot refuses; the model is as it was.
+        UserError: `strict`, and a slot refuses; the model is as it was. What an operator raises
+            beside UserError is no refusal but a fault of its own: it passes as it is, with a note.
     """
     report, changes = SwapReport(), list[_Change]()
-    for slot, own in chosen:
+    for slot, slot_options in selection:
         try:
             if slot.refusal is not None:
                 raise UserError(slot.refusal)
-            changes.append(_change(model, slot, operator, mix, carry, own))
-        except ValueError as error:
+            changes.append(_change(model, slot, operator, mix, carry, slot_options))
+        except UserError as refusal:
             if strict:
-                raise UserError(f"{operator} cannot stand in {slot.name}: {error}") from error
-            report.refused[slot.name] = str(error)
+                raise UserError(f"{operator} cannot stand in {slot.name}: {refusal}") from refusal
+            report.refused[slot.name] = str(refusal)
+        except Exception as fault:
+            fault.add_note(
+                f"The operator {operator!r} was being built for the slot {slot.name!r}. It refuses "
+                "a convolution by `requires` or by bench.errors.UserError; this is neither."
+            )
+            raise
     for change in changes:
         _put_in(model, change)
         name = change.slot.name
@@ -163,15 +170,15 @@ def swap_report(model: nn.Module) -> SwapReport:
     return copy.deepcopy(report) if isinstance(report, SwapReport) else SwapReport()
 
 
-def _check(operator: str, mix: str | None, given: Mapping[str, Any]) -> None:
+def _check(operator: str, mix: str | None, swap_options: Mapping[str, Any]) -> None:
     get(operator)
     if mix not in (None, "pointwise"):
         raise UserError(f"`mix` (={mix!r}) must be None or 'pointwise'.")
-    known = [*_SPEC_OPTIONS, *options(operator)]
-    for option, value in given.items():
-        if option not in known:
+    allowed = [*_SPEC_OPTIONS, *options(operator)]
+    for option, value in swap_options.items():
+        if option not in allowed:
             raise UserError(
-                f"`{option}` (={value!r}) is no option of {operator}; {near(option, known)}"
+                f"`{option}` (={value!r}) is no option of {operator}; {near(option, allowed)}"
             )
 
 
@@ -181,12 +188,11 @@ def _change(
     operator: str,
     mix: str | None,
     carry: bool,
-    given: Mapping[str, Any],
+    slot_options: Mapping[str, Any],
 ) -> _Change:
-    """Build the operator for one slot; ValueError says why it cannot stand there."""
-    own = {name: value for name, value in given.items() if name not in _SPEC_OPTIONS}
-    changes = {name: value for name, value in given.items() if name in _SPEC_OPTIONS}
-    spec = _respec(slot.spec, changes)
+    """Build the operator for one slot; UserError says why it cannot stand there."""
+    operator_options = {k: v for k, v in slot_options.items() if k not in _SPEC_OPTIONS}
+    spec = _respec(slot.spec, {k: v for k, v in slot_options.items() if k in _SPEC_OPTIONS})
     cls = get(operator)
     dense = cls.depthwise and not spec.depthwise
     mixed = dense and mix == "pointwise"
@@ -205,10 +211,10 @@ def _change(
     # Built on the CPU, so that a seed gives the same weights on every device.
     with torch.device("cpu"):
         try:
-            op = create(operator, **entering.__dict__, **own)
-        except ValueError as error:
+            op = create(operator, **vars(entering), **operator_options)
+        except UserError as refusal:
             hint = " mix='pointwise' puts a 1x1 convolution behind it." if dense else ""
-            raise UserError(f"{error}{'' if mixed else hint}") from error
+            raise UserError(f"{refusal}{'' if mixed else hint}") from refusal
         module: nn.Module = Mixed(op, spec) if mixed else op
     module.to(device=like.device, dtype=like.dtype).train(old.training)
     carried = False
@@ -220,7 +226,7 @@ def _change(
 def _respec(spec: ConvSpec, changes: Mapping[str, Any]) -> ConvSpec:
     if not changes:
         return spec
-    fields = {**spec.__dict__, **changes}
+    fields = {**vars(spec), **changes}
     if changes.keys() & {"kernel_size", "dilation"}:
         fields["padding"] = None
     return ConvSpec.make(**fields)
@@ -237,12 +243,12 @@ def _put_in(model: nn.Module, change: _Change) -> None:
     _replace(model, conv, change.module)
     if change.absorbed is not None:
         norm = model.get_submodule(change.absorbed)
-        rest = [child for child in norm.children() if not isinstance(child, nn.Identity)]
-        left: nn.Module = rest[0] if len(rest) == 1 else nn.Sequential(*rest)
-        left = left if rest else nn.Identity()
-        left.train(norm.training)
-        take_hooks(left, norm)
-        _replace(model, norm, left)
+        inside = [child for child in norm.children() if not isinstance(child, nn.Identity)]
+        rest: nn.Module = inside[0] if len(inside) == 1 else nn.Sequential(*inside)
+        rest = rest if inside else nn.Identity()
+        rest.train(norm.training)
+        take_hooks(rest, norm)
+        _replace(model, norm, rest)
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

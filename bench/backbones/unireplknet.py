@@ -252,12 +252,12 @@ default_cfgs = configs(
 
 def _sized(size: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     depths, channels, third = _VARIANTS[size]
-    own = {
+    paper_settings = {
         "depths": depths,
         "dims": tuple(channels * 2**i for i in range(4)),
         "kernel_sizes": stage_kernels(depths, third),
     }
-    return create_network(f"unireplknet_{size}", pretrained, **{**own, **kwargs})
+    return create_network(f"unireplknet_{size}", pretrained, **{**paper_settings, **kwargs})
 
 
 @register_model

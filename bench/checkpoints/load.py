@@ -44,8 +44,8 @@ def load_official(
 
     Raises:
         CheckpointError: keys missing or unexpected, or shapes that differ, all named; the module
-            is as it was. It is a ValueError.
-        ValueError: the source is no state_dict.
+            is as it was. It is a UserError.
+        UserError: the source is no state_dict.
 
     Example:
         >>> import torch

@@ -53,6 +53,8 @@ def _read_file(path: Path) -> Any:
             return load_file(path)
         if path.suffix in _PICKLED:
             return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # what a broken file makes an unpickler raise is any exception
         raise UserError(
             f"`source` (={str(path)!r}) must be a checkpoint of tensors: {error}"

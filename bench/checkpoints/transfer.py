@@ -8,11 +8,13 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor
 
+from bench.errors import UserError
+
 # As many lines of one kind as a message shows; the error's attributes have all.
 _SHOWN = 12
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint does not fit; nothing was loaded.
 
     Attributes:
@@ -31,17 +33,18 @@ class CheckpointError(ValueError):
         lines = ["the checkpoint does not fit, nothing was loaded:"]
         lines += _listed("missing", self.missing)
         lines += _listed("unexpected", self.unexpected)
-        lines += _listed(
-            "of another shape",
-            [f"{key}: {got} in the checkpoint, {need} here" for key, (got, need) in shapes.items()],
-        )
+        differences = [
+            f"{key}: {public} in the checkpoint, {ours} here"
+            for key, (public, ours) in shapes.items()
+        ]
+        lines += _listed("of another shape", differences)
         super().__init__("\n".join(lines))
 
 
 def _listed(kind: str, entries: Sequence[str]) -> list[str]:
-    shown = [f"  {kind}: {entry}" for entry in entries[:_SHOWN]]
+    lines = [f"  {kind}: {entry}" for entry in entries[:_SHOWN]]
     more = len(entries) - _SHOWN
-    return [*shown, f"  {kind}: and {more} more"] if more > 0 else shown
+    return [*lines, f"  {kind}: and {more} more"] if more > 0 else lines
 
 
 @dataclass
@@ -67,9 +70,9 @@ class Transfer:
             self.missing.append(key)
             return None
         self.used.add(key)
-        got = tuple(self.public[key].shape)
-        if got != tuple(shape):
-            self.shapes[key] = (got, tuple(shape))
+        public_shape = tuple(self.public[key].shape)
+        if public_shape != tuple(shape):
+            self.shapes[key] = (public_shape, tuple(shape))
             return None
         return self.public[key]
 
@@ -80,9 +83,9 @@ class Transfer:
             return any(fnmatchcase(key, pattern) for pattern in allow)
 
         missing = [key for key in self.missing if not allowed(key)]
-        left = [key for key in self.public if key not in self.used and not allowed(key)]
-        if missing or left or self.shapes:
-            raise CheckpointError(missing, left, self.shapes)
+        unexpected = [key for key in self.public if key not in self.used and not allowed(key)]
+        if missing or unexpected or self.shapes:
+            raise CheckpointError(missing, unexpected, self.shapes)
         return {**self.ours, **self.values}
 
 
@@ -96,11 +99,11 @@ class Scope:
 
     def child(self, ours: str, public: str | None = None) -> Scope:
         """Go down; "" stays where it is."""
-        theirs = ours if public is None else public
+        public = ours if public is None else public
         return Scope(
             self.transfer,
             self.ours + (f"{ours}." if ours else ""),
-            self.public + (f"{theirs}." if theirs else ""),
+            self.public + (f"{public}." if public else ""),
         )
 
     def parent(self) -> Scope:
@@ -116,11 +119,11 @@ class Scope:
         self, ours: str, public: str | None = None, shape: Sequence[int] | None = None
     ) -> None:
         """Let our tensor be the public one; `shape` is the public shape where it is another."""
-        place = self.transfer.ours[self.ours + ours]
+        our_shape = self.transfer.ours[self.ours + ours].shape
         key = self.public + (ours if public is None else public)
-        value = self.transfer.take(key, place.shape if shape is None else shape)
+        value = self.transfer.take(key, our_shape if shape is None else shape)
         if value is not None:
-            self.transfer.values[self.ours + ours] = value.reshape(place.shape)
+            self.transfer.values[self.ours + ours] = value.reshape(our_shape)
 
     def set(self, ours: str, value: Tensor) -> None:
         """Let our tensor be `value`, which the caller made of public ones."""

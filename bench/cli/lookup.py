@@ -31,11 +31,24 @@ def list_(options: argparse.Namespace) -> None:
     elif options.kind == "operators":
         print(_operators())
     elif options.kind == "topics":
-        from bench.cli.topics import topics
-
-        print("\n".join(f"{name:22} {topic.summary}" for name, topic in topics().items()))
+        print(_topics())
     else:
         print(_shipped(cast("Kind", options.kind)))
+
+
+def _topics() -> str:
+    """Return the topics by kind, a line each."""
+    from bench.cli.pages import WIDTH
+    from bench.cli.topics import KINDS, topics
+
+    lines = []
+    for kind, heading in KINDS.items():
+        lines += ["", f"{heading}:"]
+        for name, topic in topics().items():
+            if topic.kind == kind:
+                lines.append(f"  {name:20} {topic.summary}")
+    shortened = [line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines[1:]]
+    return "\n".join(shortened)
 
 
 def _shipped(kind: Kind) -> str:
@@ -94,10 +107,10 @@ def explain(options: argparse.Namespace) -> None:
     from bench.cli.topics import topics
     from bench.errors import UserError, near
 
-    known = topics()
-    if options.topic not in known:
-        raise UserError(f"`topic` (={options.topic!r}) is not known; {near(options.topic, known)}")
-    print(known[options.topic].text())
+    pages = topics()
+    if options.topic not in pages:
+        raise UserError(f"`topic` (={options.topic!r}) is not known; {near(options.topic, pages)}")
+    print(pages[options.topic].page())
 
 
 def show(options: argparse.Namespace) -> None:
@@ -108,7 +121,7 @@ def show(options: argparse.Namespace) -> None:
 
     store = Store(runs_of(options))
     run = store.find(options.cell)
-    known = {
+    page = {
         "cell": run.cell,
         "suite": run.experiment,
         "state": run.status.lower(),
@@ -119,4 +132,4 @@ def show(options: argparse.Namespace) -> None:
         "metrics": {k: round(v, 6) for k, v in sorted(run.metrics.items())},
         "config": store.config(run),
     }
-    print(yaml.safe_dump(known, sort_keys=False, allow_unicode=True).rstrip())
+    print(yaml.safe_dump(page, sort_keys=False, allow_unicode=True).rstrip())

@@ -1,165 +1,280 @@
-"""What `convboard explain` tells of: the keys of a suite, operators, and the classes of a run."""
+"""What `convboard explain` tells of: keys of YAML files, operators, and the classes of a run."""
 
 from __future__ import annotations
 
-import inspect
+import ast
+import importlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from bench.cli import pages
+from bench.cli.pages import Entry
 
-CLASSES = (
-    "Classification",
-    "ClassificationData",
-    "Detection",
-    "DetectionData",
-    "Segmentation",
-    "SegmentationData",
-)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Kind = Literal["keys", "operators", "classes", "parts"]
+KINDS: dict[Kind, str] = {
+    "keys": "keys of suites and of the files that they name",
+    "operators": "operators",
+    "classes": "classes that a configuration names, and generated sets",
+    "parts": "classes behind them",
+}
+# Bases of what `model`, `data` and `trainer.callbacks` may name.
+_NAMED = {"TaskModule", "TaskData", "LightningModule", "LightningDataModule", "Callback"}
+
+# Functions whose arguments are the `options` of a data module with this source.
+SOURCES = {"scenes": "tasks.data.scenes", "paths": "tasks.data.paths"}
 
 
 @dataclass(frozen=True)
 class Topic:
     """Something that can be explained: a line, and a page that is made when it is asked for."""
 
+    kind: Kind
     summary: str
-    text: Callable[[], str]
+    page: Callable[[], str]
 
 
 def topics() -> dict[str, Topic]:
     """Return every topic by the word that a user types.
 
     Example:
-        >>> {"suite", "board", "speed", "operator", "parc", "DetectionData"} <= set(topics())
+        >>> {"suite", "where", "speed", "parc", "DetectionData"} <= set(topics())
         True
     """
-    import tasks
-    from bench import operators
-    from bench.config import schema
-    from tasks.base import TaskModule
-    from tasks.data.module import TaskData
-    from tasks.sparsity import ShiftSparsity
-
-    keys: dict[str, tuple[type[BaseModel], str]] = {
-        "suite": (schema.Suite, "suites"),
-        "board": (schema.BoardConfig, "boards"),
-        "operator": (schema.OperatorConfig, "operators"),
-        "host": (schema.HostConfig, "hosts"),
-        "speed": (schema.SpeedConfig, "speed"),
-        "tune": (schema.SearchSpace, "tune"),
-    }
-    found = {
-        word: Topic(first_line(model), lambda m=model, k=kind: _model(m, k))  # type: ignore[misc]
-        for word, (model, kind) in keys.items()
-    }
-    for name in operators.names():
-        operator = operators.get(name)
-        found[name] = Topic(first_line(operator), lambda n=name: _operator(n))  # type: ignore[misc]
-    classes = {name: getattr(tasks, name) for name in CLASSES}
-    for cls in (*classes.values(), TaskModule, TaskData, ShiftSparsity):
-        found[cls.__name__] = Topic(first_line(cls), lambda c=cls: _class(c))  # type: ignore[misc]
-    return found
+    return {**_of_classes(), **_of_operators(), **_of_keys()}
 
 
 def first_line(thing: object) -> str:
     """Return the first line of a docstring."""
-    return (thing.__doc__ or "").strip().splitlines()[0]
+    return pages.words_of(thing).summary
 
 
-def _model(model: type[BaseModel], kind: str) -> str:
-    """Return the page of one mapping of a suite's YAML: its keys, and a shipped example."""
-    lines = [inspect.getdoc(model) or "", "", "Keys:"]
-    for name, field in model.model_fields.items():
-        default = "" if field.is_required() else f", default {_default(field)}"
-        lines.append(f"  {name}: {_type(field.annotation)}{default}")
-        if field.description:
-            lines.append(f"      {field.description}")
-    return "\n".join([*lines, "", "Example:", _indented(_example(kind))])
+def models() -> dict[str, type[BaseModel]]:
+    """Return the models of a suite's YAML by the topics that explain them."""
+    from bench.config import schema
+
+    return {
+        "suite": schema.Suite,
+        "board": schema.BoardConfig,
+        "operator": schema.OperatorConfig,
+        "host": schema.HostConfig,
+        "speed": schema.SpeedConfig,
+        "tune": schema.SearchSpace,
+        "tuned": schema.Tuning,
+    }
 
 
-def _default(field: Any) -> str:
-    value = field.get_default(call_default_factory=True)
-    value = value.model_dump() if isinstance(value, BaseModel) else value
-    if value is PydanticUndefined:
-        return "none"
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6)
-    return text.removesuffix("\n...\n").strip()
+def _of_keys() -> dict[str, Topic]:
+    mappings = {
+        word: Topic("keys", first_line(model), partial(_model, word))
+        for word, model in models().items()
+    }
+    layers = {
+        word: Topic("keys", summary, partial(_layer, word)) for word, summary in _LAYERS.items()
+    }
+    return {**mappings, "where": Topic("keys", _WHERE, _where), **layers}
 
 
-def _type(annotation: Any) -> str:
-    """Return a type as words; models are named by the topic that explains them."""
-    if isinstance(annotation, type) and not get_args(annotation):
-        known = {
-            "BoardConfig": "a board",
-            "OperatorConfig": "an operator",
-            "HostConfig": "a host",
-            "SpeedConfig": "a speed plan",
-            "SearchSpace": "a space",
-            "NoneType": "null",
-        }
-        return known.get(annotation.__name__, annotation.__name__)
-    parts = [_type(part) for part in get_args(annotation) if _is_type(part)]
-    origin = getattr(annotation, "__origin__", None)
-    if origin is list:
-        return f"list of {parts[0]}"
-    if origin is dict:
-        return f"mapping {parts[0]} → {parts[1]}"
-    if str(annotation).startswith("typing.Literal"):
-        return " | ".join(map(repr, get_args(annotation)))
-    if str(annotation).startswith("typing.Annotated"):
-        return parts[0]
-    return " | ".join(parts) if parts else str(annotation).removeprefix("typing.").lower()
+def _of_operators() -> dict[str, Topic]:
+    from bench import operators
+
+    return {
+        name: Topic("operators", first_line(operators.get(name)), partial(_operator, name))
+        for name in operators.names()
+    }
 
 
-def _is_type(part: Any) -> bool:
-    return isinstance(part, type) or hasattr(part, "__origin__") or "typing." in repr(part)
+def _of_classes() -> dict[str, Topic]:
+    """The public classes of tasks/, read from the source: importing all of it takes seconds."""
+    import tasks
+
+    root = Path(str(tasks.__file__)).parent
+    classes = [
+        (".".join(["tasks", *path.relative_to(root).with_suffix("").parts]), node)
+        for path in sorted(root.rglob("*.py"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    times = Counter(node.name for _, node in classes)
+    by_name = {}
+    for module, node in classes:
+        name = node.name if times[node.name] == 1 else f"{module}.{node.name}"
+        summary = (ast.get_docstring(node) or "").partition("\n")[0]
+        bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        kind: Kind = "classes" if bases & _NAMED else "parts"
+        by_name[name] = Topic(kind, summary, partial(_class, module, node.name))
+    for name, module in SOURCES.items():
+        summary = f"Data of `source: {name}`, generated; these are its `options`."
+        by_name[name] = Topic("classes", summary, partial(_class, module, name))
+    return by_name
 
 
-def _example(kind: str) -> Any:
+# --- pages -----------------------------------------------------------------------------------
+
+
+def example(word: str) -> Any:
+    """Return a mapping that a shipped file holds, as an example of a topic's keys."""
+    quick, shift = _shipped("suites", "quick"), _shipped("operators", "shift")
+    examples: dict[str, Any] = {
+        "suite": {**quick, "boards": quick["boards"][:1]},
+        "board": quick["boards"][0],
+        "operator": shift,
+        "host": _shipped("hosts", "fine_convnext"),
+        "speed": quick["speed"],
+        "tune": shift["tune"]["ghost_ratio"],
+        "tuned": {"study": "quick-shift", "trials": 20},
+    }
+    return examples[word]
+
+
+def _shipped(kind: str, name: str) -> dict[str, Any]:
+    """Read a file that came with the package, whatever ./configs holds."""
     from bench.config import files
 
-    quick = files.read(files.find("suites", "quick"))
-    if kind == "suites":
-        return {**quick, "boards": quick["boards"][:1]}
-    if kind == "boards":
-        return quick["boards"][0]
-    if kind == "speed":
-        return {"speed": quick["speed"]}
-    name = {"operators": "shift", "hosts": "fine_convnext", "tune": "shift"}[kind]
-    whole = files.read(files.find("hosts" if kind == "hosts" else "operators", name))
-    return {"tune": whole["tune"]} if kind == "tune" else whole
+    return files.read(files.folders()[-1] / kind / f"{name}.yaml")
 
 
-def _indented(value: Any) -> str:
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return "\n".join(f"  {line}" for line in text.rstrip().splitlines())
+# The key under which a topic's mapping stands in a file; the others are whole files, or items.
+_UNDER = {"speed": "speed", "tune": "tune", "tuned": "tuned"}
+
+
+def _model(word: str) -> str:
+    """The page of one mapping of a suite's YAML: its keys, and a shipped example."""
+    model = models()[word]
+    names = {other: topic for topic, other in models().items()}
+    words = pages.words_of(model)
+    whole = example(word)
+    if word == "tune":
+        whole = {"ghost_ratio": whole}
+    shown = {_UNDER[word]: whole} if word in _UNDER else whole
+    return pages.page(
+        words.summary,
+        ("", words.body),
+        ("Keys:", pages.entries(pages.of_model(model, names))),
+        ("Example:", pages.indented(shown)),
+    )
+
+
+_WHERE = "Which slots of a host hold the operator: `where` of a board or of an arm."
+WHERE_EXAMPLES: dict[str, Any] = {
+    "stages": [3, 4],
+    "names": "*conv_dw",
+    "kernel_size": 7,
+    "depthwise": True,
+    "indices": [0, 2],
+    "every": 2,
+}
+
+
+def _where() -> str:
+    """The page of a selection of slots."""
+    from bench.backbones.select import keys
+    from bench.backbones.slots import Slot
+
+    stage = pages.words_of(Slot).arguments["stage"]
+    items = [
+        Entry(key, meaning=meaning, examples=[WHERE_EXAMPLES[key]])
+        for key, meaning in keys().items()
+    ]
+    return pages.page(
+        _WHERE,
+        ("Keys, in the order in which they narrow the selection:", pages.entries(items)),
+        ("", pages.entries([Entry("A slot's stage", meaning=stage)])),
+        ("Example:", pages.indented({"where": {"stages": [3, 4], "kernel_size": 7, "every": 2}})),
+    )
+
+
+_LAYERS = {
+    "task": "A task (configs/tasks): model, data and head, as Lightning configures them.",
+    "recipe": "A recipe (configs/recipes): how long and how each arm of a board is trained.",
+}
+
+
+def _layer(word: str) -> str:
+    """The page of a file that is laid under a board's `set`."""
+    init_args = "`class_path`, one of these classes, and `init_args`, its arguments"
+    items = [
+        Entry("description", "text", meaning="one line for `convboard list`"),
+        Entry(
+            "model",
+            "mapping",
+            meaning=f"{init_args}: tasks.Classification, tasks.Detection, tasks.Segmentation, or "
+            "a tasks.base.TaskModule of your own; `convboard explain Detection` has its arguments. "
+            "Host and operator are put in by the board",
+        ),
+        Entry(
+            "data",
+            "mapping",
+            meaning=f"{init_args}: tasks.ClassificationData, tasks.DetectionData, "
+            "tasks.SegmentationData, or a tasks.data.module.TaskData of your own",
+        ),
+        Entry("trainer", "mapping", meaning="arguments of lightning.Trainer"),
+    ]
+    kind, name = {
+        "task": ("tasks", "scenes-detection"),
+        "recipe": ("recipes", "quick-detection"),
+    }[word]
+    order = (
+        "Laid over each other in this order: a board's task, its recipe, its `set`, and what the "
+        "command line sets."
+    )
+    return pages.page(
+        _LAYERS[word],
+        ("Keys:", pages.entries(items)),
+        ("", pages.wrapped(order)),
+        (f"Example, configs/{kind}/{name}.yaml:", pages.indented(_shipped(kind, name))),
+    )
 
 
 def _operator(name: str) -> str:
-    """Return the page of an operator: what it computes, and its options."""
+    """The page of an operator: what it computes and replaces, its options, an arm."""
     from bench import operators
+    from bench.operators.rules import RULES
 
     cls = operators.get(name)
-    lines = [f"{name}: {inspect.getdoc(cls) or ''}", "", "Options:"]
-    options = operators.options(name)
-    lines += [f"  {parameter}" for parameter in options.values()] or ["  none"]
-    example = {
-        "operators": [{"label": f"my_{name}", "operator": name, "options": _defaults(options)}]
+    words = pages.words_of(cls)
+    rules = [RULES[rule].__doc__ or "" for rule in cls.requires] or ["any convolution."]
+    spec = words.arguments.get("spec", "").removeprefix("the convolution replaced; ")
+    norm = "It replaces the batch norm behind the convolution too." if cls.absorbs_norm else ""
+    options = pages.of_signature(cls, skip=["spec"])
+    return pages.page(
+        f"{name}: {words.summary}",
+        ("", words.body),
+        ("Stands in for:", pages.items([*([spec] if spec else rules), norm])),
+        ("Options:", pages.entries(options) or ["  none"]),
+        ("An arm of a board:", pages.indented(arm(name))),
+    )
+
+
+def arm(name: str) -> dict[str, Any]:
+    """Return an operator as a board may give it in place, with the defaults of its options."""
+    from bench import operators
+
+    plain = int | float | str | bool | None
+    options = {
+        option: parameter.default
+        for option, parameter in operators.options(name).items()
+        if isinstance(parameter.default, plain)
     }
-    return "\n".join([*lines, "", "In a board:", _indented(example)])
+    return {"operators": [{"label": f"my_{name}", "operator": name, "options": options}]}
 
 
-def _defaults(options: dict[str, inspect.Parameter]) -> dict[str, Any]:
-    plain = (int, float, str, bool, type(None))
-    return {k: p.default for k, p in options.items() if isinstance(p.default, plain)}
+def _class(module: str, name: str) -> str:
+    """The page of a class or function: its words, and its arguments."""
+    import tasks
 
-
-def _class(cls: type) -> str:
-    """Return the page of a class: its words, and its arguments with types and defaults."""
-    lines = [f"{cls.__name__}: {inspect.getdoc(cls) or ''}", "", "Signature:"]
-    for parameter in list(inspect.signature(cls).parameters.values()):
-        lines.append(f"  {parameter}")
-    return "\n".join(lines)
+    thing = getattr(importlib.import_module(module), name)
+    words = pages.words_of(thing)
+    path = f"tasks.{name}" if name in tasks.__all__ else f"{module}.{name}"
+    return pages.page(
+        f"{name}: {words.summary}",
+        ("", words.body),
+        ("Arguments:", pages.entries(pages.of_signature(thing))),
+        ("Its name in code, and as a `class_path`:", [f"  {path}"]),
+    )

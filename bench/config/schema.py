@@ -30,10 +30,18 @@ class _Model(BaseModel):
 class SearchSpace(_Model):
     """The values that a study may draw: a list, or a range (whole numbers if both ends are)."""
 
-    values: list[Any] | None = None
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
+    values: list[Any] | None = Field(
+        None, description="the values to draw from", examples=[[0.0, 0.23, 0.5]]
+    )
+    low: int | float | None = Field(
+        None, description="the least value of a range, with `high`", examples=[1]
+    )
+    high: int | float | None = Field(
+        None, description="the largest value of a range; included", examples=[3]
+    )
+    log: bool = Field(
+        False, description="whether a range is drawn on a logarithmic scale", examples=[True]
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -44,52 +52,128 @@ class SearchSpace(_Model):
 
 
 class Tuning(_Model):
-    """The study behind an operator's settings."""
+    """The study behind an operator's settings; `convboard tune` writes it."""
 
-    study: str
-    trials: int = Field(ge=1)
+    study: str = Field(description="name of the Optuna study", examples=["quick-parc"])
+    trials: int = Field(ge=1, description="how many trials it had", examples=[20])
 
 
 class OperatorConfig(_Model):
     """One operator of a suite (configs/operators): a registered name, options, a selection."""
 
-    label: str = ""
-    operator: str | None = Field(None, description="registered name; None leaves the host as it is")
-    options: dict[str, Any] = {}
-    where: dict[str, Any] | None = None
-    mix: Literal["pointwise"] | None = None
-    tune: dict[str, SearchSpace] = Field({}, description="own options that a study searches")
-    set: dict[str, Any] = Field(
-        {}, description="laid over the board's configuration for this operator: what a study found"
+    label: str = Field(
+        "",
+        description="what the board calls it",
+        examples=["parc_height"],
+        json_schema_extra={"default": "name of the file, or of the operator"},
     )
-    tuned: Tuning | None = Field(None, description="the study behind `set` and `options`")
-    description: str = ""
+    operator: str | None = Field(
+        None,
+        description="registered name (`convboard list operators`); null leaves the host as it is",
+        examples=["parc"],
+    )
+    options: dict[str, Any] = Field(
+        {},
+        description="the operator's own options, and `kernel_size`, `groups` and `dilation` in "
+        "place of the slots'",
+        examples=[{"axis": "height"}, {"kernel_size": 13}],
+    )
+    where: dict[str, Any] | None = Field(
+        None,
+        description="slots that it takes, in place of the board's; see `convboard explain where`",
+        examples=[{"stages": [3, 4]}],
+    )
+    mix: Literal["pointwise"] | None = Field(
+        None,
+        description="'pointwise' lets a depthwise operator into dense slots, with a 1×1 "
+        "convolution behind it",
+        examples=["pointwise"],
+    )
+    tune: dict[str, SearchSpace] = Field(
+        {},
+        description="own options that a study searches; see `convboard explain tune`",
+        examples=[{"paths": {"low": 1, "high": 3}}],
+    )
+    set: dict[str, Any] = Field(
+        {},
+        description="laid over the board's configuration for this operator: what a study found",
+        examples=[{"model": {"init_args": {"lr": 0.004}}}],
+    )
+    tuned: Tuning | None = Field(
+        None,
+        description="the study that `set` and `options` come from, where there was one",
+        examples=[{"study": "quick-parc", "trials": 20}],
+    )
+    description: str = Field(
+        "", description="one line for `convboard list`", examples=["ParC along the height alone"]
+    )
 
 
 class HostConfig(_Model):
     """One host (configs/hosts): a timm model and its options."""
 
-    label: str = ""
-    host: str
-    host_options: dict[str, Any] = {}
-    pretrained: bool = False
-    description: str = ""
+    label: str = Field(
+        "",
+        description="what the board calls it",
+        examples=["fine_convnext"],
+        json_schema_extra={"default": "name of the file, or of the host"},
+    )
+    host: str = Field(
+        description="a model of timm, those of `convboard list networks` included",
+        examples=["test_convnext"],
+    )
+    host_options: dict[str, Any] = Field(
+        {},
+        description="more arguments of `timm.create_model`",
+        examples=[{"ls_init_value": 1.0}],
+    )
+    pretrained: bool = Field(
+        False,
+        description="start from timm's weights; operators take over those that they contain",
+        examples=[True],
+    )
+    description: str = Field(
+        "", description="one line for `convboard list`", examples=["timm's smallest ConvNeXt"]
+    )
 
 
 class SpeedConfig(_Model):
     """How a suite's speed run is made."""
 
     scopes: dict[SuiteScope, Batches] = Field(
-        {"backbone": [1, 8], "end_to_end": [1]}, min_length=1, description="scope → batch sizes"
+        {"backbone": [1, 8], "end_to_end": [1]},
+        min_length=1,
+        description="what is timed → its batch sizes: `backbone` is image to feature pyramid, "
+        "`end_to_end` image to labels, boxes or masks",
+        examples=[{"backbone": [1, 8]}],
     )
-    processes: int = Field(5, ge=1)
-    rounds: int = Field(20, ge=2)
-    min_block_ms: float = Field(10, gt=0, description="the least time of one sample")
-    warmup_cap_ms: float = Field(2000, gt=0, description="the longest warm-up")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    layout: Literal["contiguous", "channels_last"] = "contiguous"
-    compiled: bool = False
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU, if there is")
+    processes: int = Field(
+        5, ge=1, description="fresh processes; intervals are over them", examples=[5]
+    )
+    rounds: int = Field(20, ge=2, description="turns of every arm in each process", examples=[20])
+    min_block_ms: float = Field(
+        10, gt=0, description="the least time of one sample, in ms", examples=[10]
+    )
+    warmup_cap_ms: float = Field(
+        2000, gt=0, description="the longest warm-up of an arm, in ms", examples=[1000]
+    )
+    threads: PositiveInt | None = Field(
+        None,
+        description="CPU threads; null: every core that the process may use",
+        examples=[1],
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of weights and input", examples=["bfloat16"]
+    )
+    layout: Literal["contiguous", "channels_last"] = Field(
+        "contiguous", description="of weights and input in memory", examples=["channels_last"]
+    )
+    compiled: bool = Field(
+        False, description="time the form under torch.compile; backbones only", examples=[True]
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU, if there is one", examples=["cuda"]
+    )
 
     @model_validator(mode="after")
     def _compiled_before_decisions(self) -> Self:
@@ -101,29 +185,92 @@ class SpeedConfig(_Model):
 class BoardConfig(_Model):
     """One board of a suite: a task, hosts and operators under one recipe."""
 
-    task: str
-    hosts: list[str | HostConfig] = Field(min_length=1)
-    operators: list[str | OperatorConfig] = Field(min_length=1)
-    recipe: str
-    baseline: str = Field(description="label of the arm to which the others are compared")
-    seeds: list[int] | None = None
-    where: dict[str, Any] | None = Field(None, description="slots, unless the arm says otherwise")
-    set: dict[str, Any] = Field({}, description="laid over the task and the recipe")
-    learnt: dict[str, float] = Field(
-        {}, description="metric → what the baseline's mean must reach for the board to say anything"
+    task: str = Field(
+        description="name of a file in configs/tasks, or a path: model, data and head",
+        examples=["scenes-classification"],
     )
-    optional: bool = Field(False, description="left out, with a word, where its data are not there")
+    hosts: list[str | HostConfig] = Field(
+        min_length=1,
+        description="names of files in configs/hosts, models of timm, or hosts in place",
+        examples=[["test_convnext", {"host": "resnet18"}]],
+    )
+    operators: list[str | OperatorConfig] = Field(
+        min_length=1,
+        description="the arms: names of files in configs/operators, registered names, or "
+        "operators in place",
+        examples=[["dwconv", "parc", {"label": "parc_h", "operator": "parc"}]],
+    )
+    recipe: str = Field(
+        description="name of a file in configs/recipes, or a path: optimiser, length of training",
+        examples=["quick-classification"],
+    )
+    baseline: str = Field(
+        description="label of the arm to which the others are compared", examples=["dwconv"]
+    )
+    seeds: list[int] | None = Field(
+        None, description="in place of the suite's seeds", examples=[[0, 1, 2]]
+    )
+    where: dict[str, Any] | None = Field(
+        None,
+        description="slots, unless the arm says otherwise; see `convboard explain where`",
+        examples=[{"kernel_size": 7}],
+    )
+    set: dict[str, Any] = Field(
+        {},
+        description="laid over the task and the recipe",
+        examples=[{"trainer": {"max_epochs": 3}}],
+    )
+    learnt: dict[str, float] = Field(
+        {},
+        description="metric → what the baseline's mean must reach for the board to say anything",
+        examples=[{"top1": 0.8}],
+    )
+    optional: bool = Field(
+        False,
+        description="left out, with a word, where its data are not there",
+        examples=[True],
+    )
 
 
 class Suite(_Model):
     """A suite (configs/suites): boards, seeds, and the speed run that goes with them."""
 
-    name: str
-    description: str = ""
-    seeds: list[int] = Field(min_length=1)
-    boards: list[BoardConfig] = Field(min_length=1)
-    speed: SpeedConfig | None = SpeedConfig()
-    timeout_minutes: float = Field(24 * 60, gt=0, description="of one cell")
+    name: str = Field(
+        description="what records and MLflow call it",
+        examples=["mine"],
+        json_schema_extra={"default": "name of the file"},
+    )
+    description: str = Field(
+        "", description="one line for `convboard list`", examples=["ParC against the host's own"]
+    )
+    seeds: list[int] = Field(
+        min_length=1,
+        description="each board runs with every seed: of data order, augmentation and weights",
+        examples=[[0, 1, 2]],
+    )
+    boards: list[BoardConfig] = Field(
+        min_length=1,
+        description="what is compared; see `convboard explain board`",
+        examples=[
+            [
+                {
+                    "task": "scenes-classification",
+                    "hosts": ["test_convnext"],
+                    "operators": ["dwconv", "parc"],
+                    "baseline": "dwconv",
+                    "recipe": "quick-classification",
+                }
+            ]
+        ],
+    )
+    speed: SpeedConfig | None = Field(
+        SpeedConfig(),
+        description="how `convboard speed` measures; null for a suite without",
+        examples=[{"scopes": {"backbone": [1, 8]}, "rounds": 20}],
+    )
+    timeout_minutes: float = Field(
+        24 * 60, gt=0, description="how long one cell may take", examples=[60]
+    )
 
     @field_validator("seeds")
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from bench.errors import UserError
+from bench.errors import require
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.branches import Branch, Statistics, merge
 from bench.operators.conv import Conv
@@ -43,15 +43,14 @@ class ACB(Operator):
         (torch.Size([1, 8, 9, 14]), True)
     """
 
+    requires = ("odd_square",)
     absorbs_norm = True
 
     def __init__(self, spec: ConvSpec, *, gamma_init: float = 1.0) -> None:
-        spec.require_odd_square("acb")
-        if isinstance(gamma_init, bool) or not isinstance(gamma_init, int | float):
-            raise UserError(f"`gamma_init` (={gamma_init!r}) must be a number.")
-        if not math.isfinite(gamma_init):
-            raise UserError(f"`gamma_init` (={gamma_init!r}) must be finite.")
         super().__init__(spec)
+        number = isinstance(gamma_init, int | float) and not isinstance(gamma_init, bool)
+        holds = number and math.isfinite(gamma_init)
+        require("gamma_init", gamma_init, holds, "a finite number")
         k = spec.kernel_size[0]
         ph, pw = spec.padding
         eh, ew = (p - d * (k // 2) for p, d in zip(spec.padding, spec.dilation, strict=True))

@@ -11,21 +11,35 @@ from typing import Any, ClassVar, Literal, Self, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UserError
+from bench.errors import UserError, near, require
 from bench.operators.depthwise import DepthwiseConv2d
+from bench.operators.rules import RULES, Rule, check
 
 Size2 = int | Sequence[int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 def pair(argument: str, value: Size2, minimum: int) -> tuple[int, int]:
-    """Return `value` as (along the height, along the width); ValueError below `minimum`."""
-    numbers = (value, value) if isinstance(value, int) else tuple(value)
-    if len(numbers) != 2 or any(
-        isinstance(n, bool) or not isinstance(n, int) or n < minimum for n in numbers
-    ):
-        raise UserError(f"`{argument}` (={value!r}) must be one or two integers >= {minimum}.")
+    """Return `value` as (along the height, along the width); UserError below `minimum`."""
+    numbers = tuple(value) if isinstance(value, Sequence) else (value, value)
+    holds = len(numbers) == 2 and all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= minimum for n in numbers
+    )
+    require(argument, value, holds, f"one or two integers >= {minimum}")
     return numbers[0], numbers[1]
+
+
+def require_count(argument: str, value: Any) -> None:
+    """UserError unless `value` is an integer >= 1.
+
+    Example:
+        >>> require_count("paths", 0)
+        Traceback (most recent call last):
+            ...
+        bench.errors.UserError: `paths` (=0) must be an integer >= 1.
+    """
+    holds = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    require(argument, value, holds, "an integer >= 1")
 
 
 @dataclass(frozen=True)
@@ -69,21 +83,13 @@ class ConvSpec:
         padding_mode: str = "zeros",
     ) -> Self:
         """Check and normalise; `padding=None` is "same": dilation · (kernel_size − 1) // 2."""
-        for argument, value in (
-            ("in_channels", in_channels),
-            ("out_channels", out_channels),
-            ("groups", groups),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"`{argument}` (={value!r}) must be an integer >= 1.")
+        require_count("in_channels", in_channels)
+        require_count("out_channels", out_channels)
+        require_count("groups", groups)
         for argument, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels % groups:
-                raise UserError(
-                    f"`{argument}` (={channels}) must be divisible by `groups` (={groups})."
-                )
+            require(argument, channels, not channels % groups, f"divisible by `groups` (={groups})")
         modes = get_args(PaddingMode)
-        if padding_mode not in modes:
-            raise UserError(f"`padding_mode` (={padding_mode!r}) must be one of {modes}.")
+        require("padding_mode", padding_mode, padding_mode in modes, f"one of {modes}")
         kernel = pair("kernel_size", kernel_size, 1)
         dilated = pair("dilation", dilation, 1)
         same = (dilated[0] * (kernel[0] - 1) // 2, dilated[1] * (kernel[1] - 1) // 2)
@@ -113,52 +119,6 @@ class ConvSpec:
             return (size + 2 * self.padding[axis] - reach - 1) // self.stride[axis] + 1
 
         return along(0, h), along(1, w)
-
-    def require_depthwise(self, operator: str) -> None:
-        """ValueError unless depthwise."""
-        if self.in_channels != self.out_channels:
-            raise UserError(
-                f"{operator} is depthwise: `out_channels` (={self.out_channels}) must equal "
-                f"`in_channels` (={self.in_channels})."
-            )
-        if self.groups != self.in_channels:
-            raise UserError(
-                f"{operator} is depthwise: `groups` (={self.groups}) must equal "
-                f"`in_channels` (={self.in_channels})."
-            )
-
-    def require_odd_square(self, operator: str) -> None:
-        """ValueError unless the kernel is K × K with odd K."""
-        kh, kw = self.kernel_size
-        if kh != kw or kh % 2 == 0:
-            raise UserError(
-                f"{operator} needs a square kernel of odd size: `kernel_size` "
-                f"(={self.kernel_size}) must be (K, K) with K odd."
-            )
-
-    def require_same_padding(self, operator: str) -> None:
-        """ValueError unless the output has ⌈H / stride⌉ × ⌈W / stride⌉ pixels."""
-        same = tuple(d * (k - 1) / 2 for d, k in zip(self.dilation, self.kernel_size, strict=True))
-        if self.padding != same:
-            raise UserError(
-                f"{operator} keeps the size of the map: `padding` (={self.padding}) must be "
-                f"dilation * (kernel_size - 1) / 2 (={same})."
-            )
-
-    def require_zeros(self, operator: str) -> None:
-        """ValueError unless the map is padded with zeros."""
-        if self.padding_mode != "zeros":
-            raise UserError(
-                f"{operator} pads with zeros: `padding_mode` (={self.padding_mode!r}) must be "
-                "'zeros'."
-            )
-
-    def require_no_dilation(self, operator: str) -> None:
-        """ValueError unless the dilation is 1."""
-        if self.dilation != (1, 1):
-            raise UserError(
-                f"{operator} sets its own taps: `dilation` (={self.dilation}) must be 1."
-            )
 
     def conv(self, **changes: Any) -> nn.Conv2d:
         """Return a freshly initialised torch convolution of this shape, with `changes` applied."""
@@ -193,22 +153,37 @@ class Operator(nn.Module, ABC):
     """A drop-in for one convolution: (N, Cin, H, W) → (N, Cout, ⌈H/s⌉, ⌈W/s⌉).
 
     A subclass takes the ConvSpec it stands in for, and its own options by keyword; the options'
-    defaults are the paper's. It raises ValueError, naming argument, value and rule, for a
-    convolution that it cannot replace. Any map size and aspect ratio must work, and the
-    state_dict must carry everything that the output depends on.
+    defaults are the paper's. Convolutions that it cannot replace are refused with a
+    `bench.errors.UserError` that names argument, value and rule: by `requires`, and by checks of
+    its own; any other error counts as a fault of the operator. Any map size and aspect ratio must
+    work, and the state_dict must carry everything that the output depends on.
 
     Class attributes:
+        name: the name that it is registered under.
+        requires: rules that the replaced convolution keeps, of `bench.operators.rules`.
         depthwise: stands in for depthwise convolutions; `create` then sets groups = in_channels
-            where none are given.
+            where none are given. So it is where `requires` says so.
         absorbs_norm: has its own norm, so it replaces the convolution and the norm behind it.
     """
 
     name: ClassVar[str]
+    requires: ClassVar[tuple[Rule, ...]] = ()
     depthwise: ClassVar[bool] = False
     absorbs_norm: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check the names of the rules."""
+        super().__init_subclass__(**kwargs)
+        for rule in cls.requires:
+            if rule not in RULES:
+                raise UserError(f"`requires` (={rule!r}) of {cls.__name__}: {near(rule, RULES)}")
+        cls.depthwise = cls.depthwise or "depthwise" in cls.requires
+        if not hasattr(cls, "name"):  # a form for inference, which is not registered
+            cls.name = cls.__name__
+
     def __init__(self, spec: ConvSpec) -> None:
         super().__init__()
+        check(self.name, self.requires, spec)
         self.spec = spec
 
     @classmethod

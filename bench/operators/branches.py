@@ -8,7 +8,6 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UserError
 from bench.operators.base import ConvSpec, fold_norm
 from bench.operators.conv import Conv
 from bench.operators.kernels import embed
@@ -59,21 +58,23 @@ class Branch(nn.Module):
     @torch.no_grad()
     def hold(self, weight: Tensor, bias: Tensor | None, norm: Statistics | None = None) -> None:
         """Become norm(weight ∗ x + bias), in value exactly in eval mode; no norm: the identity."""
-        own = self.norm
-        own.reset_parameters()
-        assert own.running_mean is not None
-        assert own.running_var is not None
+        batch_norm = self.norm
+        batch_norm.reset_parameters()
+        assert batch_norm.running_mean is not None
+        assert batch_norm.running_var is not None
         self.conv.weight.copy_(weight)
         if norm is None:
-            own.weight.mul_((1 + own.eps) ** 0.5)
+            batch_norm.weight.mul_((1 + batch_norm.eps) ** 0.5)
             if bias is not None:
-                own.bias.copy_(bias)
+                batch_norm.bias.copy_(bias)
             return
-        own.running_mean.copy_(norm.mean if bias is None else norm.mean - bias)
-        own.running_var.copy_(norm.var)
+        batch_norm.running_mean.copy_(norm.mean if bias is None else norm.mean - bias)
+        batch_norm.running_var.copy_(norm.var)
         # Another ε is made good in γ: a state_dict could not carry it.
-        own.weight.copy_(norm.gamma * ((norm.var + own.eps) / (norm.var + norm.eps)).sqrt())
-        own.bias.copy_(norm.beta)
+        batch_norm.weight.copy_(
+            norm.gamma * ((norm.var + batch_norm.eps) / (norm.var + norm.eps)).sqrt()
+        )
+        batch_norm.bias.copy_(norm.beta)
 
     @torch.no_grad()
     def silence(self) -> None:
@@ -89,20 +90,10 @@ def merge(spec: ConvSpec, branches: Sequence[Branch]) -> Conv:
     weights, biases = [], []
     for branch in branches:
         weight, bias = branch.folded()
-        dh, dw = (d // own for d, own in zip(branch.conv.dilation, spec.dilation, strict=True))
+        dh, dw = (d // base for d, base in zip(branch.conv.dilation, spec.dilation, strict=True))
         weights.append(embed(weight, spec.kernel_size, (dh, dw)))
         biases.append(bias)
     dtype = branches[0].conv.weight.dtype
     return Conv.holding(
         spec, torch.stack(weights).sum(0).to(dtype), torch.stack(biases).sum(0).to(dtype)
     )
-
-
-def small_kernel_size(small_kernel: int, spec: ConvSpec) -> int:
-    """Return the size of a small kernel inside the one of `spec`; ValueError if it cannot be."""
-    large = min(spec.kernel_size)
-    if type(small_kernel) is not int or not 1 <= small_kernel <= large or small_kernel % 2 == 0:
-        raise UserError(
-            f"`small_kernel` (={small_kernel!r}) must be an odd integer from 1 to K (={large})."
-        )
-    return small_kernel

@@ -66,7 +66,7 @@ def reached(
         >>> kernel.shape, padding
         (torch.Size([1, 1, 3, 7]), (1, 3))
     """
-    kept = list(padding)
+    remaining_padding = list(padding)
     for axis in (0, 1):
         s, p, d = stride[axis], padding[axis], dilation[axis]
         size, taps = x.shape[axis + 2], weight.shape[axis + 2]
@@ -76,8 +76,8 @@ def reached(
         beyond = min(before, after)
         if beyond > 0:
             weight = weight.narrow(axis + 2, beyond, taps - 2 * beyond)
-            kept[axis] = p - beyond * d
-    return weight, (kept[0], kept[1])
+            remaining_padding[axis] = p - beyond * d
+    return weight, (remaining_padding[0], remaining_padding[1])
 
 
 def _supported(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> bool:
@@ -128,13 +128,15 @@ def _of_x(
     x: Tensor, weight: Tensor, grad: Tensor, stride: Pair, padding: Pair, dilation: Pair
 ) -> Tensor:
     if stride != (1, 1):
-        found: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
+        gradient: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
             x.shape, weight, grad, stride, padding, dilation, x.shape[1]
         )
-        return found
-    turned = weight.flip(2, 3)
-    around = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
-    return F.conv2d(grad, turned, None, 1, around, dilation, x.shape[1])
+        return gradient
+    rotated = weight.flip(2, 3)
+    full_padding = [
+        d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)
+    ]
+    return F.conv2d(grad, rotated, None, 1, full_padding, dilation, x.shape[1])
 
 
 def _of_weight(
@@ -143,9 +145,9 @@ def _of_weight(
     n, channels, height, width = x.shape
     images = x.reshape(1, n * channels, height, width)
     kernels = grad.reshape(n * channels, 1, *grad.shape[2:])
-    every = F.conv2d(images, kernels, None, dilation, padding, stride, n * channels)
+    correlations = F.conv2d(images, kernels, None, dilation, padding, stride, n * channels)
     kh, kw = weight.shape[2:]
-    return every[0, :, :kh, :kw].reshape(n, channels, 1, kh, kw).sum(0)
+    return correlations[0, :, :kh, :kw].reshape(n, channels, 1, kh, kw).sum(0)
 
 
 class DepthwiseConv2d(nn.Conv2d):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bench.operators.base import ConvSpec
 from bench.operators.conv import Conv
 from bench.operators.registry import register
 
@@ -12,6 +11,7 @@ class DepthwiseConv(Conv):
     """Depthwise convolution: y[n, c] = b[c] + w[c] ∗ x[n, c], any kernel size.
 
     Example:
+        >>> from bench.operators import ConvSpec
         >>> op = DepthwiseConv(
         ...     ConvSpec.make(in_channels=8, out_channels=8, kernel_size=31, groups=8)
         ... )
@@ -19,8 +19,4 @@ class DepthwiseConv(Conv):
         (7696, 1506848)
     """
 
-    depthwise = True
-
-    def __init__(self, spec: ConvSpec) -> None:
-        spec.require_depthwise("dwconv")
-        super().__init__(spec)
+    requires = ("depthwise",)

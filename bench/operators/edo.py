@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UserError
-from bench.operators.base import ConvSpec, Operator
+from bench.operators.base import ConvSpec, Operator, require_count
 from bench.operators.conv import Conv
 from bench.operators.icconv_patterns import key
 from bench.operators.registry import register
@@ -49,17 +49,11 @@ class Supernet(Operator):
         (torch.Size([1, 6, 14, 20]), (9, 9), 3888)
     """
 
+    requires = ("odd_kernel", "no_dilation", "same_padding", "zeros")
+
     def __init__(self, spec: ConvSpec, *, dmax: int = 4) -> None:
         super().__init__(spec)
-        if isinstance(dmax, bool) or not isinstance(dmax, int) or dmax < 1:
-            raise UserError(f"`dmax` (={dmax!r}) must be an integer >= 1.")
-        if spec.kernel_size[0] % 2 == 0 or spec.kernel_size[1] % 2 == 0:
-            raise UserError(
-                f"edo centres its taps: `kernel_size` (={spec.kernel_size}) must be odd."
-            )
-        spec.require_no_dilation("edo")
-        spec.require_same_padding("edo")
-        spec.require_zeros("edo")
+        require_count("dmax", dmax)
         self.dmax = dmax
         kh, kw = (dmax * (k - 1) + 1 for k in spec.kernel_size)
         self.wide = Conv(replace(spec, kernel_size=(kh, kw), padding=(kh // 2, kw // 2)))
@@ -131,8 +125,8 @@ def weight_errors(weight: Tensor, spec: ConvSpec, dmax: int) -> Tensor:
         (Cout, dmax²) float64, in the order of `dilations`.
     """
     large = weight.detach().abs().sum(1, keepdim=True, dtype=torch.float64)
-    kept = [crop(large, spec.kernel_size, d).sum((1, 2, 3)) for d in dilations(dmax)]
-    return large.sum((1, 2, 3))[:, None] - torch.stack(kept, 1)
+    retained = [crop(large, spec.kernel_size, d).sum((1, 2, 3)) for d in dilations(dmax)]
+    return large.sum((1, 2, 3))[:, None] - torch.stack(retained, 1)
 
 
 def output_errors(weight: Tensor, spec: ConvSpec, dmax: int, expectation: Tensor) -> Tensor:
@@ -160,13 +154,13 @@ def output_errors(weight: Tensor, spec: ConvSpec, dmax: int, expectation: Tensor
     large = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     mean = expectation.to(large.dtype)[None]
     centre = (large.shape[2] // 2, large.shape[3] // 2)
-    whole = F.conv2d(mean, large, None, spec.stride, centre, 1, spec.groups)
+    expected_output = F.conv2d(mean, large, None, spec.stride, centre, 1, spec.groups)
     errors = []
     for d in dilations(dmax):
         padding = (d[0] * (spec.kernel_size[0] // 2), d[1] * (spec.kernel_size[1] // 2))
         kernel = crop(large, spec.kernel_size, d)
-        part = F.conv2d(mean, kernel, None, spec.stride, padding, d, spec.groups)
-        errors.append((whole - part)[0].abs().mean((1, 2)))
+        expected_crop = F.conv2d(mean, kernel, None, spec.stride, padding, d, spec.groups)
+        errors.append((expected_output - expected_crop)[0].abs().mean((1, 2)))
     return torch.stack(errors, 1)
 
 
@@ -191,8 +185,8 @@ def expectations(
         >>> import torch
         >>> layer = Supernet(ConvSpec.make(in_channels=2, out_channels=2))
         >>> batches = [torch.zeros(1, 2, 5, 5), torch.ones(3, 2, 5, 5)]
-        >>> found = expectations(layer, {"only": layer}, batches)
-        >>> found["only"].shape, found["only"].unique().tolist()
+        >>> means = expectations(layer, {"only": layer}, batches)
+        >>> means["only"].shape, means["only"].unique().tolist()
         (torch.Size([2, 5, 5]), [0.75])
     """
     sums: dict[str, Tensor] = {}
@@ -255,10 +249,10 @@ def pattern_of(chosen: Tensor, dmax: int, unit: int = 1) -> dict[str, int]:
         >>> pattern_of(torch.tensor([[1, 1], [1, 2], [1, 2], [1, 2]]), dmax=2, unit=2)
         {'(0, 0)': 2, '(0, 1)': 2, '(1, 0)': 0, '(1, 1)': 0}
     """
-    picked = [(int(h), int(w)) for h, w in chosen]
-    counts = [picked.count(d) for d in dilations(dmax)]
+    pairs = [(int(h), int(w)) for h, w in chosen]
+    counts = [pairs.count(d) for d in dilations(dmax)]
     units = [count // unit for count in counts]
-    by_loss = sorted(range(len(counts)), key=lambda place: -(counts[place] % unit))
-    for place in by_loss[: len(picked) // unit - sum(units)]:
+    by_remainder = sorted(range(len(counts)), key=lambda place: -(counts[place] % unit))
+    for place in by_remainder[: len(pairs) // unit - sum(units)]:
         units[place] += 1
     return {key(d): n * unit for d, n in zip(dilations(dmax), units, strict=True)}

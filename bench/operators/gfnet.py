@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.errors import UserError
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.registry import register
 
@@ -78,17 +77,11 @@ class GlobalFilter(Operator):
         (torch.Size([1, 6, 14, 20]), torch.Size([1, 6, 9, 31]), 1848)
     """
 
-    depthwise = True
+    requires = ("depthwise", "same_padding", "resolution")
 
     def __init__(self, spec: ConvSpec) -> None:
         super().__init__(spec)
-        spec.require_depthwise("gfnet")
-        spec.require_same_padding("gfnet")
-        if spec.resolution is None:
-            raise UserError(
-                "gfnet has a filter as large as the map: `resolution` (=None) must be its size, "
-                "in pixels."
-            )
+        assert spec.resolution is not None
         height, width = spec.resolution
         self.gains = nn.Parameter(0.02 * torch.randn(2, spec.in_channels, height, width // 2 + 1))
 

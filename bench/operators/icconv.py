@@ -84,7 +84,7 @@ def inception_conv(
         (N, Cout, ⌈H/s⌉, ⌈W/s⌉).
     """
     kernel, size = spec.kernel_size, (x.shape[2], x.shape[3])
-    outs, taken, first = [], iter(arranged.wide), 0
+    outs, wide_weights, first = [], iter(arranged.wide), 0
     points = arranged.points
     z = None if points is None else F.conv2d(x, points, groups=spec.groups)
     for strand in layout:
@@ -99,7 +99,7 @@ def inception_conv(
             outs.append(F.fold(columns, size, kernel, dilation=dilation, padding=padding))
             first += rows
         else:
-            weight = next(taken)
+            weight = next(wide_weights)
             if spec.depthwise:
                 part = x[:, strand.start : strand.stop]
                 out = depthwise_conv2d(part, weight, None, spec.stride, padding, dilation)
@@ -145,6 +145,7 @@ class ICConv(Operator):
         [[1, 1], [1, 1], [1, 1], [1, 1], [2, 4], [2, 4]]
     """
 
+    requires = ("odd_kernel", "no_dilation", "same_padding", "zeros")
     dilations: Tensor
 
     def __init__(
@@ -156,20 +157,13 @@ class ICConv(Operator):
         plain_share: float = 0.7,
     ) -> None:
         super().__init__(spec)
-        if spec.kernel_size[0] % 2 == 0 or spec.kernel_size[1] % 2 == 0:
-            raise UserError(
-                f"icconv centres its taps: `kernel_size` (={spec.kernel_size}) must be odd."
-            )
-        spec.require_no_dilation("icconv")
-        spec.require_same_padding("icconv")
-        spec.require_zeros("icconv")
         unit = 1 if spec.depthwise else spec.groups
         if pattern is None:
             pattern = default_pattern(spec.out_channels, dmax, plain_share, unit)
         self.layout = strands(pattern, spec.out_channels, unit)
-        whole = spec.conv()
-        self.weight = whole.weight
-        self.bias = whole.bias
+        plain = spec.conv()
+        self.weight = plain.weight
+        self.bias = plain.bias
         table = [s.dilation for s in self.layout for _ in range(s.start, s.stop)]
         self.register_buffer("dilations", torch.tensor(table))
 

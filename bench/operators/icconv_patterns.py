@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.errors import UserError
+from bench.errors import UserError, require
+from bench.operators.base import require_count
 
 _KEY = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 
@@ -50,7 +51,7 @@ def strands(pattern: Mapping[str, int], out_channels: int, unit: int = 1) -> lis
     """
     if not isinstance(pattern, Mapping):
         raise UserError(f'`pattern` (={pattern!r}) must be a mapping like {{"(0, 0)": 64}}.')
-    found: list[Strand] = []
+    layout: list[Strand] = []
     start = 0
     for name, count in pattern.items():
         match = _KEY.fullmatch(str(name).strip())
@@ -66,16 +67,16 @@ def strands(pattern: Mapping[str, int], out_channels: int, unit: int = 1) -> lis
         if not count:
             continue
         dilation = (int(match[1]) + 1, int(match[2]) + 1)
-        if any(s.dilation == dilation for s in found):
+        if any(s.dilation == dilation for s in layout):
             raise UserError(f"`pattern` (={name!r}) must name each dilation once.")
-        found.append(Strand(dilation, start, start + count))
+        layout.append(Strand(dilation, start, start + count))
         start += count
     if start != out_channels:
         raise UserError(
             f"`pattern` (={dict(pattern)!r}) must count `out_channels` (={out_channels}) "
             f"channels, not {start}."
         )
-    return found
+    return layout
 
 
 def default_pattern(
@@ -98,10 +99,8 @@ def default_pattern(
         >>> list(default_pattern(64, plain_share=0.5).values())
         [32, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
     """
-    if isinstance(dmax, bool) or not isinstance(dmax, int) or dmax < 1:
-        raise UserError(f"`dmax` (={dmax!r}) must be an integer >= 1.")
-    if not 0 <= plain_share <= 1:
-        raise UserError(f"`plain_share` (={plain_share!r}) must be in [0, 1].")
+    require_count("dmax", dmax)
+    require("plain_share", plain_share, 0 <= plain_share <= 1, "in [0, 1]")
     keys = [key((i, j)) for i in range(1, dmax + 1) for j in range(1, dmax + 1)]
     units = out_channels // unit
     others = len(keys) - 1

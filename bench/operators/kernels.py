@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from bench.errors import require
 from bench.operators.base import ConvSpec
+
+
+def require_small_kernel(small_kernel: int, spec: ConvSpec) -> None:
+    """UserError unless N (or k) is odd, and at most the size of the replaced kernel."""
+    large = min(spec.kernel_size)
+    holds = type(small_kernel) is int and 1 <= small_kernel <= large and small_kernel % 2 == 1
+    rule = f"an odd integer from 1 to the size of `kernel_size` (={large})"
+    require("small_kernel", small_kernel, holds, rule)
 
 
 def embed(weight: Tensor, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:

@@ -129,6 +129,7 @@ class Parc(Operator):
         torch.Size([1, 5, 9, 31])
     """
 
+    requires = ("same_padding", "resolution")
     depthwise = True
 
     def __init__(
@@ -150,12 +151,7 @@ class Parc(Operator):
                 f"parc is depthwise or dense: `groups` (={spec.groups}) must be "
                 f"`in_channels` (={spec.in_channels}) or 1."
             )
-        spec.require_same_padding("parc")
-        if spec.resolution is None:
-            raise UserError(
-                "parc has a kernel as long as the map: `resolution` (=None) must be its size, "
-                "in pixels."
-            )
+        assert spec.resolution is not None
         if axis not in ("height", "width", "both"):
             raise UserError(f"`axis` (={axis!r}) must be 'height', 'width' or 'both'.")
         if axis == "both" and spec.in_channels < 2:

@@ -64,8 +64,8 @@ def circular_fft(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> Tensor
         equation = "ncfw,ocf->nofw" if dim == 2 else "nchf,ocf->nohf"
         product = torch.einsum(equation, lines, taps)
     out = torch.fft.irfft(product, n=n, dim=dim)
-    kept: Tensor = out[:, :, ::stride] if dim == 2 else out[..., ::stride]
-    return kept.to(x.dtype)
+    strided: Tensor = out[:, :, ::stride] if dim == 2 else out[..., ::stride]
+    return strided.to(x.dtype)
 
 
 def circular_circulant(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> Tensor:

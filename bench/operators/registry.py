@@ -24,9 +24,9 @@ def register(name: str) -> Callable[[_Class], _Class]:
     """Make an operator class available under `name`; the name must be free."""
 
     def add(cls: _Class) -> _Class:
-        taken = _classes.get(name)
-        if taken is not None and _path(taken) != _path(cls):
-            raise UserError(f"`name` (={name!r}) of {_path(cls)} is taken by {_path(taken)}.")
+        registered = _classes.get(name)
+        if registered is not None and _path(registered) != _path(cls):
+            raise UserError(f"`name` (={name!r}) of {_path(cls)} is taken by {_path(registered)}.")
         cls.name = name
         _classes[name] = cls
         return cls
@@ -127,12 +127,12 @@ def create(
         (torch.Size([1, 8, 14, 20]), 109760, 400)
     """
     cls = get(name)
-    known = options(name)
+    own_options = options(name)
     for option in options_:
-        if option not in known:
+        if option not in own_options:
             raise UserError(
                 f"`{option}` (={options_[option]!r}) is no option of {name}; "
-                + (near(option, known) if known else "it has none.")
+                + (near(option, own_options) if own_options else "it has none.")
             )
     spec = ConvSpec.make(
         in_channels=in_channels,

@@ -7,9 +7,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from bench.operators.base import ConvSpec, Operator
-from bench.operators.branches import Branch, merge, small_kernel_size
+from bench.operators.branches import Branch, merge
 from bench.operators.conv import Conv
-from bench.operators.kernels import contained
+from bench.operators.kernels import contained, require_small_kernel
 from bench.operators.registry import register
 
 
@@ -37,16 +37,12 @@ class RepLK(Operator):
         (7920, 7696, torch.Size([1, 8, 14, 20]))
     """
 
-    depthwise = True
+    requires = ("depthwise", "odd_square", "no_dilation", "same_padding", "zeros")
 
     def __init__(self, spec: ConvSpec, *, small_kernel: int = 5) -> None:
-        spec.require_depthwise("replk")
-        spec.require_odd_square("replk")
-        spec.require_no_dilation("replk")
-        spec.require_same_padding("replk")
-        spec.require_zeros("replk")
         super().__init__(spec)
-        self.small_kernel = k = small_kernel_size(small_kernel, spec)
+        require_small_kernel(small_kernel, spec)
+        self.small_kernel = k = small_kernel
         self.large = Branch(spec)
         self.small = Branch(replace(spec, kernel_size=(k, k), padding=(k // 2, k // 2)))
 

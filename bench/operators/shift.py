@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UserError
-from bench.operators.base import ConvSpec, Operator, fold_norm
+from bench.errors import UserError, require
+from bench.operators.base import ConvSpec, Operator, fold_norm, require_count
+from bench.operators.kernels import require_small_kernel
 from bench.operators.registry import register
 from bench.operators.shift_strips import (
     add_to_strip,
     blocks_for,
     horizontal,
     identity_kernel,
-    require_small_kernel,
     strip_conv,
     vertical,
 )
@@ -76,7 +76,7 @@ class Shiftwise(Operator):
         (torch.Size([1, 12, 14, 20]), [0, 4, 5, 9], 768)
     """
 
-    depthwise = True
+    requires = ("depthwise", "odd_square", "no_dilation", "same_padding", "zeros")
     ghosts: Tensor
     convolved: Tensor
     horizontal: Tensor
@@ -95,17 +95,10 @@ class Shiftwise(Operator):
         official_tables: bool = False,
     ) -> None:
         super().__init__(spec)
-        spec.require_depthwise("shift")
-        spec.require_odd_square("shift")
-        spec.require_no_dilation("shift")
-        spec.require_same_padding("shift")
-        spec.require_zeros("shift")
-        require_small_kernel(spec, small_kernel, "shift")
-        for argument, value in (("paths", paths), ("edges", edges)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"`{argument}` (={value!r}) must be an integer >= 1.")
-        if not 0 <= ghost_ratio < 1:
-            raise UserError(f"`ghost_ratio` (={ghost_ratio!r}) must be in [0, 1).")
+        require_small_kernel(small_kernel, spec)
+        require_count("paths", paths)
+        require_count("edges", edges)
+        require("ghost_ratio", ghost_ratio, 0 <= ghost_ratio < 1, "in [0, 1)")
         count = convolved_channels(spec.in_channels, ghost_ratio)
         if count == 0:
             raise UserError(
@@ -124,8 +117,8 @@ class Shiftwise(Operator):
             elif seed is None:
                 seed = int(torch.randint(2**31, ()))
             tables = draw(spec.in_channels, ghost_ratio, nk, edges, seed)
-            every = torch.arange(spec.in_channels)
-            convolved = every[~torch.isin(every, tables.ghosts)]
+            channels = torch.arange(spec.in_channels)
+            convolved = channels[~torch.isin(channels, tables.ghosts)]
         for key, table in {**tables._asdict(), "convolved": convolved}.items():
             self.register_buffer(key, table.to(self.weight.device))
         self.norm_horizontal = nn.BatchNorm2d(count)
@@ -193,7 +186,6 @@ class Strips(Operator):
     kernel and the identity are in the strips, of nk·N taps, M // 2 of them before the pixel.
     """
 
-    depthwise = True
     convolved: Tensor
     ghosts: Tensor
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
+from bench.errors import require
 
 
 def filter_saliency(weight: Tensor, grad: Tensor) -> Tensor:
@@ -37,11 +37,10 @@ def snip_densities(saliencies: Sequence[Tensor], sparsity: float) -> list[float]
         >>> snip_densities([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.1])], 0.25)
         [1.0, 0.5]
     """
-    if not 0 <= sparsity < 1:
-        raise UserError(f"`sparsity` (={sparsity!r}) must be in [0, 1).")
-    every = torch.cat([s.flatten() for s in saliencies])
-    dropped = torch.zeros(len(every), dtype=torch.bool, device=every.device)
-    dropped[every.argsort(stable=True)[: round(sparsity * len(every))]] = True
+    require("sparsity", sparsity, 0 <= sparsity < 1, "in [0, 1)")
+    all_saliencies = torch.cat([s.flatten() for s in saliencies])
+    dropped = torch.zeros(len(all_saliencies), dtype=torch.bool, device=all_saliencies.device)
+    dropped[all_saliencies.argsort(stable=True)[: round(sparsity * len(all_saliencies))]] = True
     parts = torch.split(dropped, [s.numel() for s in saliencies])
     return [max(int((~part).sum()), 1) / len(part) for part in parts]
 
@@ -76,13 +75,13 @@ def exchange(weight: Tensor, mask: Tensor, rate: float, generator: torch.Generat
     Returns:
         The new mask, with as many kept filters as before.
     """
-    kept = mask.flatten()
-    size = weight.detach().abs().sum((-2, -1)).flatten().to(kept.device)
-    others = (~kept).nonzero()[:, 0]
-    count = min(int(rate * int(kept.sum())), len(others))
-    smallest = size.masked_fill(~kept, math.inf).argsort(stable=True)[:count]
-    regrown = others[torch.randperm(len(others), generator=generator)[:count].to(kept.device)]
-    new = kept.clone()
-    new[smallest] = False
-    new[regrown] = True
-    return new.view_as(mask)
+    active = mask.flatten()
+    size = weight.detach().abs().sum((-2, -1)).flatten().to(active.device)
+    inactive = (~active).nonzero()[:, 0]
+    count = min(int(rate * int(active.sum())), len(inactive))
+    smallest = size.masked_fill(~active, math.inf).argsort(stable=True)[:count]
+    regrown = inactive[torch.randperm(len(inactive), generator=generator)[:count].to(active.device)]
+    updated = active.clone()
+    updated[smallest] = False
+    updated[regrown] = True
+    return updated.view_as(mask)

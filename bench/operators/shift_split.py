@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from bench.operators.base import ConvSpec, Operator, fold_norm
 from bench.operators.depthwise import depthwise_conv2d
+from bench.operators.kernels import require_small_kernel
 from bench.operators.registry import register
 from bench.operators.shift import Strips, subsample
 from bench.operators.shift_strips import (
     add_to_strip,
     blocks_for,
     horizontal,
-    require_small_kernel,
     vertical,
 )
 
@@ -78,7 +78,8 @@ class ShiftSplit(Operator):
     outputs, weighted by a learned mask per direction, are shifted by multiples of N along the
     strip and added, which equals a dense strip of nk·N taps, M // 2 of them before the pixel:
 
-        y = BN(Σ_i σ(m_h[i])·shift_h(w_i ∗ x)) + BN(Σ_i σ(m_v[i])·shift_v(w_i ∗ x)) + BN(s ∗ x),
+        y = BN(Σ_i σ(m_h[i])·shift_h(w_i ∗ x)) + BN(Σ_i σ(m_v[i])·shift_v(w_i ∗ x))
+            + BN(s ∗ x),
 
     with s an N × N kernel of its own, and σ the logistic function. M is the size of the replaced
     kernel, also where N divides M. At stride s everything is taken at every s-th pixel. The
@@ -98,16 +99,11 @@ class ShiftSplit(Operator):
         (torch.Size([1, 4, 14, 20]), 192)
     """
 
-    depthwise = True
+    requires = ("depthwise", "odd_square", "no_dilation", "same_padding", "zeros")
 
     def __init__(self, spec: ConvSpec, *, small_kernel: int = 3) -> None:
         super().__init__(spec)
-        spec.require_depthwise("shift_split")
-        spec.require_odd_square("shift_split")
-        spec.require_no_dilation("shift_split")
-        spec.require_same_padding("shift_split")
-        spec.require_zeros("shift_split")
-        require_small_kernel(spec, small_kernel, "shift_split")
+        require_small_kernel(small_kernel, spec)
         self.small_kernel = small_kernel
         self.blocks = blocks_for(spec.kernel_size[0], small_kernel)
         count, bound = spec.in_channels * self.blocks, 1 / small_kernel
@@ -162,6 +158,6 @@ class ShiftSplit(Operator):
         kernel_v, bias_v = fold_norm(vertical(kept_v), None, self.norm_vertical)
         kernel_c, bias_c = fold_norm(self.centre, None, self.norm_centre)
         kernel_h = add_to_strip(kernel_h, kernel_c, self.spec.kernel_size[0] // 2)
-        every = torch.arange(self.spec.in_channels, device=self.weight.device)
+        channels = torch.arange(self.spec.in_channels, device=self.weight.device)
         bias = bias_h + bias_v + bias_c
-        return Strips(self.spec, kernel_h, kernel_v, bias, every, every[:0])
+        return Strips(self.spec, kernel_h, kernel_v, bias, channels, channels[:0])

@@ -6,30 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.errors import UserError
-from bench.operators.base import ConvSpec
 from bench.operators.depthwise import depthwise_conv2d
 
 
 def blocks_for(kernel_size: int, small_kernel: int) -> int:
     """Return nk = ⌈M / N⌉, the number of N × N kernels in a strip of M taps."""
     return -(-kernel_size // small_kernel)
-
-
-def require_small_kernel(spec: ConvSpec, small_kernel: int, operator: str) -> None:
-    """ValueError unless N is odd and at most the size M of the replaced kernel."""
-    big = spec.kernel_size[0]
-    if isinstance(small_kernel, bool) or not isinstance(small_kernel, int) or small_kernel < 1:
-        raise UserError(f"`small_kernel` (={small_kernel!r}) must be an odd integer >= 1.")
-    if small_kernel % 2 == 0:
-        raise UserError(
-            f"{operator} centres its small kernels: `small_kernel` (={small_kernel}) must be odd."
-        )
-    if small_kernel > big:
-        raise UserError(
-            f"{operator} builds a large kernel from small ones: `small_kernel` (={small_kernel}) "
-            f"must be <= `kernel_size` (={big})."
-        )
 
 
 def horizontal(blocks: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from bench.operators.base import ConvSpec, Operator
-from bench.operators.branches import Branch, merge, small_kernel_size
+from bench.operators.branches import Branch, merge
 from bench.operators.conv import Conv
-from bench.operators.kernels import contained
+from bench.operators.kernels import contained, require_small_kernel
 from bench.operators.registry import register
 
 
@@ -43,16 +43,12 @@ class SLaK(Operator):
         (4328, 4088, torch.Size([1, 8, 14, 20]))
     """
 
-    depthwise = True
+    requires = ("depthwise", "odd_square", "no_dilation", "same_padding", "zeros")
 
     def __init__(self, spec: ConvSpec, *, small_kernel: int = 5) -> None:
-        spec.require_depthwise("slak")
-        spec.require_odd_square("slak")
-        spec.require_no_dilation("slak")
-        spec.require_same_padding("slak")
-        spec.require_zeros("slak")
         super().__init__(spec)
-        self.small_kernel = k = small_kernel_size(small_kernel, spec)
+        require_small_kernel(small_kernel, spec)
+        self.small_kernel = k = small_kernel
         large = spec.kernel_size[0]
         self.vertical = Branch(strip(spec, large, k))
         self.horizontal = Branch(strip(spec, k, large))
@@ -113,8 +109,6 @@ class CrossedStrips(Operator):
         horizontal: k×K depthwise convolution; its bias is moved into the other.
         spec: the convolution replaced.
     """
-
-    depthwise = True
 
     def __init__(self, vertical: Conv, horizontal: Conv, spec: ConvSpec) -> None:
         super().__init__(spec)

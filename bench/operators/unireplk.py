@@ -55,8 +55,8 @@ def dilated_branches(
         raise UserError(f"`branches` (={branches!r}) must be a list of pairs (k, r).")
     checked = []
     for branch in branches:
-        whole = isinstance(branch, list | tuple) and all(type(n) is int for n in branch)
-        if not whole or len(branch) != 2 or branch[0] < 1 or branch[0] % 2 == 0 or branch[1] < 1:
+        integers = isinstance(branch, list | tuple) and all(type(n) is int for n in branch)
+        if not integers or len(branch) != 2 or branch[0] < 1 or branch[0] % 2 == 0 or branch[1] < 1:
             raise UserError(
                 f"`branches` (={branches!r}): {branch!r} must be a pair (k, r) of an odd kernel "
                 "size k and a dilation r >= 1."
@@ -97,14 +97,9 @@ class UniRepLK(Operator):
         (2256, 1360, torch.Size([1, 8, 14, 20]))
     """
 
-    depthwise = True
+    requires = ("depthwise", "odd_square", "no_dilation", "same_padding", "zeros")
 
     def __init__(self, spec: ConvSpec, *, branches: Sequence[Sequence[int]] | None = None) -> None:
-        spec.require_depthwise("unireplk")
-        spec.require_odd_square("unireplk")
-        spec.require_no_dilation("unireplk")
-        spec.require_same_padding("unireplk")
-        spec.require_zeros("unireplk")
         super().__init__(spec)
         self.branches = dilated_branches(spec.kernel_size[0], branches)
         self.large = Branch(spec)

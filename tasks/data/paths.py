@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import UserError
 from tasks.data.cache import cached
+from tasks.data.opencv import cv2
 from tasks.data.scenes import SPLITS, drawn_in_order
 from tasks.data.writers import write_ade20k
 from tasks.seeds import numpy_generator

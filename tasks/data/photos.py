@@ -11,12 +11,12 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from bench.errors import DataError
+from tasks.data.opencv import cv2
 
 SOURCES = {
     "skimage/data": (

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import require
 from tasks.data.cache import cached
 from tasks.data.digits import INK, digits
+from tasks.data.opencv import cv2
 from tasks.data.photos import crop
 from tasks.data.writers import write_ade20k, write_class_folder, write_coco
 from tasks.seeds import numpy_generator

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from tasks.data.opencv import cv2
 
 Image = NDArray[np.uint8]
 JPEG_QUALITY = 95

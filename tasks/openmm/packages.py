@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import tasks.data.opencv  # noqa: F401  (mmcv imports it: a fault is told before)
 from tasks.openmm.extension import answer_compiled_calls, check_versions
 
 Library = Literal["mmdet", "mmseg"]

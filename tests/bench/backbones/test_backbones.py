@@ -192,6 +192,14 @@ def test_hosts_with_weights_of_their_own_making_refuse(host, kind):
         swap(hosted(host), "conv", input_size=(HOSTS[host],) * 2)
 
 
+def test_slots_of_a_form_for_inference_are_found():
+    model = hosted("test_convnext")
+    swap(model, "shift", where={"kernel_size": 7}, input_size=(64, 64))
+    held = [slot.holds for slot in find_slots(model, (64, 64))]
+    fused = [slot.holds for slot in find_slots(fuse(model), (64, 64))]
+    assert [name is None for name in fused] == [name is None for name in held]
+
+
 # --- swap ------------------------------------------------------------------------------------
 
 
@@ -523,36 +531,3 @@ def test_macs_are_incomplete_where_formula_and_counter_differ():
     total, status, note = macs(nn.Sequential(nn.Conv2d(3, 3, 1), Wrong(spec)), (8, 8))
     assert (total, status) == (9 * 64 + 1, "incomplete")
     assert "wrong: 1 MACs by formula, 5184 by counter" in note
-
-
-def test_build_is_the_host_with_the_operator():
-    model = build(
-        "test_convnext",
-        operator="dwconv",
-        options={"kernel_size": 5},
-        where={"stages": [1, 2], "depthwise": True},
-        input_size=(64, 64),
-        features_only=True,
-        host_options={"out_indices": (1, 3)},
-    )
-    assert [len(model.feature_info.channels()), len(output(model, (64, 64)))] == [2, 2]
-    ops = [module for module in model.modules() if isinstance(module, Operator)]
-    assert {op.spec.kernel_size for op in ops} == {(5, 5)}
-    assert swap_report(build("test_resnet")).swapped == []
-
-
-@pytest.mark.parametrize(
-    ("host", "arguments", "message"),
-    [
-        ("resnet19", {}, r"`host` \(='resnet19'\) is no model of timm; did you mean 'resnet18'"),
-        ("qqqq", {}, r"see timm.list_models\(\)"),
-        ("test_resnet", {"operator": "cnov"}, "did you mean 'conv'"),
-        ("test_resnet", {"options": {"kernel_size": 3}}, "needs an `operator`"),
-        ("test_resnet", {"where": {"every": 2}}, "needs an `operator`"),
-        ("test_resnet", {"operator": "conv", "options": {"where": {}}}, "`where` is none of them"),
-        ("test_resnet", {"host_options": {"colour": 1}}, "does not take.*colour"),
-    ],
-)
-def test_build_errors(host, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        build(host, **arguments)

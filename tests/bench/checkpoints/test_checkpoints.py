@@ -14,6 +14,7 @@ import bench.backbones  # noqa: F401  (registers the networks)
 from bench.backbones import fuse
 from bench.backbones.unireplknet import UniRepLKNet
 from bench.checkpoints import CheckpointError, load_official
+from bench.errors import UserError
 from bench.operators import create
 
 
@@ -660,3 +661,7 @@ def test_a_long_list_is_cut_in_the_message_only():
         load_official(UniRepLKNet(**OPTIONS), {"a": torch.zeros(1)})
     assert len(error.value.missing) > 100
     assert str(error.value).count("missing:") == 13
+
+
+def test_a_checkpoint_that_does_not_fit_is_a_users_mistake():
+    assert issubclass(CheckpointError, UserError)

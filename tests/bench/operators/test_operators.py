@@ -20,7 +20,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import operators
-from bench.operators import registry
+from bench.errors import UserError
+from bench.operators import ConvSpec, registry, rules
 
 REFERENCES = Path(__file__).parent / "references"
 # The last one is smaller than any kernel but 1 × 1.
@@ -321,7 +322,7 @@ def cases(name):
     for case in ANYBODY:
         try:
             make(name, case)
-        except ValueError:
+        except UserError:
             continue
         accepted.append(case)
     assert accepted, f"{name} accepts none of the common convolutions"
@@ -370,7 +371,7 @@ def refusals():
 
 @pytest.mark.parametrize(("name", "case", "argument"), list(refusals()))
 def test_refusal_names_the_argument(name, case, argument):
-    with pytest.raises(ValueError, match=f"`{argument}` \\(="):
+    with pytest.raises(UserError, match=f"`{argument}` \\(="):
         operators.create(name, **case)
 
 
@@ -409,10 +410,9 @@ from torch import nn
 from bench.operators import Operator
 
 class Blur(Operator):
-    depthwise = True
+    requires = ("depthwise",)
 
     def __init__(self, spec, *, gain: float = 1.0):
-        spec.require_depthwise("blur")
         super().__init__(spec)
         self.gain = gain
         self.conv = spec.conv()
@@ -489,6 +489,35 @@ def test_entry_point_cannot_take_a_name(plugin):
         ValueError, match=r"'conv'.*convboard_plugin.Blur.*bench.operators.conv.Conv"
     ):
         operators.names()
+
+
+@pytest.mark.parametrize("rule", list(rules.RULES))
+def test_a_rule_refuses_with_argument_value_and_operator(rule):
+    broken = {
+        "depthwise": ({"groups": 2}, "groups"),
+        "odd_kernel": ({"kernel_size": (3, 4)}, "kernel_size"),
+        "odd_square": ({"kernel_size": (3, 5)}, "kernel_size"),
+        "no_dilation": ({"dilation": (1, 2)}, "dilation"),
+        "same_padding": ({"padding": (1, 0)}, "padding"),
+        "zeros": ({"padding_mode": "circular"}, "padding_mode"),
+        "resolution": ({"resolution": None}, "resolution"),
+    }
+    changes, argument = broken[rule]
+    fit = {"in_channels": 4, "out_channels": 4, "groups": 4, "resolution": 8}
+    rules.check("mine", (rule,), ConvSpec.make(**fit))
+    with pytest.raises(UserError, match=f"^mine .*`{argument}` \\(="):
+        rules.check("mine", (rule,), ConvSpec.make(**{**fit, **changes}))
+
+
+def test_an_unknown_rule_is_told_when_the_class_is_made():
+    with pytest.raises(UserError, match=r"`requires` \(='depthwize'\) of Odd.*'depthwise'"):
+        type("Odd", (operators.Operator,), {"requires": ("depthwize",)})
+
+
+def test_depthwise_operators_are_known_as_such():
+    names = [name for name in operators.names() if "depthwise" in operators.get(name).requires]
+    assert names
+    assert all(operators.get(name).depthwise for name in names)
 
 
 def test_unknown_names_list_near_ones():
