@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from bench.intervals import LEVEL, t_interval
 from bench.record import Interval
 
-LEVEL = 0.95
 POWER = 0.8
 
 Scores = Mapping[str, Mapping[int, float]]
@@ -33,14 +33,12 @@ def mean_interval(values: Sequence[float], what: str = "seeds") -> Interval | No
         >>> round(interval.value, 4), round(interval.low, 4), round(interval.high, 4)
         (0.72, 0.6703, 0.7697)
     """
-    n = len(values)
-    if n < 2:
+    found = t_interval(values)
+    if found is None:
         return None
-    mean = float(np.mean(values))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Interval(
-        value=mean, low=mean - half, high=mean + half, level=LEVEL, method=f"t over {n} {what}"
-    )
+    mean, low, high = found
+    method = f"t over {len(values)} {what}"
+    return Interval(value=mean, low=low, high=high, level=LEVEL, method=method)
 
 
 def paired_interval(of: Mapping[int, float], to: Mapping[int, float]) -> Interval | None:

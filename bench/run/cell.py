@@ -14,6 +14,7 @@ import yaml
 
 from bench import machine
 from bench.config.plan import Cell
+from bench.failures import out_of_memory
 from bench.hashing import digest
 from bench.record import (
     Accuracy,
@@ -86,7 +87,7 @@ def run_cell(
             progress_bar=progress_bar,
         )
     except Exception as raised:
-        status = "oom" if _out_of_memory(raised) else "error"
+        status = "oom" if out_of_memory(raised) else "error"
         error = f"{type(raised).__name__}: {raised}"
         (work / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         store.keep(run_id, work / "error.txt")
@@ -127,14 +128,6 @@ def _keep(store: Any, run_id: str, record: Record, work: Path) -> None:
         store.keep(run_id, work / LAST, CHECKPOINT.rpartition("/")[0])
     if record.status != "ok":
         store.tag(run_id, {"error": str(record.error)[:5000]})
-
-
-def _out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
 
 
 def entry_of(cell: Cell, fitted: Fitted | None = None) -> Entry:

@@ -25,7 +25,7 @@ class FakeDevice:
 
 def test_a_warm_up_waits_for_the_times_to_settle():
     device = FakeDevice(lambda i: 4.0 if i >= 60 else 4.0 + (60 - i))
-    found = warm_up(device, min_ms=0, cap_ms=1e9)
+    found = warm_up(device, block_ms=2, min_ms=0, cap_ms=1e9)
     assert found.steady
     assert found.iterations == device.done
     assert found.iterations > 60
@@ -34,33 +34,33 @@ def test_a_warm_up_waits_for_the_times_to_settle():
 
 def test_a_warm_up_that_never_settles_ends_at_the_cap_and_says_so():
     device = FakeDevice(lambda i: 3.0 + i * 0.1)
-    found = warm_up(device, min_ms=0, cap_ms=500)
+    found = warm_up(device, block_ms=2, min_ms=0, cap_ms=500)
     assert not found.steady
     assert 500 <= sum(device.ms_at(i) for i in range(device.done)) < 600
 
 
 def test_a_warm_up_takes_ten_iterations_even_beyond_the_cap():
     device = FakeDevice(lambda i: 1000.0 + 100 * i)
-    assert warm_up(device, min_ms=0, cap_ms=1).iterations == 10
+    assert warm_up(device, block_ms=2, min_ms=0, cap_ms=1).iterations == 10
 
 
 def test_a_warm_up_takes_its_least_time():
     device = FakeDevice(lambda i: 2.0)
-    found = warm_up(device, min_ms=300, cap_ms=1e9)
+    found = warm_up(device, block_ms=2, min_ms=300, cap_ms=1e9)
     assert found.steady
     assert found.iterations * 2.0 >= 300
 
 
 def test_short_iterations_are_bundled_into_blocks():
     device = FakeDevice(lambda i: 0.01)
-    warm_up(device, min_ms=0, cap_ms=1e9)
+    warm_up(device, block_ms=2, min_ms=0, cap_ms=1e9)
     assert device.calls[0] == 1
     assert all(calls == 200 for calls in device.calls[1:])
 
 
 def test_one_slow_first_call_does_not_set_the_length_of_all_blocks():
     device = FakeDevice(lambda i: 500.0 if i == 0 else 0.1)
-    warm_up(device, min_ms=0, cap_ms=1e9)
+    warm_up(device, block_ms=2, min_ms=0, cap_ms=1e9)
     assert device.calls[-1] == 20
 
 

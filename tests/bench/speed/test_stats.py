@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
+from bench.intervals import t_interval
 from bench.speed import stats
 
 
@@ -27,10 +28,10 @@ def test_intervals_over_processes_cover_the_truth_and_those_within_one_do_not():
     over = within = 0
     for _ in range(runs):
         arm, baseline = simulate(rng, 1.25)
-        _, low, high = stats.t_interval(stats.log_ratios(arm, baseline))
+        _, low, high = t_interval(stats.log_ratios(arm, baseline))
         over += low <= truth <= high
         pairs = list(np.log(arm[0]) - np.log(baseline[0]))
-        _, low, high = stats.t_interval(pairs)
+        _, low, high = t_interval(pairs)
         within += low <= truth <= high
     assert 0.93 <= over / runs <= 0.97
     assert within / runs < 0.80
@@ -48,14 +49,14 @@ def test_taking_turns_removes_the_bias_of_drift():
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_t_interval_is_students(n, level):
     values = list(np.random.default_rng(n).normal(3, 2, n))
-    mean, low, high = stats.t_interval(values, level)
+    mean, low, high = t_interval(values, level)
     expected = reference.t.interval(level, n - 1, np.mean(values), reference.sem(values))
     assert mean == pytest.approx(np.mean(values))
     assert (low, high) == pytest.approx(expected)
 
 
 def test_one_process_has_no_interval_and_no_verdict():
-    assert stats.t_interval([0.5]) is None
+    assert t_interval([0.5]) is None
     assert stats.verdict([-0.5]) is None
 
 
