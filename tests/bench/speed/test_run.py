@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -30,15 +29,6 @@ QUICK = {
     "warmup_cap_ms": 5,
     "memory": False,
 }
-
-
-@pytest.fixture
-def make(monkeypatch):
-    """The module of test arms, importable here and in worker processes."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    import speed_arms
-
-    return speed_arms
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats as reference
 
 from bench.intervals import t_interval
-from bench.speed import stats
+from bench.speed import Settings, stats
+from bench.speed.result import ArmResult
 
 
 def simulate(rng, ratio, *, processes=5, rounds=20, effect=0.01, noise=0.02, drift=0.03):
@@ -133,3 +134,21 @@ def test_noise_class_looks_within_between_and_along(noise, effect, drift, expect
     shift = effect * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])[:, None]
     samples = np.exp(shift + rng.normal(0, noise, (5, 40))).tolist()
     assert stats.noise_class(samples, drift) == expected
+
+
+def test_an_unstable_row_has_no_verdict_but_unclear():
+    """A ratio that is narrow, of times that run away."""
+    settings = Settings(baseline="b", input_size=(8, 8))
+    quiet = [[1.0 + 0.001 * (r % 3) for r in range(20)] for _ in range(5)]
+    running = [[t * (1 + 0.3 * process) for t in samples] for process, samples in enumerate(quiet)]
+    verdicts = {}
+    for name, baseline in (("stable", quiet), ("unstable", running)):
+        arm = [[1.2 * t for t in samples] for samples in baseline]
+        result = ArmResult("a", 1, settings, "run", samples_ms=arm, baseline_samples_ms=baseline)
+        assert result.noise == name
+        assert result.ratio_to_baseline.high < 1.21
+        verdicts[name] = result.verdict
+        assert result.speed().verdict == result.verdict
+        own = ArmResult("b", 1, settings, "run", samples_ms=baseline, baseline_samples_ms=baseline)
+        assert own.verdict == "baseline"
+    assert verdicts == {"stable": "slower", "unstable": "unclear"}
