@@ -82,6 +82,9 @@ class SpeedConfig(_Model):
     rounds: int = Field(20, ge=2)
     min_block_ms: float = Field(10, gt=0, description="the least time of one sample")
     warmup_cap_ms: float = Field(2000, gt=0, description="the longest warm-up")
+    threads: PositiveInt | None = Field(
+        None, description="CPU threads; none given: every core that the process may use"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     compiled: bool = False
