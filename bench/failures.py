@@ -1,7 +1,8 @@
-"""What an exception says about the machine: memory ran out, or the device is lost."""
+"""What an exception or an exit code says: memory ran out, or the device is lost."""
 
 from __future__ import annotations
 
+import signal
 import sys
 
 #: torch's CPU allocator, the CUDA runtime and cuBLAS raise plain RuntimeErrors.
@@ -22,6 +23,16 @@ def out_of_memory(error: BaseException) -> bool:
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def killed_for_memory(exit_code: int | None) -> bool:
+    """Whether a process ended as the system ends one when memory runs out: by SIGKILL.
+
+    Example:
+        >>> killed_for_memory(-9), killed_for_memory(1)
+        (True, False)
+    """
+    return exit_code == -signal.SIGKILL
 
 
 def device_lost(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self
 
+from bench.failures import killed_for_memory
 from bench.speed.job import READY, Job, Note, Place
 
 Result = dict[str, Any]
@@ -112,7 +113,7 @@ class Worker:
         status: Literal["oom", "error", "timeout"] = "error"
         if timeout is not None:
             status, why = "timeout", f"the process was ended after {timeout:g} s {at}"
-        elif code == -signal.SIGKILL:
+        elif killed_for_memory(code):
             status, why = (
                 "oom",
                 f"the process was killed {at}, twice, as happens when memory runs out",

@@ -11,7 +11,6 @@ import ctypes
 import gc
 import multiprocessing
 import os
-import signal
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.failures import device_lost
+from bench.failures import device_lost, killed_for_memory
 from bench.speed.forms import configure, inputs, timed_form, timed_input, training_form
 from bench.speed.job import Job, Note, Timing
 from bench.speed.lifetime import end_with_parent
@@ -38,11 +37,11 @@ def measure(job: Job, note: Note) -> list[Timing]:
     settings = job.settings
     cells = [Timing(label, batch) for label, batch in job.places]
     for label in drawn(job.labels, settings.seed, "memory"):
-        own = [cell for cell in cells if cell.label == label]
+        of_arm = [cell for cell in cells if cell.label == label]
         if settings.device == "cuda":
-            _on_gpu(job, own, note)
+            _on_gpu(job, of_arm, note)
         else:
-            for cell in own:
+            for cell in of_arm:
                 note("memory", label, cell.batch)
                 _on_cpu(job, cell)
     return cells
@@ -71,7 +70,7 @@ def _on_cpu(job: Job, cell: Timing) -> None:
     except EOFError:
         child.join()
         answer = f"the process ended with exit code {child.exitcode}"
-        if child.exitcode == -signal.SIGKILL:
+        if killed_for_memory(child.exitcode):
             answer = "the process was killed, as happens when memory runs out"
     child.join()
     receiver.close()

@@ -111,9 +111,9 @@ def noise_class(arm: Samples, drift: float | None) -> Noise:
     within = float(np.median([(q[2] - q[0]) / q[1] for q in quartiles]))
     medians = log_medians(arm)
     between = float(np.std(medians, ddof=1)) if len(medians) > 1 else 0.0
-    seen = (within, between, abs(drift or 0.0) / 100)
-    if all(value <= limit for value, limit in zip(seen, NOISE["stable"], strict=True)):
+    spreads = (within, between, abs(drift or 0.0) / 100)
+    if all(value <= limit for value, limit in zip(spreads, NOISE["stable"], strict=True)):
         return "stable"
-    if all(value <= limit for value, limit in zip(seen, NOISE["noisy"], strict=True)):
+    if all(value <= limit for value, limit in zip(spreads, NOISE["noisy"], strict=True)):
         return "noisy"
     return "unstable"
