@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from bench.intervals import LEVEL, critical
 from bench.record import Interval
-from leaderboard.stats import LEVEL, Bounds, Scores, critical
+from leaderboard.stats import Bounds, Scores
 
 POWER = 0.8
 UNBOUNDED: Bounds = (float("-inf"), float("inf"))

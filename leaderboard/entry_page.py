@@ -127,9 +127,13 @@ def _speed_view(record: Record, show: Show, stale: bool) -> dict[str, Any]:
         ("Warm-up iterations", ", ".join(map(str, speed.warmup_iterations))),
         ("First call (ms)", ", ".join(map(show.number, speed.first_call_ms))),
         ("Outliers, kept", speed.outliers),
+        ("Throttled", {True: "yes", False: "no", None: None}[speed.throttled]),
+        ("Host-bound", {True: "yes", False: "no", None: None}[speed.host_bound]),
         ("Gate: largest relative error", _scientific(speed.gate_max_error)),
         ("Gate: tolerance", _scientific(speed.gate_tolerance)),
     ]
+    if speed.memory_error is not None:
+        rows.append(("No peak memory", speed.memory_error))
     if memory := record.memory:
         rows += [
             (name.removesuffix("_bytes").replace("_", " ").capitalize(), f"{value / 2**20:.1f} MiB")

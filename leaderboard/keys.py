@@ -73,16 +73,4 @@ def setup_key(record: Record) -> str:
     """Hash of machine and settings, which rows of one column share."""
     speed = record.speed
     assert speed is not None
-    return digest(
-        [
-            speed.protocol,
-            speed.scope,
-            speed.input_size,
-            speed.dtype,
-            speed.layout,
-            speed.compiled,
-            speed.device,
-            speed.threads,
-            record.machine.model_dump(),
-        ]
-    )
+    return digest([*speed.setting, record.machine.model_dump()])

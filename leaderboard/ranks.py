@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from bench.intervals import LEVEL
 from leaderboard.blocks import Blocks
-from leaderboard.stats import LEVEL, holm
+from leaderboard.stats import holm
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,12 @@ class Setup:
             f"{speed.processes} processes of {speed.rounds} rounds",
             f"protocol {speed.protocol}",
         ]
+        if conditions := speed.conditions:
+            parts += [
+                f"blocks of {conditions.min_block_ms:g} ms",
+                f"warm-up of {conditions.warmup_min_ms:g} to {conditions.warmup_cap_ms:g} ms",
+                *(["TF32"] if conditions.tf32 else []),
+            ]
         return ", ".join(parts)
 
 

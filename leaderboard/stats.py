@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
-import numpy as np
-from scipy import stats
-
+from bench.intervals import LEVEL, t_interval
 from bench.record import Interval, Metric
-
-LEVEL = 0.95
 
 Scores = Mapping[str, Mapping[int, float]]
 """Arm → seed → score."""
@@ -30,12 +25,6 @@ def bounds_of(metric: Metric | None) -> Bounds:
     return float("-inf"), float("inf")
 
 
-@cache
-def critical(freedom: int) -> float:
-    """Return the two-sided critical value of Student's t at the 5 % level."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
-
-
 def mean_interval(values: Sequence[float], what: str = "seeds") -> Interval | None:
     """Mean of the values with Student's t interval; None for fewer than two values.
 
@@ -44,14 +33,12 @@ def mean_interval(values: Sequence[float], what: str = "seeds") -> Interval | No
         >>> round(interval.value, 4), round(interval.low, 4), round(interval.high, 4)
         (0.72, 0.6703, 0.7697)
     """
-    n = len(values)
-    if n < 2:
+    found = t_interval(values)
+    if found is None:
         return None
-    mean = float(np.mean(values))
-    half = float(critical(n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Interval(
-        value=mean, low=mean - half, high=mean + half, level=LEVEL, method=f"t over {n} {what}"
-    )
+    mean, low, high = found
+    method = f"t over {len(values)} {what}"
+    return Interval(value=mean, low=low, high=high, level=LEVEL, method=method)
 
 
 def paired_interval(of: Mapping[int, float], to: Mapping[int, float]) -> Interval | None:

@@ -21,7 +21,6 @@ from bench.cli.arguments import (
 if TYPE_CHECKING:
     from bench.config.plan import Cell
     from bench.record import Record
-    from bench.run.races import Race
     from bench.run.suite import Step
     from bench.store import Kept
 
@@ -80,7 +79,7 @@ def bench(options: argparse.Namespace) -> None:
 
     failed = _run(options) > 0
     try:
-        speed(options)
+        failed = _speed(options) > 0 or failed
     except Exception as error:
         traceback.print_exc()
         print(f"speed: {type(error).__name__}: {error}; the records are exported all the same.")
@@ -212,18 +211,27 @@ def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
 
 
 def speed(options: argparse.Namespace) -> None:
-    """Measure the speed of a suite's operators, unless that was done on this machine before."""
+    """Measure the speed of a suite's operators; status 1 where an arm failed."""
+    if _speed(options):
+        sys.exit(1)
+
+
+def _speed(options: argparse.Namespace) -> int:
+    """Time the races that are not done on this machine; return how many failed."""
     from bench.cli.progress import Bar, console
     from bench.config.plan import plan
     from bench.config.schema import load_suite
+    from bench.machine import usable_cores
     from bench.run import races
+    from bench.run.timing import time_race
+    from bench.speed.crew import Crew
     from bench.store import Store
 
     folder = runs_of(options)
     whole = load_suite(options.suite)
     if whole.speed is None:
         console.print(f"{whole.name}: no speed run is asked for.")
-        return
+        return 0
     kept = Store(folder).kept()
     present = [cell for cell in plan(options.suite, choice_of(options)) if not cell.absent]
     if "end_to_end" in whole.speed.scopes and (untrained := races.waiting(present, kept)):
@@ -231,23 +239,19 @@ def speed(options: argparse.Namespace) -> None:
             f"{len(untrained)} arms are not trained yet and not timed end to end; "
             "`convboard run` trains them."
         )
-    for race in races.races(present, whole.speed, kept):
-        if race.hash in kept and kept[race.hash].done:
-            console.print(f"{race.title}: done before.")
-            continue
-        _time(race, options, Bar(race.title, race.plan.processes))
-
-
-def _time(race: Race, options: argparse.Namespace, bar: object) -> None:
-    from bench.cli.progress import Bar
-    from bench.run.races import time_race
-
-    assert isinstance(bar, Bar)
-    with bar:
-        records = time_race(
-            race, runs_of(options), options.line, lambda done, total, _: bar.step(done, total)
-        )
-    _print_speed(records)
+    failed = 0
+    with Crew(usable_cores()) as crew:
+        for race in races.races(present, whole.speed, kept):
+            if race.hash in kept and kept[race.hash].done:
+                console.print(f"{race.title}: done before.")
+                continue
+            with Bar(race.title, race.plan.processes) as bar:
+                records = time_race(
+                    race, folder, options.line, lambda done, total, _: bar.step(done, total), crew
+                )
+            _print_speed(records)
+            failed += any(record.status != "ok" for record in records)
+    return failed
 
 
 def _print_speed(records: Sequence[Record]) -> None:
@@ -271,3 +275,11 @@ def _print_speed(records: Sequence[Record]) -> None:
             speed.noise or "",
         )
     console.print(table)
+    for record in records:
+        if record.speed is not None and record.speed.memory_error is not None:
+            console.print(
+                f"{record.entry.label}, batch {record.speed.batch}: no peak memory:",
+                record.speed.memory_error,
+                markup=False,
+                soft_wrap=True,
+            )

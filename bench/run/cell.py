@@ -14,6 +14,7 @@ import yaml
 
 from bench import locks, machine
 from bench.config.plan import Cell
+from bench.failures import out_of_memory
 from bench.hashing import digest, file_sha256
 from bench.record import (
     Accuracy,
@@ -151,7 +152,7 @@ def train(
     except Exception as error:
         write_whole(work / "error.txt", traceback.format_exc())
         store.keep(run_id, work / "error.txt")
-        status: Status = "oom" if _out_of_memory(error) else "error"
+        status: Status = "oom" if out_of_memory(error) else "error"
         record = _failure(cell, command, run_id, status, f"{type(error).__name__}: {error}", data)
         _keep_failure(store, run_id, record, work)
         return record, []
@@ -228,14 +229,6 @@ def _keep_score(store: Store, run_id: str, record: Record, work: Path) -> None:
     store.tag(run_id, {"headline": accuracy.headline})
     store.keep(run_id, work / LAST, CHECKPOINT.rpartition("/")[0])
     store.keep(run_id, record.save(work), "records")
-
-
-def _out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
 
 
 def entry_of(cell: Cell, fitted: Fitted | None = None) -> Entry:

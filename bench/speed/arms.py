@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
@@ -18,8 +19,10 @@ from torch import nn
 from bench.errors import UserError
 from bench.hashing import digest
 from bench.machine import machine, usable_cores
-from bench.record import Memory, Status
+from bench.record import Conditions, Memory, Status
+from bench.speed import gpu_state
 from bench.speed.campaign import Campaign
+from bench.speed.crew import Crew
 from bench.speed.job import Job
 from bench.speed.protocol import PROTOCOL, Layout, Scope, Settings
 from bench.speed.result import ArmResult
@@ -64,6 +67,7 @@ def measure(
     memory: bool = True,
     process_limit_s: float = 3600.0,
     fingerprint: str = "",
+    crew: Crew | None = None,
     progress: Progress | None = None,
 ) -> list[ArmResult]:
     """Time all arms together by the protocol and return a result per arm and batch size.
@@ -73,7 +77,8 @@ def measure(
         baseline: label of the arm to which the others are compared.
         input_size: (height, width) of the images in pixels.
         folder: keeps the raw samples of finished processes, below a folder named by what the run
-            is; a run that was interrupted goes on, one that is finished is not measured again.
+            is; a run that was interrupted goes on, one that is finished is not measured again,
+            unless anything failed in it.
         prepare: makes the timed form of the training form, e.g. `bench.backbones.fuse`; it is
             pickled as well. None times the training form.
         batches: batch sizes; 1 is latency, larger ones throughput.
@@ -98,6 +103,7 @@ def measure(
         process_limit_s: the time after which a process is killed.
         fingerprint: anything else that must be equal for kept samples to count, such as a hash
             of the operators' code.
+        crew: workers that go on to the next run; by default workers of this run alone.
         progress: called with (finished processes, all processes, name of the next).
 
     Raises:
@@ -141,20 +147,42 @@ def measure(
             "machine": machine().model_dump(),
         }
     )
-    campaign = Campaign(Path(folder) / f"run-{key[:12]}", process_limit_s, ahead=usable_cores())
-    run_id = campaign.identify(key)
-    job = partial(Job, settings, pickled, prepared, images=images)
     wanted = memory and not compiled
-    jobs = {
-        f"process-{process:03}": job(
-            process=process, memory=wanted and device == "cpu" and process == 0
+    names = ["memory"] * wanted + [f"process-{process:03}" for process in range(processes)]
+    run_folder = Path(folder) / f"run-{key[:12]}"
+    with (
+        Crew(usable_cores()) if crew is None else nullcontext(crew) as workers,
+        _as_file(images, run_folder) as file,
+    ):
+        campaign = Campaign(run_folder, process_limit_s, workers)
+        run_id = campaign.begin(key, names)
+        job = partial(
+            Job,
+            settings,
+            pickled,
+            prepared,
+            images=file,
+            limit_s=process_limit_s / (len(arms) * len(batches)),
         )
-        for process in range(processes)
-    }
-    if wanted and device == "cuda":
-        jobs = {"memory": job(process=0, memory=True), **jobs}
-    done = campaign.run(jobs, progress or _silent)
+        jobs = {"memory": job(process=0, memory=True)} if wanted else {}
+        jobs |= {name: job(process=k) for k, name in enumerate(names[-processes:])}
+        done = campaign.run(jobs, progress or _silent)
     return _results([arm.label for arm in arms], settings, run_id, done)
+
+
+@contextmanager
+def _as_file(images: NDArray[np.float32] | None, folder: Path) -> Iterator[Path | None]:
+    """Keep images in a file for as long as the workers need them."""
+    if images is None:
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.absolute() / "images.npy"
+    np.save(path, images)
+    try:
+        yield path
+    finally:
+        path.unlink()
 
 
 def _checked(images: NDArray[np.float32], settings: Settings) -> NDArray[np.float32]:
@@ -196,6 +224,13 @@ def _pickle(what: str, value: Any) -> bytes:
 def _results(
     labels: list[str], settings: Settings, run_id: str, done: list[dict[str, Any]]
 ) -> list[ArmResult]:
+    conditions = next((r["conditions"] for r in done if "conditions" in r), None)
+    run = partial(
+        ArmResult,
+        settings=settings,
+        run=run_id,
+        conditions=Conditions(**conditions) if conditions else None,
+    )
     timed = {
         (label, batch): [
             c for r in done for c in r["cells"] if (c["label"], c["batch"]) == (label, batch)
@@ -204,18 +239,13 @@ def _results(
         for batch in settings.batches
     }
     return [
-        _result(label, batch, settings, run_id, cells, timed[settings.baseline, batch])
+        _result(partial(run, label=label, batch=batch), cells, timed[settings.baseline, batch])
         for (label, batch), cells in timed.items()
     ]
 
 
 def _result(
-    label: str,
-    batch: int,
-    settings: Settings,
-    run_id: str,
-    cells: list[dict[str, Any]],
-    baseline: list[dict[str, Any]],
+    result: Callable[..., ArmResult], cells: list[dict[str, Any]], baseline: list[dict[str, Any]]
 ) -> ArmResult:
     def values(name: str) -> list[Any]:
         return [cell[name] for cell in cells if cell.get(name) not in (None, [])]
@@ -224,11 +254,7 @@ def _result(
     status: Status = bad["status"] if bad else "ok"
     memory = next(iter(values("memory")), None)
     blocks = sum(len(samples) for samples in values("samples_ms"))
-    return ArmResult(
-        label=label,
-        batch=batch,
-        settings=settings,
-        run=run_id,
+    return result(
         status=status,
         error=bad["error"] if bad else None,
         samples_ms=values("samples_ms"),
@@ -237,7 +263,10 @@ def _result(
         host_bound=2 * sum(values("host_bound_blocks")) > blocks if values("wall_ms") else None,
         first_call_ms=values("first_call_ms"),
         warmup_iterations=values("warmup_iterations"),
+        block_iterations=values("block_iterations"),
         steady=all(values("steady")) if values("steady") else None,
         gate_error=max(values("gate_error"), default=None),
+        gpu=gpu_state.summary([sample for samples in values("gpu") for sample in samples]),
         memory=Memory(**memory) if memory else None,
+        memory_error=next(iter(values("memory_error")), None),
     )

@@ -74,8 +74,8 @@ def snapshot(output: Any) -> dict[str, Tensor]:
 
 def _tensors(place: str, output: Any) -> Iterator[tuple[str, Tensor]]:
     if isinstance(output, Tensor):
-        kept = output.detach().cpu()
-        yield place, kept.double() if kept.is_floating_point() else kept.clone()
+        values = output.detach().cpu()
+        yield place, values.double() if values.is_floating_point() else values.clone()
     elif isinstance(output, Mapping):
         for key, value in output.items():
             yield from _tensors(f"{place}.{key}", value)

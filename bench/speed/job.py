@@ -16,23 +16,47 @@ from torch import nn
 
 from bench.speed.protocol import Settings
 
+READY = "ready"
+"""What a worker says when it has imported all that a job needs."""
+Place = tuple[str, int]
+"""(label, batch): what one row is about."""
+
 
 @dataclass(frozen=True)
 class Job:
     """One worker's work; factories are pickled one by one, so that one that fails is one row.
 
-    `images` (N, C, H, W) are timed on in place of noise; `skip` holds the (label, batch) that
-    failed before; `memory` asks for the memory pass, before the times on a CPU, in place of them
-    on a GPU.
+    Attributes:
+        settings: of the run.
+        arms: (label, pickled factory).
+        prepare: pickled; what makes the timed form of the training form.
+        process: number of the process, from 0; its orders are drawn by it.
+        images: a .npy file of (N, C, H, W) float32 that is timed on in place of noise; workers
+            map it into memory, so that it is there once.
+        skip: places that failed before.
+        memory: take the memory pass, in place of the times.
+        limit_s: the time after which one place of the memory pass is given up.
     """
 
     settings: Settings
     arms: list[tuple[str, bytes]]
     prepare: bytes
     process: int
-    images: NDArray[np.float32] | None = None
-    skip: frozenset[tuple[str, int]] = frozenset()
+    images: Path | None = None
+    skip: frozenset[Place] = frozenset()
     memory: bool = False
+    limit_s: float = 3600.0
+
+    @property
+    def labels(self) -> list[str]:
+        """The arms' labels."""
+        return [label for label, _ in self.arms]
+
+    @property
+    def places(self) -> list[Place]:
+        """What is measured."""
+        places = [(label, batch) for label in self.labels for batch in self.settings.batches]
+        return [place for place in places if place not in self.skip]
 
     def factory(self, label: str) -> Callable[[], nn.Module]:
         """Return the factory of an arm."""
@@ -43,6 +67,13 @@ class Job:
         """Return what makes the timed form of the training form, if anything."""
         prepare: Callable[[nn.Module], nn.Module] | None = pickle.loads(self.prepare)
         return prepare
+
+    def images_of(self, batch: int) -> NDArray[np.float32] | None:
+        """Return a copy of the first images, over and over where there are fewer than a batch."""
+        if self.images is None:
+            return None
+        images: NDArray[np.float32] = np.load(self.images, mmap_mode="r")
+        return np.asarray(images[np.arange(batch) % len(images)])
 
 
 @dataclass
@@ -61,7 +92,9 @@ class Timing:
     samples_ms: list[float] = field(default_factory=list)
     wall_ms: list[float] = field(default_factory=list)
     host_bound_blocks: int = 0
+    gpu: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[str, int] | None = None
+    memory_error: str | None = None
 
     @property
     def alive(self) -> bool:
@@ -96,5 +129,5 @@ class Note:
     def read(path: Path) -> dict[str, Any] | None:
         """Return the last note, or None where the worker never wrote one."""
         text = path.read_bytes().split(b"\n")[0] if path.exists() else b""
-        found: dict[str, Any] | None = json.loads(text) if text else None
-        return found
+        note: dict[str, Any] | None = json.loads(text) if text else None
+        return note

@@ -1,73 +1,123 @@
-"""The memory pass: what the timed form of an arm adds to the memory of an idle process."""
+"""The memory pass: what inference by the timed form of an arm adds to what was there before.
+
+The peak of an arm at a batch size holds its weights, that batch's input, activations and the
+library's workspaces, over calls that follow a warm-up call: what only the first call takes (the
+trials by which cuDNN picks algorithms) is not part of it.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import json
+import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-_CALLS = 3
+from bench.failures import device_lost, killed_for_memory
+from bench.speed.forms import configure, inputs, timed_form, timed_input, training_form
+from bench.speed.job import Job, Note, Timing
+from bench.speed.lifetime import end_with_parent
+from bench.speed.protocol import drawn
+from bench.speed.stage import in_words
+
+CALLS = 3
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
-def peak_on_cpu(
-    build: Callable[[], nn.Module], inputs: Mapping[int, Tensor]
-) -> dict[int, dict[str, int]]:
-    """Peak resident set of each batch, in bytes above that of a process which ran a tiny network.
+def measure(job: Job, note: Note) -> list[Timing]:
+    """Return a cell for each place of the job, with its peak or why there is none.
 
-    Each arm gets a process of its own, forked from one that has imported everything and computed
-    nothing. There the resident set is read after a tiny network has loaded the runtime (threads,
-    code pages); then the model is built, freed memory is returned, the peak is reset, and three
-    forwards are run. The difference holds weights, activations and the library's workspaces.
-
-    Returns:
-        {batch: {"peak_rss_bytes": n}}; empty where the system cannot tell (no fork, no Linux
-        /proc) or the arm fails, whose reason the timing then gives.
+    A failure here does not make the times fail: those say themselves how the arm fares.
     """
-    if not (sys.platform == "linux" and os.access("/proc/self/clear_refs", os.W_OK)):
-        return {}
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        # Nothing of the parent may run in the child: no exit handlers, no half-written files.
-        with suppress(BaseException):
-            os.write(writer, json.dumps(_in_child(build, inputs)).encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    peaks: dict[str, int] = json.loads(text) if text else {}
-    return {int(batch): {"peak_rss_bytes": peak} for batch, peak in peaks.items()}
+    settings = job.settings
+    cells = [Timing(label, batch) for label, batch in job.places]
+    for label in drawn(job.labels, settings.seed, "memory"):
+        of_arm = [cell for cell in cells if cell.label == label]
+        if settings.device == "cuda":
+            _on_gpu(job, of_arm, note)
+        else:
+            for cell in of_arm:
+                note("memory", label, cell.batch)
+                _on_cpu(job, cell)
+    return cells
 
 
-def _in_child(build: Callable[[], nn.Module], inputs: Mapping[int, Tensor]) -> dict[int, int]:
+def _on_cpu(job: Job, cell: Timing) -> None:
+    """Measure in a process that is forked for this place alone.
+
+    The worker of a memory job has imported everything and computed nothing, so that no thread of
+    OpenMP is lost in the fork, nothing of another arm is there, and it takes milliseconds.
+    """
+    if not (sys.platform == "linux" and os.access(_CLEAR_REFS, os.W_OK)):
+        cell.memory_error = f"not measured: this system has no {_CLEAR_REFS} to write to"
+        return
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    child = fork.Process(target=_in_child, args=(job, cell.label, cell.batch, sender))
+    child.start()
+    sender.close()
+    try:
+        if receiver.poll(job.limit_s):
+            answer = receiver.recv()
+        else:
+            child.kill()
+            answer = f"the process was ended after {job.limit_s:g} s"
+    except EOFError:
+        child.join()
+        answer = f"the process ended with exit code {child.exitcode}"
+        if killed_for_memory(child.exitcode):
+            answer = "the process was killed, as happens when memory runs out"
+    child.join()
+    receiver.close()
+    if isinstance(answer, int):
+        cell.memory = {"peak_rss_bytes": answer}
+    else:
+        cell.memory_error = answer
+
+
+def _in_child(job: Job, label: str, batch: int, answer: Connection) -> None:
+    end_with_parent()
+    try:
+        answer.send(_peak_rss(job, label, batch))
+    except Exception as error:
+        answer.send(in_words(error))
+
+
+def _peak_rss(job: Job, label: str, batch: int) -> int:
+    """Peak resident set in bytes, above that of a process which ran a tiny network.
+
+    The tiny network loads the runtime: threads, code pages. Before the calls that count, freed
+    memory is returned and the system's mark of the peak is reset.
+    """
+    configure(job.settings)
     tiny = nn.Sequential(
         nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 14 * 14, 8)
     )
     with torch.inference_mode():
         tiny.eval()(torch.zeros(1, 8, 16, 16))
     idle = _status("VmRSS")
-    model = build()
-    peaks = {}
-    for batch, x in sorted(inputs.items()):
+    model = _model(job, label)
+    x = timed_input(inputs(job, batch), job.settings)
+    with torch.inference_mode():
+        model(x)
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        with torch.inference_mode():
-            for _ in range(_CALLS):
-                model(x)
-        peaks[batch] = max(0, _status("VmHWM") - idle)
-    return peaks
+        _CLEAR_REFS.write_text("5")
+        for _ in range(CALLS):
+            model(x)
+    return max(0, _status("VmHWM") - idle)
+
+
+def _model(job: Job, label: str) -> nn.Module:
+    """Return the timed form of an arm; the training form is gone then."""
+    return timed_form(
+        training_form(job.factory(label), job.settings), job.load_prepare(), job.settings
+    )
 
 
 def _status(field: str) -> int:
@@ -75,32 +125,49 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
-def peak_on_gpu(
-    build: Callable[[], nn.Module], inputs: Mapping[int, Tensor]
-) -> dict[int, dict[str, int]]:
-    """Peak allocated and reserved bytes of the device at each batch, nothing else being there.
+def _on_gpu(job: Job, cells: list[Timing], note: Note) -> None:
+    """Measure by the allocator's own marks; batch sizes share one model."""
+    if not cells:
+        return
+    label = cells[0].label
+    before = _allocated()
+    note("memory", label)
+    try:
+        model = _model(job, label)
+    except Exception as error:
+        if device_lost(error):
+            raise
+        for cell in cells:
+            cell.memory_error = in_words(error)
+        return
+    for cell in cells:
+        note("memory", label, cell.batch)
+        try:
+            cell.memory = _gpu_peak(job, model, cell.batch, before)
+        except Exception as error:
+            if device_lost(error):
+                raise
+            cell.memory_error = in_words(error)
 
-    Returns:
-        {batch: {"peak_allocated_bytes": n, "peak_reserved_bytes": m}}; batches that fail are left
-        out, the timing then gives their reason.
-    """
-    found: dict[int, dict[str, int]] = {}
-    with suppress(Exception):
-        model = build()
-        for batch, x in sorted(inputs.items()):
-            found[batch] = _gpu_peak(model, x)
-    return found
 
-
-def _gpu_peak(model: Any, x: Tensor) -> dict[str, int]:
+def _allocated() -> tuple[int, int]:
+    """Return the bytes that are allocated and reserved, with what nobody needs given back."""
     gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    with torch.inference_mode():
-        for _ in range(_CALLS):
-            model(x)
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+
+
+def _gpu_peak(job: Job, model: nn.Module, batch: int, before: tuple[int, int]) -> dict[str, int]:
+    x = timed_input(inputs(job, batch), job.settings)
+    with torch.inference_mode():
+        model(x)
+        _allocated()
+        torch.cuda.reset_peak_memory_stats()
+        for _ in range(CALLS):
+            model(x)
+        torch.cuda.synchronize()
     return {
-        "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
-        "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
+        "peak_allocated_bytes": torch.cuda.max_memory_allocated() - before[0],
+        "peak_reserved_bytes": torch.cuda.max_memory_reserved() - before[1],
     }

@@ -1,6 +1,6 @@
-"""The rules by which time is taken: settings, warm-up, order of turns, timers.
+"""The rules by which time is taken: settings, warm-up, orders, timers.
 
-Protocol 1, as the workers follow it:
+Protocol 2, as the workers follow it:
 
 * float32 is IEEE float32 (TF32 off); denormal numbers are flushed to zero, since random weights
   meet them by chance and they cost a CPU up to a hundredfold; on a GPU cuDNN picks its algorithms
@@ -8,7 +8,13 @@ Protocol 1, as the workers follow it:
 * A sample is the time per iteration of a block of iterations that lasts at least `min_block_ms`.
   One untimed iteration precedes each block, so that an arm does not pay for the caches that the
   arm before it filled. Python's garbage collector is off.
-* Weights and inputs are the same in every process; the order of turns is drawn anew in each.
+* A warm-up is made of such blocks too: what must settle is what is sampled.
+* Weights and inputs are the same in every process; the orders in which arms are built, warmed up
+  and take turns are drawn anew in each.
+* A worker process does its share of one run after the other, so that imports are paid for once.
+
+Protocol 1 built the arms in one order in all processes, which favoured some of them, and judged
+its warm-ups by blocks of 2 ms, which settled by chance.
 """
 
 from __future__ import annotations
@@ -19,11 +25,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from bench.errors import UserError
 
-PROTOCOL = "1"
+PROTOCOL = "2"
+
+T = TypeVar("T")
 
 Scope = Literal["operator", "backbone", "end_to_end"]
 Layout = Literal["contiguous", "channels_last"]
@@ -36,7 +44,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 MIN_ITERATIONS = 10
 SEGMENTS = 3
 SEGMENT_BLOCKS = 5
-WARMUP_BLOCK_MS = 2.0
 AGREEMENT = 0.01
 HOST_BOUND = 0.9
 
@@ -109,26 +116,29 @@ class WarmUp:
     iteration_ms: float
 
 
-def warm_up(block: Callable[[int], float], *, min_ms: float, cap_ms: float) -> WarmUp:
+def warm_up(
+    block: Callable[[int], float], *, block_ms: float, min_ms: float, cap_ms: float
+) -> WarmUp:
     """Run until the time has settled: the medians of the last three segments agree within 1 %.
 
-    A segment is five blocks of at least 2 ms. It takes at least 10 iterations and `min_ms`; it
-    ends unsettled after `cap_ms` (but never before 10 iterations).
+    A segment is five blocks. It takes at least 10 iterations and `min_ms`; it ends unsettled
+    after `cap_ms` (but never before 10 iterations).
 
     Args:
         block: runs the given number of iterations and returns the ms of one.
+        block_ms: the least time of a block.
         min_ms: the least time to run.
         cap_ms: the time after which to give up.
 
     Example:
-        >>> warm_up(lambda n: 4.0, min_ms=20, cap_ms=1000)
+        >>> warm_up(lambda n: 4.0, block_ms=2, min_ms=20, cap_ms=1000)
         WarmUp(iterations=16, steady=True, iteration_ms=4.0)
     """
     last = block(1)
     iterations, elapsed = 1, last
     medians: list[float] = []
     while True:
-        length = block_length(last, WARMUP_BLOCK_MS)
+        length = block_length(last, block_ms)
         segment: list[float] = []
         for _ in range(SEGMENT_BLOCKS):
             last = block(length)
@@ -155,6 +165,16 @@ def block_length(iteration_ms: float, block_ms: float) -> int:
         (4, 1)
     """
     return max(1, math.ceil(block_ms / max(iteration_ms, 1e-6)))
+
+
+def drawn(values: Sequence[T], *key: object) -> list[T]:
+    """Return the values in an order drawn at random by the key: an equal key, an equal order.
+
+    Example:
+        >>> drawn("abc", 0, 1, "build") == drawn("abc", 0, 1, "build")
+        True
+    """
+    return random.Random("/".join(map(str, key))).sample(list(values), len(values))
 
 
 def turns(labels: Sequence[str], rounds: int, seed: int, process: int, batch: int) -> list[str]:

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
-from bench.record import Interval, Memory, Speed, Status
+from bench.intervals import LEVEL, t_interval
+from bench.record import Conditions, Interval, Memory, Speed, Status
 from bench.speed import stats
 from bench.speed.gate import TOLERANCE
 from bench.speed.protocol import PROTOCOL, Settings
@@ -21,7 +23,8 @@ class ArmResult:
     before stay, and there is no summary. Intervals are None with one process; ratio and verdict
     are None too where the baseline failed. `gate_error` is the largest of all processes.
     `wall_ms` (the wall clock beside the device's events) and `host_bound` (most blocks waited
-    for the host to launch them) are there on a GPU only.
+    for the host to launch them) are there on a GPU only, `gpu` (its state beside the times) where
+    NVML answers too. `memory_error` says why there is no `memory`, if that pass failed.
     """
 
     label: str
@@ -34,11 +37,15 @@ class ArmResult:
     baseline_samples_ms: list[list[float]] = field(default_factory=list)
     wall_ms: list[list[float]] = field(default_factory=list)
     host_bound: bool | None = None
+    conditions: Conditions | None = None
+    block_iterations: list[int] = field(default_factory=list)
+    gpu: dict[str, Any] | None = None
     first_call_ms: list[float] = field(default_factory=list)
     warmup_iterations: list[int] = field(default_factory=list)
     steady: bool | None = None
     gate_error: float | None = None
     memory: Memory | None = None
+    memory_error: str | None = None
 
     @property
     def _timed(self) -> bool:
@@ -79,11 +86,20 @@ class ArmResult:
         return self._interval([log_batch - t for t in times])
 
     @property
+    def noise(self) -> stats.Noise | None:
+        """Stable, noisy or unstable."""
+        return stats.noise_class(self.samples_ms, self.drift_pct) if self._timed else None
+
+    @property
     def verdict(self) -> str | None:
-        """Faster, slower, same or unclear against the baseline, which is 'baseline' itself."""
+        """Faster, slower, same or unclear against the baseline, which is 'baseline' itself.
+
+        A row that is unstable says nothing for certain, however narrow its interval is.
+        """
         if self.is_baseline:
             return "baseline" if self._timed else None
-        return stats.verdict(self.log_ratios)
+        verdict = stats.verdict(self.log_ratios)
+        return "unclear" if verdict and self.noise == "unstable" else verdict
 
     @property
     def drift_pct(self) -> float | None:
@@ -91,12 +107,12 @@ class ArmResult:
         return stats.drift_pct(self.baseline_samples_ms)
 
     def _interval(self, logs: Sequence[float]) -> Interval | None:
-        found = stats.t_interval(logs)
-        if found is None:
+        interval = t_interval(logs)
+        if interval is None:
             return None
-        value, low, high = (math.exp(v) for v in found)
+        value, low, high = (math.exp(v) for v in interval)
         method = f"t over {len(logs)} processes, of logarithms"
-        return Interval(value=value, low=low, high=high, level=stats.LEVEL, method=method)
+        return Interval(value=value, low=low, high=high, level=LEVEL, method=method)
 
     def speed(self) -> Speed:
         """Return the `speed` part of this arm's record."""
@@ -123,9 +139,7 @@ class ArmResult:
                 "images_per_second": self.images_per_second,
                 "ratio_to_baseline": self.ratio_to_baseline,
                 "verdict": self.verdict,
-                "noise": stats.noise_class(self.samples_ms, self.drift_pct)
-                if self._timed
-                else None,
+                "noise": self.noise,
                 "drift_pct": self.drift_pct,
                 "steady": self.steady,
                 "warmup_iterations": self.warmup_iterations,
@@ -133,5 +147,11 @@ class ArmResult:
                 "outliers": stats.outliers(self.samples_ms) if self._timed else 0,
                 "gate_max_error": self.gate_error,
                 "gate_tolerance": TOLERANCE[s.dtype],
+                "conditions": self.conditions,
+                "block_iterations": self.block_iterations,
+                "host_bound": self.host_bound,
+                "throttled": None if self.gpu is None else bool(self.gpu["throttle_reasons"]),
+                "gpu": self.gpu,
+                "memory_error": self.memory_error,
             }
         )

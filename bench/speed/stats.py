@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.stats import theilslopes
 
-LEVEL = 0.95
+from bench.intervals import t_interval
+
 #: Times within ±1 % count as the same.
 MARGIN = 0.01
 #: A sample whose modified z-score (0.6745·|x − median| / MAD) is above this is an outlier
@@ -26,26 +27,6 @@ NOISE = {"stable": (0.03, 0.02, 0.03), "noisy": (0.10, 0.05, 0.10)}
 Samples = Sequence[Sequence[float]]
 Verdict = Literal["faster", "slower", "same", "unclear"]
 Noise = Literal["stable", "noisy", "unstable"]
-
-
-def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float] | None:
-    """Mean of independent values and its Student t interval: (mean, low, high).
-
-    mean ± t(n − 1) · s / √n. None with fewer than two values: one value has no spread.
-
-    Example:
-        >>> mean, low, high = t_interval([1.0, 2.0, 3.0])
-        >>> round(mean, 3), round(low, 3), round(high, 3)
-        (2.0, -0.484, 4.484)
-        >>> t_interval([1.0]) is None
-        True
-    """
-    n = len(values)
-    if n < 2:
-        return None
-    mean = float(np.mean(values))
-    half = float(stdtrit(n - 1, 0.5 + level / 2)) * float(np.std(values, ddof=1)) / math.sqrt(n)
-    return mean, mean - half, mean + half
 
 
 def log_ratios(arm: Samples, baseline: Samples) -> list[float]:
@@ -100,8 +81,7 @@ def drift_pct(baseline: Samples) -> float | None:
     times = np.asarray([t for process in baseline for t in process])
     if times.size < 3:
         return None
-    first, second = np.triu_indices(times.size, 1)
-    slope = float(np.median((times[second] - times[first]) / (second - first)))
+    slope = float(theilslopes(times).slope)
     return 100 * slope * (times.size - 1) / float(np.median(times))
 
 
@@ -131,9 +111,9 @@ def noise_class(arm: Samples, drift: float | None) -> Noise:
     within = float(np.median([(q[2] - q[0]) / q[1] for q in quartiles]))
     medians = log_medians(arm)
     between = float(np.std(medians, ddof=1)) if len(medians) > 1 else 0.0
-    seen = (within, between, abs(drift or 0.0) / 100)
-    if all(value <= limit for value, limit in zip(seen, NOISE["stable"], strict=True)):
+    spreads = (within, between, abs(drift or 0.0) / 100)
+    if all(value <= limit for value, limit in zip(spreads, NOISE["stable"], strict=True)):
         return "stable"
-    if all(value <= limit for value, limit in zip(seen, NOISE["noisy"], strict=True)):
+    if all(value <= limit for value, limit in zip(spreads, NOISE["noisy"], strict=True)):
         return "noisy"
     return "unstable"

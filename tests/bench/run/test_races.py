@@ -1,5 +1,9 @@
 """The speed runs of a suite: which arms race together, and end to end in all tasks."""
 
+import copy
+import functools
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -8,7 +12,8 @@ from bench.config.plan import Choice, plan
 from bench.config.schema import SpeedConfig
 from bench.errors import UserError
 from bench.record import Record
-from bench.run import races
+from bench.run import races, timing
+from bench.speed import Arm
 from bench.store import CELL, Kept, Store
 
 SMALL = {
@@ -93,13 +98,105 @@ def test_the_order_of_scopes_and_other_scopes_do_not_change_a_race(cells):
     assert first.hash == alone.hash
 
 
+def changed(cell, path, value):
+    """The cell with another value at a dotted place of its configuration."""
+    config = copy.deepcopy(cell.config)
+    *above, last = path.split(".")
+    part = config
+    for name in above:
+        part = part[name]
+    assert part.get(last) != value
+    part[last] = value
+    return cell.model_copy(update={"config": config})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("trainer.max_epochs", 7), ("data.init_args.options.train", 9)]
+)
+def test_arms_that_differ_in_more_than_the_operator_never_race_end_to_end(cells, path, value):
+    """As after `run --only operator=acb --set …`: names and recipe are the same."""
+    baseline, other = [c for c in cells if c.task == "scenes-detection" and c.seed == 0]
+    plan = SpeedConfig(scopes={"end_to_end": [1]})
+    both = [baseline, changed(other, path, value)]
+    assert races.races(both, plan, kept(*both)) != []
+    assert [race.cells for race in races.races(both, plan, kept(*both))] == [(baseline,)]
+    assert races.waiting(both, kept(baseline)) == both[1:]
+    assert [c.operator for c in races.waiting([baseline, other], kept(baseline))] == ["acb"]
+
+
+def test_backbones_are_the_same_whatever_their_training(cells):
+    baseline, other = [c for c in cells if c.task == "scenes-detection" and c.seed == 0]
+    both = [baseline, changed(other, "trainer.max_epochs", 7)]
+    (race,) = races.races(both, SpeedConfig(scopes={"backbone": [1]}), {})
+    assert len(race.cells) == 2
+
+
+def test_two_arms_of_one_label_keep_apart(cells):
+    baseline, other = [c for c in cells if c.task == "scenes-detection" and c.seed == 0]
+    options = "model.init_args.backbone.init_args.where"
+    wider = changed(other, options, {"kernel_size": 7, "stages": [0]})
+    (race,) = races.races([baseline, other, wider], SpeedConfig(scopes={"backbone": [1]}), {})
+    assert [c.operator for c in race.cells] == ["dwconv", "acb", "acb (scenes-detection)"]
+
+
+def test_a_supernet_never_races(cells):
+    mine = [c for c in cells if c.task == "scenes-detection" and c.seed == 0]
+    supernet = changed(mine[1], "model.init_args.backbone.init_args.operator", "edo")
+    both = [mine[0], supernet]
+    for race in races.races(both, SpeedConfig(), kept(*both)):
+        assert [c.operator for c in race.cells] == ["dwconv"]
+    assert races.waiting(both, {}) == [mine[0]]
+
+
+def test_a_race_with_a_failed_arm_is_not_done_and_is_measured_anew(cells, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "speed"))
+    import speed_arms
+
+    marker = tmp_path / "mended"
+    settings = {"processes": 2, "rounds": 3, "min_block_ms": 0.1, "warmup_cap_ms": 5, "threads": 1}
+    plan = SpeedConfig(scopes={"backbone": [1]}, **settings)
+    (race,) = races.races(cells, plan, {})
+    arms = [
+        Arm("dwconv", speed_arms.Block),
+        Arm("acb", functools.partial(speed_arms.Mended, str(marker))),
+    ]
+    monkeypatch.setattr(timing, "_backbones", lambda race: timing._Timed(arms))
+    runs = tmp_path / "runs"
+
+    def time():
+        records = timing.time_race(race, runs, "convboard speed two.yaml")
+        return {r.entry.label: r for r in records}, Store(runs).kept()[race.hash]
+
+    records, run = time()
+    assert {label: r.status for label, r in records.items()} == {"dwconv": "ok", "acb": "error"}
+    assert "not mended yet" in records["acb"].error
+    assert "not mended yet" in records["acb"].speed.memory_error
+    assert not run.done
+    marker.touch()
+    records, run = time()
+    assert [r.status for r in records.values()] == ["ok", "ok"]
+    assert run.done
+    acb = records["acb"].speed
+    assert [len(samples) for samples in acb.samples_ms] == [3, 3]
+    assert acb.baseline_samples_ms == records["dwconv"].speed.samples_ms
+    assert acb.conditions.min_block_ms == 0.1
+    assert acb.conditions.torch_threads == acb.conditions.omp_num_threads == 1
+    assert acb.conditions.tf32 is False
+    assert len(acb.block_iterations) == 2
+    exported = [Record.load(p) for p in Store(runs).export(tmp_path / "out")]
+    newest = max(
+        (r for r in exported if r.entry.label == "acb"), key=lambda r: r.provenance.created
+    )
+    assert newest.status == "ok"
+
+
 @pytest.mark.parametrize(
     ("asked", "there", "taken"),
     [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", False, "cuda")],
 )
 def test_the_device_is_a_gpu_if_there_is_one(asked, there, taken, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: there)
-    assert races._device(SpeedConfig(device=asked)) == taken
+    assert timing._device(SpeedConfig(device=asked)) == taken
 
 
 def test_a_compiled_form_cannot_be_compared_end_to_end(tmp_path):

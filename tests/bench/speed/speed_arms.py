@@ -82,6 +82,46 @@ class Dying(nn.Module):
         return x
 
 
+class Lost(nn.Module):
+    """Loses the device in its first call, as an illegal access on a GPU does."""
+
+    def forward(self, x):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+class Mended(nn.Module):
+    """Fails as long as a file is not there."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def forward(self, x):
+        if not Path(self.file).exists():
+            raise ValueError("not mended yet")
+        return x + 1
+
+
+class Scratch(nn.Module):
+    """Takes memory that it gives back: in every call, and more in the first."""
+
+    def __init__(self, every_mib, first_mib=0):
+        super().__init__()
+        self.every_mib, self.first_mib = every_mib, first_mib
+
+    def forward(self, x):
+        scratch = torch.ones((self.every_mib + self.first_mib) * 2**18)
+        self.first_mib = 0
+        return x + scratch[0]
+
+
+def logged(label, file):
+    """Build an arm, and say so in a file."""
+    with Path(file).open("a") as log:
+        log.write(f"{os.getpid()} {label}\n")
+    return Block()
+
+
 class Hanging(nn.Module):
     """Never returns."""
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -16,7 +15,7 @@ from torch import nn
 
 from bench import operators
 from bench.record import Entry, Record
-from bench.speed import SHAPES, Arm, Settings, Shape, measure, operator_arms, worker
+from bench.speed import SHAPES, Arm, Settings, Shape, forms, measure, operator_arms, worker
 from bench.speed.job import Job, Note
 
 QUICK = {
@@ -33,15 +32,6 @@ QUICK = {
 
 
 @pytest.fixture
-def make(monkeypatch):
-    """The module of test arms, importable here and in worker processes."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    import speed_arms
-
-    return speed_arms
-
-
-@pytest.fixture
 def run_here(make, tmp_path):
     """Run one worker's job in this process and put torch's settings back."""
     threads = torch.get_num_threads()
@@ -50,8 +40,8 @@ def run_here(make, tmp_path):
         known = {name: value for name, value in QUICK.items() if name != "memory"}
         pickled = [(label, pickle.dumps(factory)) for label, factory in arms.items()]
         job = Job(Settings(**{**known, **changes}), pickled, pickle.dumps(prepare), 0, images)
-        cells = worker.carry_out(job, Note(tmp_path / "note"))
-        return {(c["label"], c["batch"]): c for c in cells}
+        result = worker.carry_out(job, Note(tmp_path / "note"))
+        return {(c["label"], c["batch"]): c for c in result["cells"]}
 
     yield run
     torch.set_num_threads(threads)
@@ -67,20 +57,21 @@ def test_what_is_made_of_decisions_is_compared_before_them(make, run_here):
     assert "output.0" in cells["wrong", 1]["error"] or "relative" in cells["wrong", 1]["error"]
 
 
-def test_given_images_are_timed_in_place_of_noise():
+def test_given_images_are_timed_in_place_of_noise(tmp_path):
     images = np.arange(2 * 3 * 8 * 8, dtype=np.float32).reshape(2, 3, 8, 8)
-    settings = Settings(baseline="a", input_size=(8, 8))
-    one, three = (worker.inputs(settings, batch, images) for batch in (1, 3))
+    np.save(tmp_path / "images.npy", images)
+    job = Job(Settings(baseline="a", input_size=(8, 8)), [], b"", 0, tmp_path / "images.npy")
+    one, three = (forms.inputs(job, batch) for batch in (1, 3))
     assert torch.equal(one, torch.from_numpy(images[:1]))
     assert torch.equal(three, torch.from_numpy(images[[0, 1, 0]]))
-    assert worker.inputs(settings, 2).min() < 0
+    assert forms.inputs(replace(job, images=None), 2).min() < 0
 
 
 def test_trained_weights_are_timed_as_they_are(make):
     settings = Settings(baseline="a", input_size=(8, 8))
-    alone = worker.training_form(make.Block, settings)
+    alone = forms.training_form(make.Block, settings)
     assert not torch.equal(alone.norm.weight, torch.ones(4))
-    whole = worker.training_form(make.Block, replace(settings, scope="end_to_end"))
+    whole = forms.training_form(make.Block, replace(settings, scope="end_to_end"))
     assert torch.equal(whole.norm.weight, torch.ones(4))
 
 
@@ -164,7 +155,8 @@ def test_a_run_gives_paired_samples_intervals_memory_and_speed_records(make, tmp
     )
     by_place = {(r.label, r.batch): r for r in results}
     assert list(by_place) == [(a.label, b) for a in arms for b in (1, 2)]
-    assert told == [(0, 2, "process-000"), (1, 2, "process-001"), (2, 2, "done")]
+    steps = ("memory", "process-000", "process-001", "done")
+    assert told == [(k, 3, name) for k, name in enumerate(steps)]
     k7 = by_place["k7", 2]
     assert [len(samples) for samples in k7.samples_ms] == [3, 3]
     assert k7.baseline_samples_ms == by_place["k3", 2].samples_ms

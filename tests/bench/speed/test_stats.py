@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from bench.speed import stats
+from bench.intervals import t_interval
+from bench.speed import Settings, stats
+from bench.speed.protocol import drawn
+from bench.speed.result import ArmResult
 
 
 def simulate(rng, ratio, *, processes=5, rounds=20, effect=0.01, noise=0.02, drift=0.03):
@@ -27,10 +30,10 @@ def test_intervals_over_processes_cover_the_truth_and_those_within_one_do_not():
     over = within = 0
     for _ in range(runs):
         arm, baseline = simulate(rng, 1.25)
-        _, low, high = stats.t_interval(stats.log_ratios(arm, baseline))
+        _, low, high = t_interval(stats.log_ratios(arm, baseline))
         over += low <= truth <= high
         pairs = list(np.log(arm[0]) - np.log(baseline[0]))
-        _, low, high = stats.t_interval(pairs)
+        _, low, high = t_interval(pairs)
         within += low <= truth <= high
     assert 0.93 <= over / runs <= 0.97
     assert within / runs < 0.80
@@ -48,14 +51,14 @@ def test_taking_turns_removes_the_bias_of_drift():
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_t_interval_is_students(n, level):
     values = list(np.random.default_rng(n).normal(3, 2, n))
-    mean, low, high = stats.t_interval(values, level)
+    mean, low, high = t_interval(values, level)
     expected = reference.t.interval(level, n - 1, np.mean(values), reference.sem(values))
     assert mean == pytest.approx(np.mean(values))
     assert (low, high) == pytest.approx(expected)
 
 
 def test_one_process_has_no_interval_and_no_verdict():
-    assert stats.t_interval([0.5]) is None
+    assert t_interval([0.5]) is None
     assert stats.verdict([-0.5]) is None
 
 
@@ -132,3 +135,41 @@ def test_noise_class_looks_within_between_and_along(noise, effect, drift, expect
     shift = effect * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])[:, None]
     samples = np.exp(shift + rng.normal(0, noise, (5, 40))).tolist()
     assert stats.noise_class(samples, drift) == expected
+
+
+def test_an_unstable_row_has_no_verdict_but_unclear():
+    """A ratio that is narrow, of times that run away."""
+    settings = Settings(baseline="b", input_size=(8, 8))
+    quiet = [[1.0 + 0.001 * (r % 3) for r in range(20)] for _ in range(5)]
+    running = [[t * (1 + 0.3 * process) for t in samples] for process, samples in enumerate(quiet)]
+    verdicts = {}
+    for name, baseline in (("stable", quiet), ("unstable", running)):
+        arm = [[1.2 * t for t in samples] for samples in baseline]
+        result = ArmResult("a", 1, settings, "run", samples_ms=arm, baseline_samples_ms=baseline)
+        assert result.noise == name
+        assert result.ratio_to_baseline.high < 1.21
+        verdicts[name] = result.verdict
+        assert result.speed().verdict == result.verdict
+        own = ArmResult("b", 1, settings, "run", samples_ms=baseline, baseline_samples_ms=baseline)
+        assert own.verdict == "baseline"
+    assert verdicts == {"stable": "slower", "unstable": "unclear"}
+
+
+@pytest.mark.parametrize(("anew", "least", "most"), [(True, 0.92, 0.98), (False, 0.0, 0.85)])
+def test_an_advantage_of_place_is_a_bias_only_where_the_order_is_the_same(anew, least, most):
+    """Two equal arms of which the one that is built second is 1 % faster.
+
+    Of the intervals over five processes, 95 % hold the truth where the order is drawn anew.
+    """
+    rng = np.random.default_rng(5)
+    runs, held = 400, 0
+    for run in range(runs):
+        samples = {"a": [], "b": []}
+        for process in range(5):
+            order = drawn("ab", run, process, "build") if anew else ["a", "b"]
+            for place, label in enumerate(order):
+                noise = rng.normal(0, 0.01) + rng.normal(0, 0.004, 20)
+                samples[label].append(list(np.exp(noise - 0.01 * place)))
+        _, low, high = t_interval(stats.log_ratios(samples["b"], samples["a"]))
+        held += low <= 0 <= high
+    assert least <= held / runs <= most

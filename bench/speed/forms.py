@@ -1,0 +1,104 @@
+"""The forms of an arm in a worker: inputs, the fp32 training form, and the form that is timed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.speed.gate import randomise
+from bench.speed.job import Job
+from bench.speed.protocol import Settings
+
+Prepare = Callable[[nn.Module], nn.Module]
+
+
+def configure(settings: Settings) -> None:
+    """Set threads, denormals and precision by the protocol, before anything is computed."""
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(settings.threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if settings.device == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+def conditions(settings: Settings) -> dict[str, Any]:
+    """Return what is in force in this process, as fields of `bench.record.Conditions`."""
+    return {
+        "min_block_ms": settings.min_block_ms,
+        "warmup_min_ms": settings.warmup_min_ms,
+        "warmup_cap_ms": settings.warmup_cap_ms,
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        "torch_threads": torch.get_num_threads(),
+        "torch_interop_threads": torch.get_num_interop_threads(),
+        "omp_num_threads": _environment("OMP_NUM_THREADS"),
+        "mkl_num_threads": _environment("MKL_NUM_THREADS"),
+    }
+
+
+def _environment(name: str) -> int | None:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else None
+
+
+def synchronise(settings: Settings) -> None:
+    """Wait for the device."""
+    if settings.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def inputs(job: Job, batch: int) -> Tensor:
+    """Return the fixed input (batch, in_channels, H, W) in float32, equal everywhere.
+
+    That is the job's images, over and over where there are fewer than a batch, or noise from
+    N(0, 1).
+    """
+    settings = job.settings
+    images = job.images_of(batch)
+    if images is not None:
+        return torch.from_numpy(images).to(settings.device)
+    generator = torch.Generator().manual_seed(settings.seed)
+    shape = (batch, settings.in_channels, *settings.input_size)
+    return torch.randn(shape, generator=generator).to(settings.device)
+
+
+def training_form(factory: Callable[[], nn.Module], settings: Settings) -> nn.Module:
+    """Build the reference: fp32, eval mode, deterministic.
+
+    End to end the weights are trained, and are kept; else nothing is left at its identity.
+    """
+    torch.manual_seed(settings.seed)
+    model = factory()
+    if settings.scope != "end_to_end":
+        randomise(model, settings.seed)
+    return model.float().eval().requires_grad_(False).to(settings.device)
+
+
+def timed_form(model: nn.Module, prepare: Prepare | None, settings: Settings) -> nn.Module:
+    """Turn the training form into the form that is timed, by `prepare`, dtype and layout."""
+    timed = model if prepare is None else prepare(model)
+    timed = timed.eval().to(dtype=getattr(torch, settings.dtype))
+    if settings.layout == "channels_last":
+        timed = timed.to(memory_format=torch.channels_last)
+    return timed
+
+
+def timed_input(x: Tensor, settings: Settings) -> Tensor:
+    """Bring an input to the dtype and layout of the timed form."""
+    x = x.to(getattr(torch, settings.dtype))
+    channels_last = settings.layout == "channels_last"
+    return x.contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
+
+
+def compared(model: nn.Module) -> Callable[[Tensor], Any]:
+    """Return what the gate compares: the output, or what `model.compared` returns, if it has that.
+
+    Labels and boxes that are kept or dropped hang on the last bit; the maps before them do not.
+    """
+    return getattr(model, "compared", model)

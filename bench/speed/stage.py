@@ -1,0 +1,181 @@
+"""All arms of one process: built, passed through the gate, warmed up, and timed in turns."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.failures import device_lost, out_of_memory
+from bench.speed import gpu_state
+from bench.speed.forms import (
+    compared,
+    inputs,
+    synchronise,
+    timed_form,
+    timed_input,
+    training_form,
+)
+from bench.speed.gate import GateError, compare, snapshot
+from bench.speed.job import Job, Note, Place, Timing
+from bench.speed.protocol import (
+    EventTimer,
+    Timer,
+    WallTimer,
+    block_length,
+    drawn,
+    turns,
+    warm_up,
+)
+
+
+def timer_for(device: str) -> Timer:
+    """Return the timer of a device."""
+    if device == "cuda":
+        return EventTimer(partial(torch.cuda.Event, enable_timing=True))
+    return WallTimer()
+
+
+@contextmanager
+def failures_become_rows(cells: list[Timing]) -> Iterator[None]:
+    """Turn an exception into the status of `cells`; all other arms go on.
+
+    Not so an error after which the device answers no one any more: the process ends with it, and
+    what the others are owed is done in a new one.
+    """
+    try:
+        yield
+    except GateError as error:
+        for cell in cells:
+            cell.gate_error = error.error
+            cell.fail("invalid", str(error))
+    except Exception as error:
+        if device_lost(error):
+            raise
+        for cell in cells:
+            cell.fail("oom" if out_of_memory(error) else "error", in_words(error))
+
+
+def in_words(error: BaseException) -> str:
+    """Return an exception as the `error` of a row."""
+    return f"{type(error).__name__}: {error}"[:400]
+
+
+class Stage:
+    """All arms of one process.
+
+    What was built first has other places in memory than what was built last, and that is worth up
+    to some per cent. The order is therefore drawn anew in every process, of building as of
+    turns: an advantage of place becomes a part of the spread between processes.
+    """
+
+    def __init__(self, job: Job, note: Note) -> None:
+        self.job, self.note, self.settings = job, note, job.settings
+        self.cells = [Timing(label, batch) for label, batch in job.places]
+        self.steps: dict[Place, Callable[[], Any]] = {}
+        self.timer = timer_for(self.settings.device)
+        self.gpu = gpu_state.reader() if self.settings.device == "cuda" else None
+
+    def run(self) -> None:
+        """Build all arms and time them, batch size by batch size."""
+        s, process = self.settings, self.job.process
+        batch_sizes = list(s.batches)
+        arrays = {batch: inputs(self.job, batch) for batch in drawn(batch_sizes, s.seed, process)}
+        for label in drawn(self.job.labels, s.seed, process, "build"):
+            self.build(label, arrays)
+        del arrays
+        gc.collect()
+        gc.disable()
+        try:
+            with torch.inference_mode():
+                for batch in drawn(batch_sizes, s.seed, process, "batches"):
+                    self.time_batch(batch)
+        finally:
+            gc.enable()
+
+    def of(self, label: str) -> list[Timing]:
+        """Return the cells of an arm that nothing has failed in."""
+        return [cell for cell in self.cells if cell.label == label and cell.alive]
+
+    def build(self, label: str, arrays: dict[int, Tensor]) -> None:
+        """Build one arm and pass it through the gate at every batch size."""
+        if not self.of(label):
+            return
+        self.note("build", label)
+        with failures_become_rows(self.of(label)):
+            model = training_form(self.job.factory(label), self.settings)
+            reference = {}
+            for cell in self.of(label):
+                self.note("reference", label, cell.batch)
+                with failures_become_rows([cell]), torch.inference_mode():
+                    reference[cell.batch] = snapshot(compared(model)(arrays[cell.batch]))
+            self.note("build", label)
+            timed = timed_form(model, self.job.load_prepare(), self.settings)
+            if self.settings.compiled:
+                timed.compile(dynamic=False)
+            for cell in self.of(label):
+                self.note("gate", label, cell.batch)
+                with failures_become_rows([cell]), torch.inference_mode():
+                    self.gate(cell, timed, arrays[cell.batch], reference[cell.batch])
+
+    def gate(self, cell: Timing, timed: nn.Module, x: Tensor, reference: dict[str, Tensor]) -> None:
+        """Call the timed form for the first time and compare what it returns."""
+        x = timed_input(x, self.settings)
+        step = partial(timed, x)
+        synchronise(self.settings)
+        start = time.perf_counter_ns()
+        output = step()
+        synchronise(self.settings)
+        cell.first_call_ms = (time.perf_counter_ns() - start) / 1e6
+        whole = compared(timed) is timed
+        values = snapshot(output if whole else compared(timed)(x))
+        cell.gate_error = compare(values, reference, self.settings.dtype)
+        self.steps[cell.label, cell.batch] = step
+
+    def time_batch(self, batch: int) -> None:
+        """Warm up every arm at a batch size, then let them take turns."""
+        s, process = self.settings, self.job.process
+        cells = {c.label: c for c in self.cells if c.batch == batch and c.alive}
+        for label in drawn(list(cells), s.seed, process, batch, "warm-up"):
+            cell = cells[label]
+            self.note("warm-up", label, batch)
+            with failures_become_rows([cell]):
+                warm = warm_up(
+                    partial(_block_ms, self.timer, self.steps[label, batch]),
+                    block_ms=s.min_block_ms,
+                    min_ms=s.warmup_min_ms,
+                    cap_ms=s.warmup_cap_ms,
+                )
+                cell.warmup_iterations, cell.steady = warm.iterations, warm.steady
+                cell.block_iterations = block_length(warm.iteration_ms, s.min_block_ms)
+        labels = [label for label, cell in cells.items() if cell.alive]
+        for label in turns(labels, s.rounds, s.seed, process, batch):
+            cell = cells[label]
+            if cell.alive:
+                self.note("rounds", label, batch)
+                with failures_become_rows([cell]):
+                    self.turn(cell)
+
+    def turn(self, cell: Timing) -> None:
+        """Take one sample: one untimed iteration, then one block."""
+        assert cell.block_iterations is not None
+        step = self.steps[cell.label, cell.batch]
+        step()
+        synchronise(self.settings)
+        block = self.timer(step, cell.block_iterations)
+        cell.samples_ms.append(block.ms)
+        if self.settings.device == "cuda":
+            cell.wall_ms.append(block.wall_ms)
+            cell.host_bound_blocks += block.host_bound
+            if self.gpu is not None:
+                cell.gpu.append(self.gpu())
+
+
+def _block_ms(timer: Timer, step: Callable[[], object], iterations: int) -> float:
+    return timer(step, iterations).ms
