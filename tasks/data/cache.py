@@ -99,7 +99,7 @@ def manifest(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no manifest of a generated set ({error}).") from None
-    if not isinstance(content, dict) or not KEYS <= set(content):
+    if not isinstance(content, dict) or not set(content) >= KEYS:
         raise DataError(f"{path} must have {', '.join(sorted(KEYS))}.")
     return content
 

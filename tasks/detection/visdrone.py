@@ -58,9 +58,7 @@ def read_visdrone(root: Path, split: str) -> BoxSet:
         raise DataError(f"`root` (={str(root)!r}) must hold {folder.name}/annotations/*.txt.")
     repairs: Counter[str] = Counter()
     paths = [folder / "images" / f"{file.stem}.jpg" for file in files]
-    objects = [
-        one for image, file in enumerate(files) for one in _read(file, image, repairs)
-    ]
+    objects = [one for image, file in enumerate(files) for one in _read(file, image, repairs)]
     labels = np.array([o.label for o in objects], dtype=np.int64)
     images, of_boxes = assemble(
         paths,

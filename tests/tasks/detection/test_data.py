@@ -222,7 +222,10 @@ def test_visdrone(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("1,2,3\n", "line 1 of a.txt"), ("1,2,3,4,1,12,0,0\n", "`category` .=12. must be from 0 to 11")],
+    [
+        ("1,2,3\n", "line 1 of a.txt"),
+        ("1,2,3,4,1,12,0,0\n", "`category` .=12. must be from 0 to 11"),
+    ],
 )
 def test_visdrone_that_is_wrong(tmp_path, text, message):
     with pytest.raises(DataError, match=r"must hold VisDrone2019-DET-val"):
