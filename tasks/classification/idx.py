@@ -23,6 +23,7 @@ from tasks.classification.labelled import (
 
 LARGEST = 2**31
 """Bytes of an array: a small file can claim, and unpack to, any number of them."""
+MOST_SIZES = 4
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
@@ -70,6 +71,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             magic = file.read(4)
             if len(magic) < 4 or magic[:3] != b"\x00\x00\x08":
                 raise DataError(f"{path} is no idx file of bytes (`magic` (={magic!r})).")
+            if not 1 <= magic[3] <= MOST_SIZES:
+                raise DataError(f"{path}: `rank` (={magic[3]}) must be from 1 to {MOST_SIZES}.")
             head = file.read(4 * magic[3])
             sizes = np.frombuffer(head[: len(head) // 4 * 4], dtype=">u4").tolist()
             length = math.prod(sizes)

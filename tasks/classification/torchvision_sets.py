@@ -13,6 +13,7 @@ import torchvision
 from numpy.typing import NDArray
 
 from bench.errors import DataError, UserError, near
+from bench.hashing import digest
 from tasks.classification.labelled import (
     Labelled,
     Source,
@@ -22,7 +23,7 @@ from tasks.classification.labelled import (
     require_labels,
     revision,
 )
-from tasks.data.checked import check_images
+from tasks.data.checked import check_images, relative_name
 from tasks.data.faults import require_none
 
 SETS: dict[str, tuple[str, Any, Any]] = {
@@ -132,19 +133,20 @@ def _labelled(name: str, split: str, dataset: Any, root: Path) -> Labelled:
     if class_names[0] == UNUSED and not (labels == 0).any():
         class_names, labels = class_names[1:], labels - 1
     require_labels(labels, class_names, len(dataset), f"torchvision's {name} ({split})")
-    hash_of_labels = {f"labels {split}": _sha256(labels)}
     data = getattr(dataset, "data", None)
     if data is not None:
         pixels = np.ascontiguousarray(data)
-        return from_array(
-            pixels, labels, class_names, {f"array {split}": _sha256(pixels), **hash_of_labels}
-        )
+        truth = digest([class_names, labels.tolist()])
+        hashes = {f"array {split}": _sha256(pixels), f"labels {split}": truth}
+        return from_array(pixels, labels, class_names, hashes)
     paths = _paths(dataset)
     checked = check_images(root, sorted(set(paths)))
     require_none(
         (f"of {name} can't be read", f"{path} ({fault})") for path, fault in checked.faults.items()
     )
-    return from_files(paths, labels, class_names, {**checked.hashes, **hash_of_labels})
+    names = [relative_name(root, path) for path in paths]
+    truth = digest([class_names, list(zip(names, labels.tolist(), strict=True))])
+    return from_files(paths, labels, class_names, {**checked.hashes, f"labels {split}": truth})
 
 
 def _sha256(array: NDArray[Any]) -> str:

@@ -74,7 +74,9 @@ def _told(file: Path, key: str, entries: list[Any], error: ValidationError) -> s
     at = int(index)
     entry = entries[at]
     known = isinstance(entry, dict) and type(entry.get("id")) is int
-    name = f"{SINGULAR[key]} {entry['id']}" if known else f"entry {at + 1} of `{key}`"
+    name = (
+        f"{SINGULAR[key]} {shortened(entry['id'], 24)}" if known else f"entry {at + 1} of `{key}`"
+    )
     if not path:
         return f"{name} in {file.name} (={shortened(entry)}) must be an object with fields."
     field = str(path[0])
