@@ -39,14 +39,11 @@ def require_none(faults: Iterable[Fault]) -> None:
         >>> require_none([("can't be read", "a.png"), ("can't be read", "b.png")])
         Traceback (most recent call last):
             ...
-        bench.errors.DataError: 2 files can't be read: a.png, b.png.
+        bench.errors.DataError: 2 file(s) can't be read: a.png, b.png.
     """
     kinds: dict[str, list[str]] = {}
     for kind, name in faults:
         kinds.setdefault(kind, []).append(name)
     if kinds:
-        lines = (
-            f"{len(names)} file{'s' if len(names) > 1 else ''} {kind}: {some(names)}."
-            for kind, names in kinds.items()
-        )
+        lines = (f"{len(names)} file(s) {kind}: {some(names)}." for kind, names in kinds.items())
         raise DataError(" ".join(lines))

@@ -401,7 +401,7 @@ def test_torchvisions_sets_of_files_are_read_by_name(tmp_path):
     images, labels = next(iter(data.val_dataloader()))
     assert (images[:, 0].mean((1, 2)) > 0.5).long().tolist() == labels.tolist()
     (root / "images" / "pie" / "0.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"1 file of Food101 can't be read"):
+    with pytest.raises(DataError, match=r"1 file\(s\) of Food101 can't be read"):
         ClassificationData("Food101", root=str(tmp_path / "tv")).prepare_data()
 
 

@@ -211,7 +211,9 @@ def test_labels_count_where_files_are_the_same(tmp_path):
 def test_broken_images_of_the_set_are_named(tmp_path):
     food(tmp_path)
     (tmp_path / "food-101" / "images" / "soup" / "1.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"1 file of Food101 can't be read: food-101/images/soup/1"):
+    with pytest.raises(
+        DataError, match=r"1 file\(s\) of Food101 can't be read: food-101/images/soup/1"
+    ):
         open_torchvision("Food101", tmp_path)
 
 

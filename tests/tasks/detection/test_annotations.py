@@ -283,7 +283,7 @@ def test_sizes_that_are_not_the_files_are_named(folder):
     boxes = read_coco(write(folder), folder / "images")
     with pytest.raises(
         DataError,
-        match=r"1 file differ in size from .*annotations: images/8\.jpg \(40×60 and 60×40",
+        match=r"1 file\(s\) differ in size from .*annotations: images/8\.jpg \(40×60 and 60×40",
     ):
         check([boxes], folder)
     picture(folder / "images" / "8.jpg")

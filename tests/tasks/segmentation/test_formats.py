@@ -260,7 +260,7 @@ def test_a_set_without_a_pixel_of_a_class_is_an_error(folders, label, zero_ignor
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n"])
 def test_files_that_cannot_be_read_are_named(folders, victim, content):
     (folders / victim).write_bytes(content)
-    with pytest.raises(DataError, match=rf"1 file can't be read: {Path(victim).name} \("):
+    with pytest.raises(DataError, match=rf"1 file\(s\) can't be read: {Path(victim).name} \("):
         check(read_mask_folders(folders, "train"), folders)
 
 
