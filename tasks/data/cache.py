@@ -15,7 +15,7 @@ from bench.whole_files import write_whole
 from tasks.data.locations import cache_folders, spare_cache
 
 MANIFEST = "manifest.json"
-KEYS = frozenset(("files", "files_sha256", "knobs", "name", "revision"))
+KEYS = ("name", "revision", "knobs", "files", "files_sha256")
 
 
 def cached(
@@ -30,7 +30,7 @@ def cached(
     The folder's name holds a hash of revision and knobs. `write` fills a folder beside it, which
     is renamed when all is written, so that neither a crash nor two processes at once leave half a
     set. A set whose files no longer have the hashes of its manifest is written again. Where the
-    folder cannot be written the set lies in a temporary one for this run, and a warning says so.
+    folder cannot be written the set lies in a temporary one for this run, and the log says so.
 
     Args:
         name: of the generator.
@@ -99,8 +99,8 @@ def manifest(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no manifest of a generated set ({error}).") from None
-    if not isinstance(content, dict) or not set(content) >= KEYS:
-        raise DataError(f"{path} must have {', '.join(sorted(KEYS))}.")
+    if not isinstance(content, dict) or not set(content) >= set(KEYS):
+        raise DataError(f"{path} must have {', '.join(KEYS)}.")
     return content
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
-import warnings
 from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -33,7 +33,7 @@ def cache_folders() -> tuple[Path, ...]:
 
 
 def spare_cache(folder: Path | str, error: Exception) -> Path:
-    """Return a temporary cache for this process and those it starts; a warning says so, once.
+    """Return a temporary cache for this process and those it starts; a line of the log says so.
 
     Args:
         folder: the cache that cannot be written.
@@ -55,12 +55,12 @@ def spare_cache(folder: Path | str, error: Exception) -> Path:
     os.environ[SPARE] = spare
     # Unlike atexit's, this also runs at the end of a worker process, and only where it was made.
     Finalize(None, shutil.rmtree, args=(spare, True), exitpriority=0)
-    warnings.warn(
-        f"The cache {str(folder)!r} cannot be written ({error}); what is generated and checked is "
-        "kept in a temporary folder for this run only. The environment variable CONVBOARD_CACHE "
-        "chooses another cache.",
-        RuntimeWarning,
-        stacklevel=2,
+    # Not a warning of Python's, which the command keeps out of its progress.
+    logging.getLogger(__name__).warning(
+        "The cache %r cannot be written (%s); what is generated and checked is kept in a temporary "
+        "folder for this run only. The environment variable CONVBOARD_CACHE chooses another cache.",
+        str(folder),
+        error,
     )
     return Path(spare)
 
