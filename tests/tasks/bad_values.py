@@ -4,6 +4,13 @@ import json
 import math
 
 import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+
+from bench.errors import DataError
+
+anything = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 MISSING, TWICE = object(), object()
 
@@ -63,3 +70,11 @@ def changed(entry, field, value):
     elif value is not MISSING:
         pairs.append((field, value))
     return "{" + ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in pairs) + "}"
+
+
+def outcome(read, *arguments, **options):
+    """Return what a reader returns, or the message of its error; nothing else may be raised."""
+    try:
+        return read(*arguments, **options), ""
+    except DataError as error:
+        return None, str(error)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,23 +17,12 @@ from tasks.segmentation.masks import MaskSet, check, read_mask
 from tasks.segmentation.voc_masks import read_voc_masks
 
 bad = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "bad_values.py")))
-
-anything = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+anything, outcome = bad.anything, bad.outcome
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVBOARD_CACHE", str(tmp_path / "cache"))
-
-
-def outcome(read, *arguments, **options):
-    """Return what a reader returns, or the message of its error; nothing else may be raised."""
-    try:
-        return read(*arguments, **options), ""
-    except DataError as error:
-        return None, str(error)
 
 
 def save(path, array, mode=None):
