@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import DataError
-from tasks.data.checked import Checked, check_images, count_faults, is_image
+from tasks.data.checked import Checked, check_images, is_image
+from tasks.data.faults import count_faults, some
+from tasks.data.locations import is_there
 
 SPLITS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
-NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,16 @@ def read_class_folder(
         DataError: no such folder, no classes, a class without images, too many unreadable images.
     """
     folder = _split_folder(root, split)
-    class_names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
+    # A hidden folder is of a tool, not of a class.
+    class_names = tuple(
+        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    )
     if not class_names:
         raise DataError(f"{folder} must hold one folder per class; it holds none.")
     listed: list[tuple[Path, int]] = []
     others = 0
     for label, name in enumerate(class_names):
-        for path in sorted(p for p in (folder / name).rglob("*") if p.is_file()):
+        for path in sorted(p for p in (folder / name).rglob("*") if is_there(p)):
             if is_image(path):
                 listed.append((path, label))
             else:
@@ -65,10 +69,10 @@ def read_class_folder(
         checked = check_images(root, [path for path, _ in listed])
     else:
         names = [path.relative_to(root).as_posix() for path, _ in listed]
-        checked = Checked({name: hashes[name] for name in names}, {})
+        checked = Checked({name: hashes[name] for name in names}, {}, {})
     faults = checked.faults
     if len(faults) > max_skipped * len(listed):
-        examples = "; ".join(f"{name}: {fault}" for name, fault in list(faults.items())[:NAMED])
+        examples = some([f"{name}: {fault}" for name, fault in faults.items()])
         raise DataError(
             f"{len(faults)} of {len(listed)} images of {folder} cannot be read, more than "
             f"`max_skipped` (={max_skipped}) allows: {examples}."
@@ -76,7 +80,7 @@ def read_class_folder(
     good = [(p, label) for p, label in listed if p.relative_to(root).as_posix() not in faults]
     empty = sorted(set(range(len(class_names))) - {label for _, label in good})
     if empty:
-        shown = ", ".join(repr(class_names[i]) for i in empty[:NAMED])
+        shown = some([repr(class_names[i]) for i in empty])
         raise DataError(f"{len(empty)} class(es) of {folder} have no readable image: {shown}.")
     skipped = count_faults(faults.values())
     if others:
@@ -97,12 +101,12 @@ def require_same_classes(train: ClassFolder, scored: ClassFolder, split: str) ->
     if missing:
         raise DataError(
             f"{len(missing)} class(es) of the training split are missing from {split!r}: "
-            f"{', '.join(missing[:NAMED])}."
+            f"{some(missing)}."
         )
     if surplus:
         raise DataError(
             f"{len(surplus)} class(es) of {split!r} are missing from the training split: "
-            f"{', '.join(surplus[:NAMED])}."
+            f"{some(surplus)}."
         )
 
 
@@ -112,8 +116,8 @@ def _split_folder(root: Path, split: str) -> Path:
     for name in SPLITS[split]:
         if (root / name).is_dir():
             return root / name
-    found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())[:8]) or "no folders"
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir())
     raise DataError(
         f"`root` (={str(root)!r}) must hold a folder {' or '.join(map(repr, SPLITS[split]))} "
-        f"with one folder per class; it holds {found}."
+        f"with one folder per class; it holds {some(folders, 8) or 'no folders'}."
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from bench.errors import DataError
 from bench.hashing import files_digest
+from tasks.data.checked import fault_of, read_image
+from tasks.data.faults import some
+from tasks.data.lists import require_class_names
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,48 @@ def from_array(
         tensor = tensor[:, None].expand(-1, 3, -1, -1)
     elif tensor.shape[-1] == 3:
         tensor = tensor.permute(0, 3, 1, 2)
-    return Labelled(partial(_load, tensor), labels, class_names, hashes)
+    return Labelled(partial(_of_array, tensor), labels, class_names, hashes)
 
 
-def _load(images: Tensor, index: int, short_side: int) -> Tensor:
+def _of_array(images: Tensor, index: int, short_side: int) -> Tensor:
     return images[index]
+
+
+def from_files(
+    paths: Sequence[Path],
+    labels: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    hashes: dict[str, str],
+    skipped: dict[str, int] | None = None,
+) -> Labelled:
+    """Return image files as a split."""
+    return Labelled(
+        partial(_of_files, tuple(paths)), labels, class_names, hashes, dict(skipped or {})
+    )
+
+
+def _of_files(paths: tuple[Path, ...], index: int, short_side: int) -> Tensor:
+    try:
+        return read_image(paths[index], short_side)
+    except Exception as error:
+        raise DataError(
+            f"{paths[index]} has changed since it was checked: {fault_of(error)} ({error})"
+        ) from None
+
+
+def require_labels(
+    labels: NDArray[np.int64], class_names: Sequence[str], images: int, source: str
+) -> None:
+    """DataError unless there is a label for every image, and a name for every label."""
+    require_class_names(class_names, source)
+    if labels.shape != (images,):
+        raise DataError(f"{source} must hold as many labels as images: {labels.shape}, {images}.")
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if wrong.size:
+        raise DataError(
+            f"image {wrong[0]} of {source}: `label` (={labels[wrong[0]]}) must be from 0 to "
+            f"{len(class_names) - 1}; {wrong.size} labels are not."
+        )
 
 
 def require_all_classes(train: Labelled, scored: Labelled) -> None:
@@ -83,7 +124,7 @@ def require_all_classes(train: Labelled, scored: Labelled) -> None:
     for part, where in ((train, "training"), (scored, "scored")):
         missing = sorted(set(range(len(part.class_names))) - set(part.labels.tolist()))
         if missing:
-            names = ", ".join(part.class_names[label] for label in missing[:3])
+            names = some([part.class_names[label] for label in missing])
             raise DataError(
                 f"{len(missing)} class(es) have no image in the {where} split: {names}."
             )

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from bench.errors import DataError, UserError, near
+from bench.errors import UserError, near
 from tasks.classification.folders import read_class_folder, require_same_classes
 from tasks.classification.idx import FOLDER, open_debian_fashion
-from tasks.classification.labelled import Labelled, Source, revision
+from tasks.classification.labelled import Source, from_files, revision
 from tasks.classification.torchvision_sets import SETS, open_torchvision
 from tasks.data.cache import manifest
-from tasks.data.checked import read_image
 from tasks.data.locations import existing_folder, located
 from tasks.data.scenes import REVISION, scenes
 
@@ -88,8 +85,8 @@ def _folder(
     other = read_class_folder(root, scored, max_skipped=max_skipped, hashes=hashes)
     require_same_classes(train, other, scored)
     splits = [
-        Labelled(
-            partial(_load_path, split.paths),
+        from_files(
+            split.paths,
             np.array(split.labels, dtype=np.int64),
             split.class_names,
             split.hashes,
@@ -98,10 +95,3 @@ def _folder(
         for split in (train, other)
     ]
     return Source(name, version or revision(*splits), splits[0], splits[1])
-
-
-def _load_path(paths: tuple[Path, ...], index: int, short_side: int) -> Tensor:
-    try:
-        return read_image(paths[index], short_side)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{paths[index]} has changed since it was checked: {error}") from None

@@ -11,9 +11,11 @@ from typing import Any
 
 from bench.errors import DataError
 from bench.hashing import canonical, digest, files_digest, hash_files
-from tasks.data.locations import cache_folder
+from bench.whole_files import write_whole
+from tasks.data.locations import cache_folders, spare_cache
 
 MANIFEST = "manifest.json"
+KEYS = ("name", "revision", "knobs", "files", "files_sha256")
 
 
 def cached(
@@ -27,7 +29,8 @@ def cached(
 
     The folder's name holds a hash of revision and knobs. `write` fills a folder beside it, which
     is renamed when all is written, so that neither a crash nor two processes at once leave half a
-    set. A set whose files no longer have the hashes of its manifest is written again.
+    set. A set whose files no longer have the hashes of its manifest is written again. Where the
+    folder cannot be written the set lies in a temporary one for this run, and the log says so.
 
     Args:
         name: of the generator.
@@ -37,26 +40,37 @@ def cached(
         root: folder of all generated sets; None for the cache folder.
 
     Raises:
-        DataError: the folder cannot be written.
+        DataError: not even a temporary folder can be written.
     """
-    parent = (cache_folder() if root is None else Path(root)) / name
     identity = {"name": name, "revision": revision, "knobs": dict(knobs)}
-    folder = parent / f"{knobs.get('task', name)}-{digest(identity)[:16]}"
-    if whole(folder):
-        return folder
+    place = Path(name) / f"{knobs.get('task', name)}-{digest(identity)[:16]}"
+    first, *spares = cache_folders()
+    first = first if root is None else Path(root)
+    for folder in (first, *spares):
+        if whole(folder / place):
+            return folder / place
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
+        return _written(first / place, identity, write)
+    except OSError as error:
+        spare = spare_cache(first, error)
+    try:
+        return _written(spare / place, identity, write)
     except OSError as error:
         raise DataError(
-            f"`root` (={str(parent)!r}) must be a folder that can be written ({error}); "
-            "the environment variable CONVBOARD_CACHE chooses another."
+            f"`root` (={str(first)!r}) must be a folder that can be written, and so must the "
+            f"temporary one in its place ({error}); the environment variable CONVBOARD_CACHE "
+            "chooses another."
         ) from None
+
+
+def _written(folder: Path, identity: dict[str, Any], write: Callable[[Path], None]) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
         write(partial)
         hashes = hash_files(partial, (p for p in partial.rglob("*") if p.is_file()))
-        manifest = {**identity, "files_sha256": files_digest(hashes), "files": hashes}
-        (partial / MANIFEST).write_text(canonical(manifest) + "\n", encoding="utf-8")
+        content = {**identity, "files_sha256": files_digest(hashes), "files": hashes}
+        write_whole(partial / MANIFEST, canonical(content) + "\n")
         partial.chmod(0o755)
         _move(partial, folder)
     finally:
@@ -66,12 +80,10 @@ def cached(
 
 def whole(folder: Path) -> bool:
     """Say whether a folder holds exactly the files that its manifest lists, unchanged."""
-    if not (folder / MANIFEST).is_file():
-        return False
     try:
-        expected = manifest(folder)["files"]
-        found = [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST]
-        return bool(hash_files(folder, found) == expected)
+        listed = manifest(folder)["files"]
+        files = [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST]
+        return bool(hash_files(folder, files) == listed)
     except (DataError, OSError):
         return False
 
@@ -85,10 +97,10 @@ def manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no manifest of a generated set ({error}).") from None
-    if not isinstance(content, dict) or not {"name", "revision", "knobs", "files"} <= set(content):
-        raise DataError(f"{path} must have name, revision, knobs and files.")
+    if not isinstance(content, dict) or not set(content) >= set(KEYS):
+        raise DataError(f"{path} must have {', '.join(KEYS)}.")
     return content
 
 

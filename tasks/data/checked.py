@@ -2,95 +2,188 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from bench.hashing import canonical, digest, file_sha256
-from tasks.data.locations import cache_folder
+from bench.errors import DataError
+from bench.hashing import digest, file_sha256
+from bench.whole_files import write_whole
+from tasks.data.locations import cache_folder, cache_folders, is_there, spare_cache
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 )
 
 
+class ImageFile(NamedTuple):
+    """What a check has found out about a file.
+
+    Attributes:
+        sha256: of its bytes.
+        height: in pixels; 0 if it cannot be read.
+        width: in pixels.
+        fault: why it cannot be used; empty if it can.
+        labels: the different values of its pixels, if it is a mask.
+    """
+
+    sha256: str
+    height: int
+    width: int
+    fault: str = ""
+    labels: tuple[int, ...] = ()
+
+
+_Note = TypeAdapter(dict[str, ImageFile])
+
+
 @dataclass(frozen=True)
 class Checked:
-    """Relative path → SHA-256 of the good files, and relative path → fault of the others."""
+    """Relative path → SHA-256 of the good files, and relative path → fault of the others.
+
+    Attributes:
+        hashes: of the good files.
+        faults: of the others.
+        sizes: (height, width) of the good files.
+    """
 
     hashes: dict[str, str]
     faults: dict[str, str]
+    sizes: dict[str, tuple[int, int]]
 
 
 def is_image(path: Path) -> bool:
     """Say whether a path is a file with the suffix of an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and is_there(path)
+
+
+def relative_name(root: Path, path: Path) -> str:
+    """Return how a file is called in hashes: relative to the root of its set."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def check_images(root: Path, paths: Sequence[Path]) -> Checked:
-    """Decode and hash every file; the result is kept, by the files' names, sizes and times."""
-    stats = [(path, path.stat()) for path in paths]
-    listing = [[path.relative_to(root).as_posix(), s.st_size, s.st_mtime_ns] for path, s in stats]
-    note = cache_folder() / "checked" / f"images-{digest([str(root.resolve()), listing])[:32]}.json"
-    try:
-        kept = json.loads(note.read_text(encoding="utf-8"))
-        return Checked(kept["hashes"], kept["faults"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    """Decode and hash every file; see `check_files`."""
+    files = check_files(root, paths, "images", inspect_image)
+    good = {name: file for name, file in files.items() if not file.fault}
+    return Checked(
+        {name: file.sha256 for name, file in good.items()},
+        {name: file.fault for name, file in files.items() if file.fault},
+        {name: (file.height, file.width) for name, file in good.items()},
+    )
+
+
+def check_files(
+    root: Path, paths: Sequence[Path], kind: str, inspect: Callable[[Path], ImageFile]
+) -> dict[str, ImageFile]:
+    """Inspect every file, once.
+
+    The result is kept in the cache, by the files' names, sizes and times. A note that is not whole
+    is made anew; without a cache that can be written it lasts for this run.
+
+    Args:
+        root: of the set.
+        paths: of its files.
+        kind: of the files, and so of what is found out about them.
+        inspect: reads one file.
+
+    Returns:
+        Name relative to the root → what was found, in the order of `paths`.
+    """
+    names = [relative_name(root, path) for path in paths]
+    listing = [[name, *_state(path)] for name, path in zip(names, paths, strict=True)]
+    key = digest([kind, str(root.resolve()), listing])[:32]
+    note = f"checked/{kind}-{key}.json"
+    for folder in cache_folders():
+        noted = _read_note(folder / note)
+        if noted is not None and noted.keys() == set(names):
+            return {name: noted[name] for name in names}
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(_check, paths, chunksize=32))
-    names = [str(row[0]) for row in listing]
-    hashes = {n: digest_ for n, (digest_, fault) in zip(names, found, strict=True) if not fault}
-    faults = {n: fault for n, (_, fault) in zip(names, found, strict=True) if fault}
-    _keep(note, canonical({"hashes": hashes, "faults": faults}))
-    return Checked(hashes, faults)
-
-
-def _keep(note: Path, text: str) -> None:
+        files = dict(zip(names, pool.map(inspect, paths, chunksize=32), strict=True))
+    text = _Note.dump_json(files)
     try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(f".{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(note)
+        write_whole(cache_folder() / note, text)
+    except OSError as error:
+        _write_spare(note, text, error)
+    return files
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
     except OSError:
-        # Without a cache the files are only checked again next time.
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _read_note(note: Path) -> dict[str, ImageFile] | None:
+    try:
+        return _Note.validate_json(note.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _write_spare(note: str, text: bytes, error: OSError) -> None:
+    try:
+        write_whole(spare_cache(cache_folder(), error) / note, text)
+    except (OSError, DataError):
+        # Nothing can be written anywhere: the files are only checked again next time.
         return
 
 
-def _check(path: Path) -> tuple[str, str]:
-    if path.stat().st_size == 0:
-        return "", "empty file"
+def inspect_image(path: Path) -> ImageFile:
+    """Decode and hash an image."""
+    fault, (height, width) = "", (0, 0)
     try:
+        if path.stat().st_size == 0:
+            return ImageFile("", 0, 0, "empty file")
         with Image.open(path) as image:
+            width, height = image.size
             # Decoding at an eighth of the size reads the whole file all the same.
             image.draft("RGB", (1, 1))
             image.load()
-    except UnidentifiedImageError:
-        return "", "not an image"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return "", "truncated" if "truncated" in str(error) else "unreadable"
-    return file_sha256(path), ""
+        return ImageFile(file_sha256(path), height, width)
+    except Exception as error:
+        fault = fault_of(error)
+    return ImageFile("", 0, 0, fault)
 
 
-def count_faults(faults: Iterable[str]) -> dict[str, int]:
-    """Return fault → number of files.
+def fault_of(error: Exception) -> str:
+    """Return the kind of what went wrong in reading an image.
 
-    Example:
-        >>> count_faults(["truncated", "empty file", "truncated"])
-        {'empty file': 1, 'truncated': 2}
+    Damaged files raise whatever their decoder stumbles over: beside OSError and ValueError also
+    struct.error, zlib.error, IndexError, MemoryError and more.
     """
-    counts: dict[str, int] = {}
-    for fault in sorted(faults):
-        counts[fault] = counts.get(fault, 0) + 1
-    return counts
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return "too many pixels"
+    return "truncated" if "truncated" in str(error) else "unreadable"
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) out of the head of an image file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except Exception as error:
+        raise DataError(f"{path.name} in {path.parent} cannot be read: {error}") from None
+    return height, width
 
 
 def read_image(path: Path, short_side: int | None = None) -> Tensor:

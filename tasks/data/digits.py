@@ -28,13 +28,13 @@ def digits(split: str) -> tuple[tuple[NDArray[np.uint8], ...], ...]:
         [150, 150, 150]
     """
     images, labels = _mnist()
-    found = []
+    by_class = []
     for label in range(10):
         of_class = images[labels == label]
         cut = round(TRAIN_SHARE * len(of_class))
         chosen = of_class[:cut] if split == "train" else of_class[cut:]
-        found.append(tuple(_cropped(image) for image in chosen))
-    return tuple(found)
+        by_class.append(tuple(_cropped(image) for image in chosen))
+    return tuple(by_class)
 
 
 @cache

@@ -2,16 +2,67 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from pathlib import Path
+import shutil
+import tempfile
+from multiprocessing.util import Finalize
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from bench.errors import DataError
+
+SPARE = "CONVBOARD_SPARE_CACHE"
+"""Environment variable that tells processes started from here of the temporary cache."""
 
 
 def cache_folder() -> Path:
     """Return the folder of generated data: $CONVBOARD_CACHE, or ~/.cache/convboard."""
     chosen = os.environ.get("CONVBOARD_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "convboard"
+    if chosen:
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache" / "convboard"
+    except RuntimeError as error:
+        return spare_cache("~/.cache/convboard", error)
+
+
+def cache_folders() -> tuple[Path, ...]:
+    """Return where generated data may be: the cache, and the temporary one if there is one."""
+    spare = os.environ.get(SPARE)
+    return (cache_folder(), Path(spare)) if spare else (cache_folder(),)
+
+
+def spare_cache(folder: Path | str, error: Exception) -> Path:
+    """Return a temporary cache for this process and those it starts; a line of the log says so.
+
+    Args:
+        folder: the cache that cannot be written.
+        error: why.
+
+    Raises:
+        DataError: no temporary folder can be made either.
+    """
+    spare = os.environ.get(SPARE)
+    if spare and Path(spare).is_dir():
+        return Path(spare)
+    try:
+        spare = tempfile.mkdtemp(prefix="convboard-")
+    except OSError as second:
+        raise DataError(
+            f"Neither the cache {str(folder)!r} ({error}) nor a temporary folder ({second}) can be "
+            "written; the environment variable CONVBOARD_CACHE chooses another cache."
+        ) from None
+    os.environ[SPARE] = spare
+    # Unlike atexit's, this also runs at the end of a worker process, and only where it was made.
+    Finalize(None, shutil.rmtree, args=(spare, True), exitpriority=0)
+    # Not a warning of Python's, which the command keeps out of its progress.
+    logging.getLogger(__name__).warning(
+        "The cache %r cannot be written (%s); what is generated and checked is kept in a temporary "
+        "folder for this run only. The environment variable CONVBOARD_CACHE chooses another cache.",
+        str(folder),
+        error,
+    )
+    return Path(spare)
 
 
 def located(root: Path | str) -> Path:
@@ -40,3 +91,49 @@ def existing_folder(root: Path | str) -> Path:
             "variable CONVBOARD_DATA, says where sets lie."
         )
     return folder
+
+
+def inside(folder: Path, name: str, source: str) -> Path:
+    """Return the path of a file that data names, which must lie in the folder.
+
+    Args:
+        folder: in which it must lie.
+        name: relative, as the data has it.
+        source: of the name: the beginning of the message, such as "image 3 of a.json: `name`".
+
+    Raises:
+        DataError: the name is empty or absolute, or climbs out by "..".
+
+    Example:
+        >>> inside(Path("images"), "a/1.jpg", "the list").as_posix()
+        'images/a/1.jpg'
+        >>> inside(Path("images"), "../1.jpg", "the list")
+        Traceback (most recent call last):
+            ...
+        bench.errors.DataError: the list (='../1.jpg') must be the name of a file in the folder.
+    """
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    climbs = ".." in posix.parts or ".." in windows.parts
+    absolute = posix.is_absolute() or bool(windows.anchor)
+    if climbs or absolute or not posix.name:
+        raise DataError(f"{source} (={shortened(name)}) must be the name of a file in the folder.")
+    return folder / name
+
+
+def is_there(path: Path) -> bool:
+    """Say whether there is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def shortened(value: object, most: int = 80) -> str:
+    """Return a value as a message shows it; nothing in it reaches the terminal unescaped.
+
+    Example:
+        >>> shortened("a" * 100, 10)
+        "'aaaaaa…"
+    """
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= most else text[: most - 3] + "…"

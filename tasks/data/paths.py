@@ -202,7 +202,7 @@ def _curve(
         if not free((x, y), *first.ends()) or (ring and not free(first.ring())):
             continue
         curve = [first]
-        own = [first.ring()]
+        avoided = [first.ring()]
         while len(curve) < knobs.length:
             last = curve[-1]
             # A curve that is hemmed in may turn more sharply.
@@ -213,9 +213,9 @@ def _curve(
                 x = last.x + (DASH + GAP) * math.cos(middle)
                 y = last.y + (DASH + GAP) * math.sin(middle)
                 dash = _Dash(x, y, turned)
-                apart = all(math.hypot(x - u, y - v) >= DASH + GAP for u, v in own)
+                apart = all(math.hypot(x - u, y - v) >= DASH + GAP for u, v in avoided)
                 if apart and free((x, y), *dash.ends()):
-                    own.append((last.x, last.y))
+                    avoided.append((last.x, last.y))
                     curve.append(dash)
                     break
             else:

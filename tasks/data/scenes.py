@@ -192,11 +192,11 @@ def _placed(rng: np.random.Generator, digit: NDArray[np.uint8], knobs: Knobs) ->
 def _occluded(
     pasted: list[tuple[int, NDArray[np.bool_]]],
 ) -> Iterator[tuple[int, NDArray[np.bool_], bool]]:
-    for position, (label, own) in enumerate(pasted):
-        visible = own.copy()
+    for position, (label, ink) in enumerate(pasted):
+        visible = ink.copy()
         for _, above in pasted[position + 1 :]:
             visible &= ~above
-        yield label, visible, bool(visible.sum() >= VISIBLE * own.sum() > 0)
+        yield label, visible, bool(visible.sum() >= VISIBLE * ink.sum() > 0)
 
 
 def _write(folder: Path, split: str, knobs: Knobs, workers: int) -> None:
@@ -206,8 +206,8 @@ def _write(folder: Path, split: str, knobs: Knobs, workers: int) -> None:
     if knobs.task == "classification":
         write_class_folder(folder / split, names, ((s.image, s.objects[0][0]) for s in drawn))
     elif knobs.task == "detection":
-        kept = ((s.image, [(label, seen) for label, seen, ok in s.objects if ok]) for s in drawn)
-        write_coco(folder, split, names, kept)
+        counted = ((s.image, [(k, seen) for k, seen, ok in s.objects if ok]) for s in drawn)
+        write_coco(folder, split, names, counted)
     else:
         write_ade20k(folder, split, ["background", *names], ((s.image, s.mask()) for s in drawn))
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import DataError
-
-Segmentation = Any
-"""COCO's `segmentation`: polygons, or run lengths (compressed or not)."""
+from tasks.data.checked import check_images, relative_name
+from tasks.data.faults import Fault, require_none
+from tasks.data.locations import is_there, shortened
+from tasks.detection.outlines import Segmentation, decode
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class BoxImage:
         labels: (n) from 0.
         crowd: (n), regions that are neither right nor wrong to detect.
         area: (n), of the object (its mask, where the set says so), in pixels.
-        segmentations: one for each box, or None where the set has none.
+        segmentations: one for each box, or None where they are not wanted.
     """
 
     path: Path
@@ -53,7 +54,7 @@ class BoxSet:
     Attributes:
         images: all of them.
         class_names: in the order of the labels.
-        skipped: reason → annotations left out.
+        skipped: what was left out or mended → number of times.
     """
 
     images: tuple[BoxImage, ...]
@@ -64,58 +65,45 @@ class BoxSet:
         """Return the set of some of the images."""
         return replace(self, images=tuple(self.images[i] for i in indices))
 
-    @property
-    def has_masks(self) -> bool:
-        """Whether every image with objects has their segmentations."""
-        return all(i.segmentations is not None for i in self.images if len(i.boxes))
-
-
-def make_image(
-    path: Path,
-    size: tuple[int, int],
-    rows: Sequence[tuple[Sequence[float], int, bool, float]],
-    segmentations: Sequence[Segmentation] | None = None,
-) -> BoxImage:
-    """Return an image from rows of ((x1, y1, x2, y2), label, crowd, area)."""
-    return BoxImage(
-        path,
-        size,
-        np.array([row[0] for row in rows], dtype=np.float64).reshape(-1, 4),
-        np.array([row[1] for row in rows], dtype=np.int64),
-        np.array([row[2] for row in rows], dtype=np.bool_),
-        np.array([row[3] for row in rows], dtype=np.float64),
-        None if segmentations is None else tuple(segmentations),
-    )
-
-
-def decode(segmentation: Segmentation, height: int, width: int) -> NDArray[np.bool_]:
-    """Return the mask (height, width) of a COCO segmentation.
-
-    Example:
-        >>> decode([[0, 0, 2, 0, 2, 2, 0, 2]], 3, 3).sum()
-        np.int64(4)
-        >>> decode({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).astype(int).tolist()
-        [[0, 1], [1, 0]]
-    """
-    from faster_coco_eval.core import mask as coco_mask
-
-    runs = segmentation
-    if isinstance(segmentation, list):
-        runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        runs = coco_mask.frPyObjects(segmentation, height, width)
-    return np.asarray(coco_mask.decode(runs), dtype=np.bool_)
-
 
 def require_images(images: Sequence[BoxImage], source: str) -> None:
     """DataError unless there are images, all of their files are there, and an object is."""
     if not images:
         raise DataError(f"{source} has no images.")
-    missing = [image.path for image in images if not image.path.is_file()]
+    missing = [image.path for image in images if not is_there(image.path)]
     if missing:
         raise DataError(
             f"{len(missing)} of the {len(images)} images of {source} are not there, "
-            f"the first is {missing[0].name} in {missing[0].parent}."
+            f"the first is {shortened(missing[0].name)} in {missing[0].parent}."
         )
     if not any(len(image.boxes) for image in images):
         raise DataError(f"{source} has no objects.")
+
+
+def check(sets: Iterable[BoxSet], root: Path) -> dict[str, str]:
+    """Read every image once, and compare its size with that in the annotations.
+
+    Args:
+        sets: the splits.
+        root: the folder to which the names of the files are relative in the hashes.
+
+    Returns:
+        Name of each file → its SHA-256.
+
+    Raises:
+        DataError: files that can't be read, or whose size is another: boxes that were drawn on an
+            image of another size lie elsewhere.
+    """
+    images = {image.path: image.size for boxes in sets for image in boxes.images}
+    checked = check_images(root, sorted(images))
+    faults: list[Fault] = []
+    for path in sorted(images):
+        name = relative_name(root, path)
+        (height, width), real = images[path], checked.sizes.get(name, (0, 0))
+        if name in checked.faults:
+            faults.append(("can't be read", f"{name} ({checked.faults[name]})"))
+        elif real != (height, width):
+            sizes = f"{real[1]}×{real[0]} and {width}×{height}"
+            faults.append(("differ in size from their annotations", f"{name} ({sizes})"))
+    require_none(faults)
+    return checked.hashes

@@ -6,16 +6,61 @@ the ids. Images without objects and crowd regions are kept.
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter, defaultdict
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from bench.errors import DataError
-from tasks.detection.boxes import BoxImage, BoxSet, make_image, require_images
+from tasks.data.locations import inside, shortened
+from tasks.detection.assemble import Objects, assemble
+from tasks.detection.boxes import BoxSet, require_images
+from tasks.detection.coco_json import read_entries
+from tasks.detection.outlines import OutlineError, Segmentation, mended
 
 YEARS = ("2017", "2014", "")
+LONGEST_SIDE = 2**16 - 1
+NO_AREA = "no area given: the box's"
+NO_CROWD = "no iscrowd given: 0"
+
+Id = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Side = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    id: Id
+
+
+class Image(_Entry):
+    """An entry of `images`; other keys are not read."""
+
+    file_name: Annotated[str, Field(min_length=1)]
+    height: Side
+    width: Side
+
+
+class Category(_Entry):
+    """An entry of `categories`; other keys are not read."""
+
+    name: Annotated[str, Field(min_length=1)]
+
+
+class Annotation(_Entry):
+    """An entry of `annotations`; other keys are not read."""
+
+    image_id: Id
+    category_id: Id
+    bbox: Annotated[list[Number], Field(min_length=4, max_length=4)]
+    area: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    iscrowd: Annotated[int, Field(ge=0, le=1)] | None = None
+    segmentation: Any = None
 
 
 def coco_files(root: Path, split: str) -> tuple[Path, Path]:
@@ -46,90 +91,121 @@ def coco_files(root: Path, split: str) -> tuple[Path, Path]:
 def read_coco(file: Path, images: Path, *, masks: bool = False) -> BoxSet:
     """Read one split.
 
+    Boxes that cannot be (see `tasks.detection.assemble`), polygons of fewer than six numbers and
+    objects of which no mask is left are left out, a missing `area` or `iscrowd` is filled in; all
+    of it is counted.
+
     Args:
         file: the JSON file.
         images: the folder of the images.
         masks: whether every object must have a segmentation.
 
     Raises:
-        DataError: what is missing, malformed, or refers to what is not there, by id.
+        DataError: what is missing, malformed, or refers to what is not there, by file, id and
+            field.
     """
-    content = _load(file)
+    content = read_entries(
+        file, {"images": Image, "annotations": Annotation, "categories": Category}
+    )
     labels = _labels(content["categories"], file)
-    records = {}
-    for image in content["images"]:
-        _need(image, ("id", "file_name", "height", "width"), f"an image in {file.name}")
-        if image["id"] in records:
-            raise DataError(f"{file.name} has the image id {image['id']} twice.")
-        records[image["id"]] = image
-    of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    skipped: Counter[str] = Counter()
-    for annotation in content["annotations"]:
-        what = f"annotation {annotation.get('id')} in {file.name}"
-        _need(annotation, ("image_id", "category_id", "bbox"), what)
-        if annotation["image_id"] not in records:
-            raise DataError(f"{what} is of an image {annotation['image_id']} that is not there.")
-        if annotation["category_id"] not in labels:
-            raise DataError(f"{what} is of a category {annotation['category_id']} not listed.")
-        box = annotation["bbox"]
-        if not (isinstance(box, list) and len(box) == 4 and all(_finite(x) for x in box)):
-            raise DataError(f"{what} has a `bbox` (={box!r}) that is not [x, y, width, height].")
-        if masks and not annotation.get("segmentation"):
-            raise DataError(f"{what} has no `segmentation`, which a head with masks needs.")
-        if box[2] <= 0 or box[3] <= 0:
-            skipped["box without area"] += 1
-            continue
-        of_image[annotation["image_id"]].append(annotation)
-    found = tuple(_image(images, record, of_image[key], labels) for key, record in records.items())
-    require_images(found, file.name)
-    names = {category["id"]: str(category["name"]) for category in content["categories"]}
-    return BoxSet(found, tuple(names[key] for key in labels), dict(skipped))
+    place = _places(content["images"], images, file)
+    annotations: Sequence[Annotation] = content["annotations"]
+    for annotation in annotations:
+        if annotation.image_id not in place:
+            raise DataError(
+                f"annotation {annotation.id} in {file.name} is of an image {annotation.image_id} "
+                "that is not there (`image_id`)."
+            )
+        if annotation.category_id not in labels:
+            raise DataError(
+                f"annotation {annotation.id} in {file.name} is of a category "
+                f"{annotation.category_id} not listed (`category_id`)."
+            )
+    sizes = [(image.height, image.width) for image in content["images"]]
+    repairs: Counter[str] = Counter(
+        {
+            NO_AREA: sum(a.area is None for a in annotations),
+            NO_CROWD: sum(a.iscrowd is None for a in annotations),
+        }
+    )
+    outlines: list[Segmentation] | None = None
+    if masks:
+        pairs = [
+            (a, outline)
+            for a in annotations
+            if (outline := _outline(a, sizes[place[a.image_id]], file, repairs)) is not None
+        ]
+        annotations, outlines = [a for a, _ in pairs], [outline for _, outline in pairs]
+    objects = Objects(
+        np.array([place[a.image_id] for a in annotations], dtype=np.int64),
+        _corners(annotations),
+        np.array([labels[a.category_id] for a in annotations], dtype=np.int64),
+        np.array([a.iscrowd == 1 for a in annotations], dtype=np.bool_),
+        np.array([np.nan if a.area is None else a.area for a in annotations], dtype=np.float64),
+        lambda i: f"annotation {annotations[i].id} in {file.name}: `bbox` (={annotations[i].bbox})",
+        outlines,
+    )
+    paths = [images / image.file_name for image in content["images"]]
+    box_images, of_boxes = assemble(paths, sizes, objects)
+    require_images(box_images, file.name)
+    names = {category.id: category.name for category in content["categories"]}
+    skipped = {reason: count for reason, count in (repairs + of_boxes).items() if count}
+    return BoxSet(box_images, tuple(names[key] for key in labels), skipped)
 
 
-def _load(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise DataError(f"`annotations` (={str(file)!r}) is no file.")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file.name} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{file.name} must be an object with images, annotations, categories.")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise DataError(f"{file.name} has no list of `{key}`.")
-    return content
-
-
-def _labels(categories: list[dict[str, Any]], file: Path) -> dict[int, int]:
-    for category in categories:
-        _need(category, ("id", "name"), f"a category in {file.name}")
-    ids = sorted(category["id"] for category in categories)
+def _labels(categories: Sequence[Category], file: Path) -> dict[int, int]:
+    """Return category id → label."""
+    ids = sorted(category.id for category in categories)
     if not ids or len(set(ids)) < len(ids):
-        raise DataError(f"{file.name} must list categories with different ids, not {ids}.")
+        raise DataError(f"{file.name} must list categories with different ids, not {ids} (`id`).")
+    names = Counter(category.name for category in categories)
+    for category in categories:
+        if names[category.name] > 1:
+            raise DataError(
+                f"category {category.id} in {file.name}: `name` (={shortened(category.name)}) must "
+                "not be that of another category."
+            )
     return {key: label for label, key in enumerate(ids)}
 
 
-def _need(record: Any, keys: tuple[str, ...], what: str) -> None:
-    lacking = [key for key in keys if not isinstance(record, dict) or key not in record]
-    if lacking:
-        raise DataError(f"{what} has no `{lacking[0]}`.")
+def _places(entries: Sequence[Image], folder: Path, file: Path) -> dict[int, int]:
+    """Return image id → its place in the list."""
+    places: dict[int, int] = {}
+    names: dict[PurePosixPath, int] = {}
+    for place, image in enumerate(entries):
+        if image.id in places:
+            raise DataError(f"{file.name} has the image id {image.id} twice (`id`).")
+        source = f"image {image.id} in {file.name}: `file_name`"
+        inside(folder, image.file_name, source)
+        name = PurePosixPath(image.file_name)
+        if name in names:
+            raise DataError(
+                f"{source} (={shortened(image.file_name)}) is also that of image {names[name]}: "
+                "each would be trained on without the objects of the other."
+            )
+        places[image.id], names[name] = place, image.id
+    return places
 
 
-def _finite(x: Any) -> bool:
-    return isinstance(x, (int, float)) and math.isfinite(x)
+def _outline(
+    annotation: Annotation, size: tuple[int, int], file: Path, repairs: Counter[str]
+) -> Segmentation | None:
+    what = f"annotation {annotation.id} in {file.name}"
+    if not annotation.segmentation:
+        raise DataError(f"{what} has no `segmentation`, which a head with masks needs.")
+    try:
+        outline, changes = mended(annotation.segmentation, *size)
+    except OutlineError as rule:
+        raise DataError(
+            f"{what}: `segmentation` (={shortened(annotation.segmentation)}) must be {rule}."
+        ) from None
+    repairs.update(changes)
+    return outline
 
 
-def _image(
-    folder: Path, record: dict[str, Any], annotations: list[dict[str, Any]], labels: dict[int, int]
-) -> BoxImage:
-    rows = []
-    for a in annotations:
-        x, y, w, h = a["bbox"]
-        area = float(a.get("area", w * h))
-        rows.append(
-            ((x, y, x + w, y + h), labels[a["category_id"]], bool(a.get("iscrowd", 0)), area)
-        )
-    shapes = [a.get("segmentation") for a in annotations]
-    size = (int(record["height"]), int(record["width"]))
-    return make_image(folder / record["file_name"], size, rows, shapes if all(shapes) else None)
+def _corners(annotations: Sequence[Annotation]) -> NDArray[np.float64]:
+    """Return (n, 4) as (x1, y1, x2, y2)."""
+    boxes = np.array([a.bbox for a in annotations], dtype=np.float64).reshape(-1, 4)
+    # Sums beyond the largest number are infinite, and found to lie outside.
+    with np.errstate(over="ignore"):
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)

@@ -7,10 +7,13 @@ root/classes.txt                 one name a line
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from bench.errors import DataError
-from tasks.segmentation.masks import MaskSet, pair_folders
+from tasks.data.lists import read_lines, require_class_names
+from tasks.segmentation.masks import MaskSet
+from tasks.segmentation.pairs import pair_folders
 
 
 def read_mask_folders(
@@ -33,13 +36,16 @@ def read_mask_folders(
         mask_suffix: How mask names end there, e.g. "_gtFine_labelTrainIds.png".
 
     Raises:
-        DataError: If folders, partners or class names are missing.
+        DataError: If folders, partners or class names are missing, or two classes share a name.
     """
-    pairs = pair_folders(root / "images" / split, root / "masks" / split, image_suffix, mask_suffix)
+    skipped: Counter[str] = Counter()
+    pairs = pair_folders(
+        root / "images" / split, root / "masks" / split, image_suffix, mask_suffix, skipped=skipped
+    )
     if class_names is None:
         listing = root / "classes.txt"
         if not listing.is_file():
             raise DataError(f"There is no classes.txt in {root}; give `class_names`.")
-        lines = (line.strip() for line in listing.read_text(encoding="utf-8").splitlines())
-        class_names = tuple(line for line in lines if line)
-    return MaskSet(pairs, class_names, zero_ignored)
+        class_names = tuple(line.strip() for line in read_lines(listing) if line.strip())
+        require_class_names(class_names, listing.name)
+    return MaskSet(pairs, class_names, zero_ignored, dict(+skipped))

@@ -1,26 +1,26 @@
-"""Sets of image and mask files: how they are paired, read and checked before training."""
+"""Sets of image and mask files: how they are read and checked before training."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from bench.errors import DataError
-from bench.hashing import digest, file_sha256, files_digest
-from tasks.data.locations import cache_folder
+from bench.hashing import file_sha256, files_digest
+from tasks.data.checked import ImageFile, check_files, check_images, fault_of, relative_name
+from tasks.data.faults import Fault, require_none, some
+from tasks.data.lists import require_class_names
 
 IGNORED = 255
 """Label of the pixels that count neither in a loss nor in a score."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+MODES = ("L", "P", "1", "I", "I;16")
+MOST_LABELS = IGNORED + 1
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,38 @@ class MaskSet:
         class_names: Names of the classes, in the order of their labels.
         zero_ignored: Whether a stored 0 means "no class", as in ADE20K, so that a stored k is
             class k − 1. Otherwise a stored k is class k. A stored 255 is ignored either way.
+        skipped: What was left out → number of times.
+
+    Raises:
+        DataError: If the classes have no names, the same names, or are more than a mask can hold.
     """
 
     pairs: tuple[tuple[Path, Path], ...]
     class_names: tuple[str, ...]
     zero_ignored: bool = field(default=False)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_class_names(self.class_names, "the segmentation set")
+        if len(self.class_names) > self.most_classes:
+            raise DataError(
+                f"A mask holds at most {self.most_classes} classes beside {IGNORED}, which is "
+                f"ignored; the set has {len(self.class_names)}."
+            )
+
+    @property
+    def most_classes(self) -> int:
+        """How many classes fit below the ignored label."""
+        return IGNORED - self.zero_ignored
+
+    @property
+    def stored_labels(self) -> range:
+        """The values that pixels may have, beside 255."""
+        return range(len(self.class_names) + self.zero_ignored)
 
     def subset(self, indices: Sequence[int]) -> MaskSet:
         """Return the set of the given pairs only."""
-        return MaskSet(tuple(self.pairs[i] for i in indices), self.class_names, self.zero_ignored)
+        return replace(self, pairs=tuple(self.pairs[i] for i in indices))
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -57,11 +80,12 @@ def read_mask(path: Path, zero_ignored: bool = False) -> NDArray[np.uint8]:
         zero_ignored: A stored 0 becomes 255 and a stored k becomes k − 1.
 
     Raises:
-        DataError: If the file is a colour image or holds indices above 255.
+        DataError: If the file is a colour image or holds indices outside 0…255.
     """
     stored = _indices(path)
-    if stored.max(initial=0) > IGNORED:
-        raise DataError(f"{path.name} holds the label {stored.max()}; labels must be at most 255.")
+    for label in (stored.min(initial=0), stored.max(initial=0)):
+        if not 0 <= label <= IGNORED:
+            raise DataError(f"{path.name} holds the label {label}; labels must be from 0 to 255.")
     labels = stored.astype(np.uint8)
     if zero_ignored:
         # uint8 wraps 0 − 1 to 255, and 255 must stay what it is.
@@ -71,72 +95,20 @@ def read_mask(path: Path, zero_ignored: bool = False) -> NDArray[np.uint8]:
 
 def _indices(path: Path) -> NDArray[np.integer]:
     with Image.open(path) as image:
-        if image.mode not in ("L", "P", "1", "I", "I;16"):
+        if image.mode not in MODES:
             raise DataError(
                 f"{path.name} is a colour image (mode {image.mode}); a mask must be a grey or "
                 "palette image with one class index a pixel."
             )
-        return np.array(image, dtype=np.int64 if image.mode != "P" else np.uint8)
-
-
-def pair_folders(
-    images: Path, masks: Path, image_suffix: str | None = None, mask_suffix: str | None = None
-) -> tuple[tuple[Path, Path], ...]:
-    """Pair the images with the masks of the same relative path, sub-folders included.
-
-    Args:
-        images: Folder of images.
-        masks: Folder of masks.
-        image_suffix: How the name of every image ends, e.g. "_leftImg8bit.png"; files that end
-            otherwise are left aside. By default any image file.
-        mask_suffix: Likewise for the masks, e.g. "_gtFine_labelTrainIds.png".
-
-    Returns:
-        (image, mask) in the order of their names.
-
-    Raises:
-        DataError: If a folder or a partner is missing, or two files compete for one name.
-    """
-    found = _by_stem(images, "images", (image_suffix,) if image_suffix else IMAGE_SUFFIXES)
-    wanted = _by_stem(masks, "masks", (mask_suffix,) if mask_suffix else MASK_SUFFIXES)
-    lonely = sorted(found.keys() - wanted.keys())
-    if lonely:
-        raise DataError(
-            f"{len(lonely)} of {len(found)} images in {images} have no mask in {masks}: "
-            f"{_some(lonely)}."
-        )
-    spare = sorted(wanted.keys() - found.keys())
-    if spare:
-        raise DataError(
-            f"{len(spare)} of {len(wanted)} masks in {masks} have no image in {images}: "
-            f"{_some(spare)}."
-        )
-    return tuple((found[stem], wanted[stem]) for stem in sorted(found))
-
-
-def _by_stem(folder: Path, what: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"There is no folder of {what} at {folder}.")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        suffix = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
-        if suffix is None or not path.is_file():
-            continue
-        stem = name[: -len(suffix)]
-        if stem in files:
-            raise DataError(f"{files[stem].name} and {path.name} in {folder} have the same name.")
-        files[stem] = path
-    if not files:
-        raise DataError(f"There are no {what} ({', '.join(suffixes)}) in {folder}.")
-    return files
+        stored = np.array(image)
+    return stored.astype(np.uint8) if stored.dtype == np.bool_ else stored
 
 
 def check(masks: MaskSet, root: Path) -> str:
     """Read every pair once and say what is wrong with the set.
 
-    A set that passed is remembered in the cache by the names, sizes and times of its files, so
-    that the next run starts at once.
+    What was read is remembered in the cache by the names, sizes and times of the files, so that
+    the next run starts at once.
 
     Args:
         masks: The set.
@@ -146,68 +118,62 @@ def check(masks: MaskSet, root: Path) -> str:
         SHA-256 over the sorted list of files and their own hashes.
 
     Raises:
-        DataError: If a file can't be read, an image and its mask differ in size, or a mask holds
-            a label without a class; names the first few files of each fault.
+        DataError: If a file can't be read, an image and its mask differ in size, a mask holds
+            a label without a class, or no mask holds a class; names the first few files of each
+            fault.
     """
-    paths = [path for pair in masks.pairs for path in pair]
-    state = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-    key = digest([str(root), state, len(masks.class_names), masks.zero_ignored])
-    note = cache_folder() / "checked" / f"{key}.json"
-    if note.exists():
-        return str(json.loads(note.read_text(encoding="utf-8"))["files_sha256"])
-    with ThreadPoolExecutor() as pool:
-        faults = list(pool.map(_checker(masks), masks.pairs))
-        hashes = list(pool.map(file_sha256, paths))
-    _complain(faults)
-    names = (path.relative_to(root).as_posix() for path in paths)
-    answer = files_digest(dict(zip(names, hashes, strict=True)))
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"files_sha256": answer}), encoding="utf-8")
-    return answer
+    of_images = check_images(root, sorted({image for image, _ in masks.pairs}))
+    of_masks = check_files(root, sorted({mask for _, mask in masks.pairs}), "masks", inspect_mask)
+    faults: list[Fault] = []
+    for image_path, mask_path in masks.pairs:
+        image, mask = relative_name(root, image_path), relative_name(root, mask_path)
+        if image in of_images.faults:
+            faults.append(("can't be read", f"{image_path.name} ({of_images.faults[image]})"))
+        else:
+            size = of_images.sizes[image]
+            faults += _faults(masks, image_path.name, size, mask_path.name, of_masks[mask])
+    require_none(faults)
+    classes = set(masks.stored_labels) - ({0} if masks.zero_ignored else set())
+    if not any(classes.intersection(file.labels) for file in of_masks.values()):
+        raise DataError(f"No mask of {root} has a pixel of a class.")
+    hashes = {name: file.sha256 for name, file in of_masks.items()}
+    return files_digest({**of_images.hashes, **hashes})
 
 
-_Fault = tuple[str, str]
-"""The kind of a fault and the file that has it."""
+def _faults(
+    masks: MaskSet, image: str, size: tuple[int, int], name: str, mask: ImageFile
+) -> Iterator[Fault]:
+    """Yield what is wrong with a mask."""
+    if mask.fault.startswith(name):
+        yield "can't be used as masks", mask.fault.rstrip(".")
+        return
+    if mask.fault:
+        yield "can't be read", f"{name} ({mask.fault})"
+        return
+    if (mask.height, mask.width) != size:
+        sizes = f"{size[1]}×{size[0]} and {mask.width}×{mask.height}"
+        yield "differ in size from their masks", f"{image} ({sizes})"
+    wrong = sorted(set(mask.labels) - set(masks.stored_labels) - {IGNORED})
+    if wrong:
+        last = masks.stored_labels[-1]
+        yield (
+            f"hold labels outside 0…{last} (and {IGNORED})",
+            f"{name} ({some([str(label) for label in wrong])})",
+        )
 
 
-def _checker(masks: MaskSet) -> Callable[[tuple[Path, Path]], _Fault | None]:
-    classes = len(masks.class_names)
-    low, high = (0, classes) if masks.zero_ignored else (0, classes - 1)
-
-    def fault(pair: tuple[Path, Path]) -> _Fault | None:
-        image_path, mask_path = pair
-        try:
-            image = read_image(image_path)
-        except (OSError, UnidentifiedImageError) as error:
-            return "can't be read", f"{image_path.name} ({error})"
-        try:
-            stored = _indices(mask_path)
-        except (OSError, UnidentifiedImageError) as error:
-            return "can't be read", f"{mask_path.name} ({error})"
-        except DataError as error:
-            return "can't be used as masks", str(error).rstrip(".")
-        if stored.shape != image.shape[:2]:
-            sizes = f"{image.shape[1]}×{image.shape[0]} and {stored.shape[1]}×{stored.shape[0]}"
-            return "differ in size from their masks", f"{image_path.name} ({sizes})"
-        wrong = np.unique(stored[(stored > high) & (stored != IGNORED)])
-        if wrong.size:
-            found = _some([str(label) for label in wrong])
-            return f"hold labels outside {low}…{high} (and 255)", f"{mask_path.name} ({found})"
-        return None
-
-    return fault
-
-
-def _complain(faults: Iterable[_Fault | None]) -> None:
-    kinds: dict[str, list[str]] = {}
-    for found in faults:
-        if found is not None:
-            kinds.setdefault(found[0], []).append(found[1])
-    if kinds:
-        lines = (f"{len(files)} files {kind}: {_some(files)}." for kind, files in kinds.items())
-        raise DataError(" ".join(lines))
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def inspect_mask(path: Path) -> ImageFile:
+    """Read and hash a mask, and list its labels: all, or the lowest 256 and the highest."""
+    try:
+        stored = _indices(path)
+        if stored.dtype == np.uint8:
+            labels = np.flatnonzero(np.bincount(stored.ravel()))
+        else:
+            labels = np.unique(stored)
+        few = labels.tolist()[:MOST_LABELS] + labels.tolist()[MOST_LABELS:][-1:]
+        height, width = stored.shape
+        return ImageFile(file_sha256(path), height, width, labels=tuple(few))
+    except DataError as error:
+        return ImageFile("", 0, 0, str(error))
+    except Exception as error:
+        return ImageFile("", 0, 0, fault_of(error))

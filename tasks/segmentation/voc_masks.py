@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from bench.errors import DataError
+from tasks.data.faults import some
+from tasks.data.lists import listed_names
+from tasks.data.locations import is_there, shortened
 from tasks.segmentation.masks import MaskSet
 
 CLASS_NAMES = (
@@ -34,16 +38,15 @@ def read_voc_masks(root: Path, split: str) -> MaskSet:
     listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listing.is_file():
         raise DataError(f"There is no list of the {split} images at {listing}.")
-    names = listing.read_text(encoding="utf-8").split()
+    skipped: Counter[str] = Counter()
+    names = listed_names(listing, root / "JPEGImages", skipped)
     if not names:
         raise DataError(f"{listing} is empty.")
     pairs = tuple(
         (root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png")
         for name in names
     )
-    missing = [path.name for pair in pairs for path in pair if not path.is_file()]
+    missing = [shortened(path.name) for pair in pairs for path in pair if not is_there(path)]
     if missing:
-        raise DataError(
-            f"{len(missing)} files named in {listing} are missing, the first is {missing[0]}."
-        )
-    return MaskSet(pairs, CLASS_NAMES)
+        raise DataError(f"{len(missing)} files named in {listing} are missing: {some(missing)}.")
+    return MaskSet(pairs, CLASS_NAMES, skipped=dict(skipped))

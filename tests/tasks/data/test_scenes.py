@@ -268,12 +268,6 @@ def test_the_slower_of_two_writers_takes_the_set_of_the_quicker(tmp_path):
     assert list((tmp_path / "thing").iterdir()) == [folder]
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="CONVBOARD_CACHE"):
-        scenes("classification", **SMALL, root=tmp_path / "file")
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

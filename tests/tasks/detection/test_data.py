@@ -12,10 +12,11 @@ from torchvision import tv_tensors
 
 from bench.errors import DataError
 from tasks.data.order import AspectSampler, EpochSampler
-from tasks.detection.boxes import BoxSet, decode, make_image
+from tasks.detection.boxes import BoxImage, BoxSet
 from tasks.detection.coco import coco_files, read_coco
 from tasks.detection.data import DetectionData
 from tasks.detection.dataset import BoxDataset, collate
+from tasks.detection.outlines import decode
 from tasks.detection.transforms import Augmentation, crop, letterbox, mosaic, sane
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
@@ -125,7 +126,7 @@ def test_coco_that_is_not_there(tmp_path):
         coco_files(tmp_path, "train")
     file, images = coco(tmp_path)
     (images / "1.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 of the 4 images .* the first is 1\.jpg"):
+    with pytest.raises(DataError, match=r"1 of the 4 images .* the first is '1\.jpg'"):
         read_coco(file, images)
     file.write_text("{")
     with pytest.raises(DataError, match="is not JSON"):
@@ -221,7 +222,10 @@ def test_visdrone(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("1,2,3\n", "line 1 of a.txt"), ("1,2,3,4,1,12,0,0\n", "no category 12")],
+    [
+        ("1,2,3\n", "line 1 of a.txt"),
+        ("1,2,3,4,1,12,0,0\n", "`category` .=12. must be from 0 to 11"),
+    ],
 )
 def test_visdrone_that_is_wrong(tmp_path, text, message):
     with pytest.raises(DataError, match=r"must hold VisDrone2019-DET-val"):
@@ -338,7 +342,8 @@ def box_set(tmp_path, sizes):
     for index, size in enumerate(sizes):
         path = tmp_path / f"{index}.png"
         picture(path, size)
-        images.append(make_image(path, size, [((2, 3, 12, 13), index % 2, False, 77.0)]))
+        box, label, crowd, area = [[2.0, 3, 12, 13]], [index % 2], [False], [77.0]
+        images.append(BoxImage(path, size, *map(np.array, (box, label, crowd, area))))
     return BoxSet(tuple(images), ("a", "b"), {})
 
 

@@ -1,0 +1,49 @@
+"""How faults of a set are told: by kind, with their number and the first few."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from bench.errors import DataError
+
+Fault = tuple[str, str]
+"""The kind of a fault, and what has it."""
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first few names, and how many more there are.
+
+    Example:
+        >>> some(["a", "b", "c", "d"], most=2)
+        'a, b and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def count_faults(faults: Iterable[str]) -> dict[str, int]:
+    """Return fault → number, sorted.
+
+    Example:
+        >>> count_faults(["truncated", "empty file", "truncated"])
+        {'empty file': 1, 'truncated': 2}
+    """
+    return dict(sorted(Counter(faults).items()))
+
+
+def require_none(faults: Iterable[Fault]) -> None:
+    """DataError with the number and the first few files of each kind, if there are any.
+
+    Example:
+        >>> require_none([("can't be read", "a.png"), ("can't be read", "b.png")])
+        Traceback (most recent call last):
+            ...
+        bench.errors.DataError: 2 file(s) can't be read: a.png, b.png.
+    """
+    kinds: dict[str, list[str]] = {}
+    for kind, name in faults:
+        kinds.setdefault(kind, []).append(name)
+    if kinds:
+        lines = (f"{len(names)} file(s) {kind}: {some(names)}." for kind, names in kinds.items())
+        raise DataError(" ".join(lines))
