@@ -14,12 +14,11 @@ from torchvision import tv_tensors
 
 from bench.errors import DataError, UserError, require
 from bench.hashing import digest
-from tasks.data.checked import check_images
 from tasks.data.holdout import held_out
 from tasks.data.module import TaskData, height_width
 from tasks.data.order import AspectSampler
 from tasks.data.sources import GENERATORS, check_source, folder_of, generated_identity
-from tasks.detection.boxes import BoxSet
+from tasks.detection.boxes import BoxSet, check
 from tasks.detection.coco import coco_files, read_coco
 from tasks.detection.dataset import BoxDataset, Target, collate
 from tasks.detection.transforms import Augmentation, letterbox
@@ -164,21 +163,10 @@ class DetectionData(TaskData):
         train, scored = self._splits
         return len(train.images), len(scored.images)
 
-    @cached_property
-    def _paths(self) -> list[Path]:
-        images = [image for part in self._published.values() for image in part.images]
-        return sorted({image.path for image in images})
-
     def check_files(self) -> None:
         """Check every image that is not generated."""
-        if self.source in GENERATORS:
-            return
-        faults = check_images(self.folder, self._paths).faults
-        if faults:
-            name, fault = next(iter(faults.items()))
-            raise DataError(
-                f"{len(faults)} of {len(self._paths)} images are broken: {name} ({fault}), …"
-            )
+        if self.source not in GENERATORS:
+            check(self._published.values(), self.folder)
 
     def setup(self, stage: str) -> None:
         """Check that the model fits, and make the data sets."""
@@ -237,7 +225,7 @@ class DetectionData(TaskData):
         if self.source in GENERATORS:
             generated = generated_identity(self.source, self.folder)
             return generated | {"options": options | generated["options"]}
-        hashes = check_images(self.folder, self._paths).hashes
+        hashes = check(self._published.values(), self.folder)
         truth = [_truth(part) for part in self._published.values()]
         files = digest([sorted(hashes.items()), truth])
         skipped: Counter[str] = Counter()

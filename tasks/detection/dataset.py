@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from tasks.data.checked import read_image
 from tasks.data.memory import Memory
 from tasks.data.order import Draw
 from tasks.detection.boxes import BoxImage, BoxSet
@@ -93,9 +92,7 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
     def _decode(self, index: int) -> tuple[Tensor, ...]:
         """Return the image (3, H, W) of an index and, where wanted, its masks (n, H, W)."""
         record = self.images.images[index]
-        with Image.open(record.path) as file:
-            pixels = np.array(file.convert("RGB"))
-        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        image = read_image(record.path).contiguous()
         return (image, torch.from_numpy(record.masks())) if self.masks else (image,)
 
     def _read(self, index: int) -> Sample:

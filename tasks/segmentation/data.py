@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -192,10 +193,13 @@ class SegmentationData(TaskData):
         if self.source in GENERATORS:
             generated = generated_identity(self.source, self.folder)
             return generated | {"options": generated["options"] | options}
+        skipped: Counter[str] = Counter()
+        for part in self._published.values():
+            skipped.update(part.skipped)
         return {
             "name": self.folder.name,
             "revision": "as given",
             "files_sha256": check(self._all_files, self.folder),
-            "skipped": {},
+            "skipped": dict(skipped),
             "options": options,
         }

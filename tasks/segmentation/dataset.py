@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 
+from tasks.data.checked import read_image
 from tasks.data.memory import Memory
 from tasks.data.order import Draw
 from tasks.seeds import seeded
-from tasks.segmentation.masks import MaskSet, read_image, read_mask
+from tasks.segmentation.masks import MaskSet, read_mask
 
 
 class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -48,7 +49,7 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def _decode(self, index: int) -> tuple[Tensor, Tensor]:
         image_path, mask_path = self.masks.pairs[index]
-        image = torch.from_numpy(read_image(image_path)).permute(2, 0, 1).contiguous()
+        image = read_image(image_path).contiguous()
         return image, torch.from_numpy(read_mask(mask_path, self.masks.zero_ignored))
 
 

@@ -66,12 +66,6 @@ class MaskSet:
         return replace(self, pairs=tuple(self.pairs[i] for i in indices))
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image as RGB, (H, W, 3)."""
-    with Image.open(path) as image:
-        return np.array(image.convert("RGB"))
-
-
 def read_mask(path: Path, zero_ignored: bool = False) -> NDArray[np.uint8]:
     """Read a mask as labels, (H, W), in which 255 is ignored.
 

@@ -272,6 +272,11 @@ def test_sizes_that_are_not_the_files_are_named(folder):
         match=r"1 file\(s\) differ in size from .*annotations: images/8\.jpg \(40×60 and 60×40",
     ):
         check([boxes], folder)
+    data = DetectionData(
+        "coco", str(folder), annotations=("a.json",) * 2, images=("images",) * 2, batch_size=2
+    )
+    with pytest.raises(DataError, match="differ in size from their annotations"):
+        data.prepare_data()
     picture(folder / "images" / "8.jpg")
     assert sorted(check([boxes], folder)) == ["images/7.jpg", "images/8.jpg"]
     (folder / "images" / "7.jpg").write_bytes(b"")

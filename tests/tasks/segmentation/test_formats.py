@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.errors import DataError, UserError
+from tasks import SegmentationData
 from tasks.segmentation.ade20k import class_names, read_ade20k
 from tasks.segmentation.mask_folders import read_mask_folders
 from tasks.segmentation.masks import MaskSet, check, read_mask
@@ -149,6 +150,10 @@ def test_other_files_are_counted(folders, ade):
         path.write_text("")
     (folders / "images/train/.hidden").write_text("")
     assert read_mask_folders(folders, "train").skipped == {"other suffix": 2}
+    for kind in ("images", "masks"):
+        (folders / kind / "val").symlink_to(folders / kind / "train")
+    data = SegmentationData("masks", str(folders), image_size=8, batch_size=2)
+    assert data.describe()["skipped"] == {"other suffix": 4}
     (ade / "images/training/Thumbs.db").write_text("")
     masks = read_ade20k(ade, "train")
     assert masks.skipped == masks.subset([0]).skipped == {"other suffix": 1}
