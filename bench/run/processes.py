@@ -60,7 +60,8 @@ class LocalProcesses:
         """
         context = _context()
         # not a daemon: a job's data loaders and ranks are processes too
-        start = process(_Prepared(function, self.threads), **_options(self, context))
+        # (called as a decorator: as a plain call pebble forgets the context, and forks)
+        start = process(**_options(self, context))(_Prepared(function, self.threads))
         waiting = deque(jobs)
         running: dict[ProcessFuture[Any], Job] = {}
         try:
