@@ -13,11 +13,11 @@ from torch import Tensor
 
 from bench import machine
 from bench.analysis import receptive_field
-from bench.config.plan import Cell
+from bench.config.cell import Cell
 from bench.errors import ConfigError
 from bench.hashing import file_sha256
 from bench.record import Data, Picture, Record, View
-from bench.run.cell import entry_of, recipe_of
+from bench.run.describe import entry_of, recipe_of
 from bench.run.trained import trained
 from bench.store import Kept, Store
 from tasks.data.module import resized

@@ -22,7 +22,7 @@ def fit(options: argparse.Namespace) -> None:
     from bench.cli.progress import console
     from bench.cli.suites import line_of
     from bench.config import lightning
-    from bench.config.plan import Cell
+    from bench.config.cell import Cell
     from bench.errors import Failure
     from bench.locks import Held
     from bench.run.cell import run_cell

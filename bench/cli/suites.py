@@ -19,7 +19,7 @@ from bench.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from bench.config.plan import Cell
+    from bench.config.cell import Cell
     from bench.record import Record
     from bench.run.suite import Step
     from bench.store import Kept

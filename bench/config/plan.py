@@ -11,132 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from bench.board_key import board_key
 from bench.config import files
+from bench.config.cell import Cell
 from bench.config.schema import (
     BoardConfig,
     HostConfig,
     OperatorConfig,
-    SearchSpace,
-    Tuning,
     load_host,
     load_operator,
     load_suite,
 )
 from bench.errors import ConfigError, near
-from bench.hashing import digest
 
 AXES = ("task", "host", "operator", "recipe", "seed", "cell")
-
-
-class Cell(BaseModel):
-    """One configuration with one seed: task, data, head, host, operator, selection and recipe.
-
-    `config` is the resolved Lightning configuration, and the one place of operator, options,
-    selection and seed. The rest is what a suite calls things, and what it asks of them.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    suite: str
-    task: str
-    host: str
-    operator: str
-    """Label of the operator on its board, e.g. 'parc'; with options of its own it may differ from
-    the registered name."""
-    recipe: str
-    baseline: bool
-    config: dict[str, Any]
-    tune: dict[str, SearchSpace] = {}
-    """The operator's own options that a study searches."""
-    tuned: Tuning | None = None
-    """The study that found some of its settings."""
-    untuned: dict[str, Any] = {}
-    """Dotted name in the configuration → the recipe's own value, of what the study found."""
-    ranked: bool = True
-    """False: it is trained on the way to something else, such as a supernet."""
-    learnt: dict[str, float] = {}
-    """Metric → what the baseline's mean over seeds must reach for its board to say anything."""
-    optional: bool = False
-    """Whether it is left out where its data are not there."""
-    words: str = ""
-    """The suite as the command line names it, with what was laid over it."""
-
-    @property
-    def hash(self) -> str:
-        """Hash of the resolved configuration: what makes two cells the same."""
-        return digest(self.config)[:12]
-
-    @property
-    def board(self) -> str:
-        """Key of the board on which it stands: what it shares with the other arms."""
-        return board_key(self.config, untuned=self.untuned)
-
-    @property
-    def title(self) -> str:
-        """A name for people."""
-        return f"{self.task} · {self.host} · {self.operator} · seed {self.seed}"
-
-    @property
-    def seed(self) -> int:
-        """Seed of data order, augmentation and initialisation."""
-        seed: int = self.config["seed_everything"]
-        return seed
-
-    @property
-    def backbone(self) -> dict[str, Any]:
-        """Arguments of the backbone's builder."""
-        arguments: dict[str, Any] = self.config["model"]["init_args"]["backbone"]["init_args"]
-        return arguments
-
-    @property
-    def operator_config(self) -> OperatorConfig:
-        """The operator as a suite may give it, read from the configuration."""
-        return OperatorConfig(
-            label=self.operator,
-            operator=self.backbone.get("operator"),
-            options=self.backbone.get("options") or {},
-            where=self.backbone.get("where"),
-            mix=self.backbone.get("mix"),
-            tune=self.tune,
-            tuned=self.tuned,
-        )
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        h, w = self.backbone["input_size"]
-        return h, w
-
-    @property
-    def absent(self) -> Path | None:
-        """Where the data of an optional cell should lie, if they do not; None otherwise."""
-        from tasks.data.locations import located
-
-        root = self.config["data"]["init_args"].get("root")
-        if not self.optional or root is None or located(root).is_dir():
-            return None
-        return located(root).absolute()
-
-    @property
-    def reproduce(self) -> str:
-        """The one command that runs this cell again in an empty runs folder."""
-        if self.words:
-            return f"convboard run {self.words} --only cell={self.hash}"
-        return "convboard fit --config config.yaml"
-
-    def tags(self) -> dict[str, str]:
-        """Return the tags by which the run is found in the MLflow UI."""
-        return {
-            "suite": self.suite,
-            "task": self.task,
-            "host": self.host,
-            "operator": self.operator,
-            "recipe": self.recipe,
-            "seed": str(self.seed),
-        }
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 import yaml
-from torch import Tensor
 
-from bench.config.plan import Cell, Choice, board_of, one, plan
+from bench.config.cell import Cell
+from bench.config.plan import Choice, board_of, one, plan
 from bench.config.schema import (
     BoardConfig,
     HostConfig,
@@ -27,25 +24,18 @@ from bench.config.schema import (
     load_suite,
 )
 from bench.errors import Failure, UserError
-from bench.operators.base import ConvSpec
 from bench.operators.edo import (
     Reading,
-    Supernet,
-    choose,
-    expectations,
-    output_errors,
-    pattern_of,
-    weight_errors,
 )
 from bench.operators.icconv_patterns import write_patterns
 from bench.run.cell import run_cell
+from bench.run.dilation_search import Found, search
 from bench.run.suite import hush, preflight
 from bench.run.trained import trained
 from bench.store import Kept, Store
 
 if TYPE_CHECKING:
-    from tasks.base import TaskModule
-    from tasks.data.module import TaskData
+    pass
 
 DMAX = 4
 SHARE = 1 / 200
@@ -53,47 +43,6 @@ SHARE = 1 / 200
 third of a step, so that the search stays well below one percent of the training."""
 SHAPE = ("kernel_size", "groups", "dilation")
 """Options of a swap that say which convolution is searched."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What was chosen for one slot: a reading → the dilation (height, width) of each channel."""
-
-    name: str
-    spec: ConvSpec
-    chosen: dict[Reading, Tensor]
-
-    def pattern(self, reading: Reading, dmax: int) -> dict[str, int]:
-        """Return the slot's pattern for `icconv`."""
-        return pattern_of(
-            self.chosen[reading], dmax, 1 if self.spec.depthwise else self.spec.groups
-        )
-
-
-@dataclass(frozen=True)
-class Found:
-    """The outcome of a search over a network."""
-
-    layers: list[Layer]
-    images: int
-    """Over which the expectations are the means."""
-    measuring_seconds: float
-    choosing_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        """What the search took after the supernet's training."""
-        return self.measuring_seconds + self.choosing_seconds
-
-    def agreement(self) -> float:
-        """Share of the channels for which the two readings choose alike."""
-        same = [(one.chosen["output"] == one.chosen["weight"]).all(1) for one in self.layers]
-        return float(torch.cat(same).double().mean())
-
-    def plain(self, reading: Reading) -> float:
-        """Share of the channels that keep dilation (1, 1)."""
-        ones = [(one.chosen[reading] == 1).all(1) for one in self.layers]
-        return float(torch.cat(ones).double().mean())
 
 
 def search_dilation(
@@ -203,52 +152,6 @@ def _trained_supernet(dense: Cell, store: Store, command: str) -> Kept:
     run = store.of_cell(dense.hash)
     assert run is not None
     return run
-
-
-def search(module: TaskModule, data: TaskData, dmax: int, images: int) -> Found:
-    """Choose a dilation per channel of every layer of a trained supernet, by both readings.
-
-    Args:
-        module: holds `edo` in its backbone's slots.
-        data: its data; the training batches are used.
-        dmax: the supernet's.
-        images: at least so many, in whole batches, unless there are fewer.
-    """
-    from bench.backbones import swap_report
-
-    module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    names = swap_report(module.backbone).swapped
-    layers = {name: module.backbone.get_submodule(name) for name in names}
-    data.prepare_data()
-    data.setup("fit")
-    taken = 0
-
-    def batches() -> Iterator[Tensor]:
-        nonlocal taken
-        for batch, _ in data.train_dataloader():
-            yield batch.to(module.device)
-            taken += len(batch)
-            if taken >= images:
-                return
-
-    times = [time.perf_counter()]
-    means = expectations(module.predict, layers, batches())
-    times.append(time.perf_counter())
-    chosen = []
-    for name, layer in layers.items():
-        assert isinstance(layer, Supernet)
-        # On the CPU a GPU's coarser products (TF32) play no part; it is one image's worth.
-        weight, mean = layer.weight.cpu(), means[name].cpu()
-        by_output = output_errors(weight, layer.spec, dmax, mean)
-        by_weight = weight_errors(weight, layer.spec, dmax)
-        each: dict[Reading, Tensor] = {
-            "output": choose(by_output, dmax),
-            "weight": choose(by_weight, dmax),
-        }
-        chosen.append(Layer(name, layer.spec, each))
-    times.append(time.perf_counter())
-    measuring, choosing = (later - earlier for earlier, later in pairwise(times))
-    return Found(chosen, taken, measuring, choosing)
 
 
 def searched_suite(

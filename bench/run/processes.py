@@ -61,7 +61,8 @@ class LocalProcesses:
         context = _context()
         # not a daemon: a job's data loaders and ranks are processes too
         # (called as a decorator: as a plain call pebble forgets the context, and forks)
-        start = process(**_options(self, context))(_Prepared(function, self.threads))
+        prepare = process(**_options(self, context))
+        start = prepare(_Prepared(function, self.threads))  # type: ignore[no-untyped-call]
         waiting = deque(jobs)
         running: dict[ProcessFuture[Any], Job] = {}
         try:

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import board_key
 from bench.config import files
-from bench.config.plan import Cell
+from bench.config.cell import Cell
 from bench.config.schema import SpeedConfig, SuiteScope
 from bench.hashing import digest
 from bench.machine import machine, software

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from bench.config.plan import Cell
+from bench.config.cell import Cell
 from bench.record import Data
 from bench.run.cell import WAIT_S, train
 from bench.run.fit import fit

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.config.plan import Cell
+from bench.config.cell import Cell
 from bench.machine import usable_threads
 from bench.record import Data, Record
 from bench.run.processes import end_with_parent

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench import locks
-from bench.config.plan import Cell
+from bench.config.cell import Cell
 from bench.errors import ConfigError, UserError, near
 from bench.machine import usable_cores
 from bench.record import Data, Record, Status

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.config import files
-from bench.config.plan import Cell
+from bench.config.cell import Cell
 from bench.config.schema import SpeedConfig, SuiteScope
 from bench.machine import machine, provenance, software
 from bench.record import Data, Entry, Record
-from bench.run.cell import WAIT_S, entry_of, recipe_of
+from bench.run.cell import WAIT_S
+from bench.run.describe import entry_of, recipe_of
 from bench.run.races import Race, network
 from bench.store import CELL, CHECKPOINT, Store
 

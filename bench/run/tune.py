@@ -16,7 +16,8 @@ from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
 from bench.config import files
-from bench.config.plan import Cell, Choice, board_of, one, plan
+from bench.config.cell import Cell
+from bench.config.plan import Choice, board_of, one, plan
 from bench.config.schema import (
     BoardConfig,
     SearchSpace,

@@ -15,6 +15,7 @@ from bench.config.plan import Choice, plan
 from bench.operators.acb import ACB
 from bench.record import load_all
 from bench.run import cell as cells
+from bench.run import describe
 from bench.run.dilation import supernet
 from leaderboard.board import boards
 from leaderboard.build import build
@@ -76,7 +77,7 @@ def records(tiny, tmp_path_factory, convboard):
     die(chosen("acb"), "later")
     die(chosen("acb", FOUR), "other")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "operator_sha256", lambda name: "c" * 64)
+        patch.setattr(describe, "operator_sha256", lambda name: "c" * 64)
         run(chosen("acb"), "changed")
     names = ("good", "later", "other", "changed")
     return SimpleNamespace(failed=failed, **{name: exported(name) for name in names})

@@ -25,7 +25,7 @@ from bench.operators.edo import (
 )
 from bench.operators.icconv_patterns import default_pattern, read_patterns, strands, write_patterns
 from bench.operators.kernels import embed
-from bench.run import dilation, suite
+from bench.run import dilation, dilation_search, suite
 from bench.store import Store
 
 DMAX = 4
@@ -263,7 +263,7 @@ def test_what_was_searched_is_what_the_written_suite_builds(board, tmp_path):
     assert cell.backbone["operator"] == "icconv"
     built = lightning.build(dense.config)
     module, data = built.module, built.data
-    found = dilation.search(module, data, dmax=2, images=20)
+    found = dilation_search.search(module, data, dmax=2, images=20)
     assert found.images == 32  # whole batches of 16
     whole = load_suite(str(board))
     on = board_of(str(board), choice, cell)
@@ -297,7 +297,7 @@ def test_a_searched_network_has_the_dilations_of_its_supernet(board):
         dilate(layer, known[-1])
         with torch.no_grad():
             layer.wide.conv.bias.normal_()
-    found = dilation.search(module, data, dmax=3, images=16)
+    found = dilation_search.search(module, data, dmax=3, images=16)
     wide = 0
     for layer, each in zip(found.layers, known, strict=True):
         expected = [list(d) for d in each]

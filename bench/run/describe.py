@@ -1,0 +1,120 @@
+"""What a cell's record says of it: entry, recipe, accuracy and cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.config.cell import Cell
+from bench.hashing import digest, file_sha256
+from bench.record import Accuracy, Cost, Entry, Metric, Outcomes, Recipe
+from bench.run.code import operator_sha256
+
+if TYPE_CHECKING:
+    from bench.run.fit import Fitted
+
+
+def entry_of(cell: Cell, fitted: Fitted | None = None) -> Entry:
+    """Return what the cell measures."""
+    build = cell.backbone
+    swapped, refused = None, {}
+    if fitted is not None and cell.backbone.get("operator") is not None:
+        from bench.backbones import swap_report
+
+        report = swap_report(fitted.module.backbone)
+        swapped, refused = len(report.swapped), dict(report.refused)
+    return Entry(
+        label=cell.operator,
+        operator=cell.backbone.get("operator") or "host",
+        operator_options=build.get("options") or {},
+        operator_sha256=operator_sha256(cell.backbone.get("operator")),
+        host=build.get("host") or "own",
+        host_options=build.get("host_options") or {},
+        selection=build.get("where") or {},
+        mix=build.get("mix"),
+        slots_swapped=swapped,
+        slots_refused=refused,
+        task=cell.config["model"]["class_path"].rpartition(".")[2].lower(),
+        head=cell.config["model"]["init_args"].get("head"),
+        form="training",
+        baseline=cell.baseline,
+        ranked=cell.ranked,
+    )
+
+
+def recipe_of(cell: Cell, fitted: Fitted | None) -> Recipe:
+    """Return how the cell was trained; the hash leaves out operator, host and seed."""
+    config = json.loads(json.dumps(cell.config))
+    shared = json.loads(json.dumps(cell.config))
+    del shared["model"]["init_args"]["backbone"]
+    for part in (shared, shared["model"]["init_args"], shared["data"]["init_args"]):
+        part.pop("seed", None)
+        part.pop("seed_everything", None)
+    return Recipe(
+        name=cell.recipe,
+        config=config,
+        config_sha256=digest(shared),
+        seed=cell.seed,
+        epochs=fitted.epochs if fitted else None,
+        samples_seen=fitted.samples_seen if fitted else None,
+        train_seconds=fitted.seconds if fitted else None,
+        tuning_trials=cell.tuned.trials if cell.tuned else 0,
+        untuned=cell.untuned,
+    )
+
+
+def accuracy_of(cell: Cell, fitted: Fitted, work: Path) -> Accuracy:
+    """Return the cell's score; the per-sample outcomes are written into `work`."""
+    import numpy as np
+
+    module = fitted.module
+    outcomes = None
+    if fitted.outcomes:
+        file = work / "outcomes.npz"
+        np.savez_compressed(file, allow_pickle=False, **fitted.outcomes)
+        sha256 = file_sha256(file)
+        # named by its content: what is kept under a name never changes
+        name = file.rename(work / f"outcomes-{cell.hash}-{sha256[:12]}.npz").name
+        outcomes = Outcomes(file=name, sha256=sha256, kind=module.outcomes_kind)
+    metrics = {
+        name: Metric(
+            value=fitted.metrics[name],
+            unit=unit,
+            higher_is_better=higher,
+        )
+        for name, (unit, higher) in module.metrics_info.items()
+        if name in fitted.metrics
+    }
+    return Accuracy(
+        headline=module.headline,
+        metrics=metrics,
+        sampling_error=_finite(fitted.sampling_error),
+        per_class=fitted.per_class,
+        outcomes=outcomes,
+        curve={
+            name: [value if math.isfinite(value) else None for value in values]
+            for name, values in fitted.curve.items()
+        },
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def cost_of(cell: Cell, fitted: Fitted) -> Cost:
+    """Return parameters and MACs of the backbone, as trained and fused."""
+    from bench import backbones
+
+    backbone = fitted.module.backbone
+    macs, status, note = backbones.macs(backbone, cell.input_size)
+    return Cost(
+        params=sum(p.numel() for p in backbone.parameters()),
+        params_fused=sum(p.numel() for p in backbones.fuse(backbone).parameters()),
+        macs=macs,
+        input_size=cell.input_size,
+        status=status,
+        note=note,
+    )
