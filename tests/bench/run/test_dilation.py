@@ -341,7 +341,7 @@ def test_a_search_from_end_to_end(board, tmp_path, convboard):
     again = convboard(*command[:-2], "--reading", "weight", "--out", tmp_path / "weight.yaml")
     assert "done before" in again.stdout
 
-    found = [run for run, _ in store._runs("board-search") if "search" in run.data.tags]
+    found = [run for run, _ in store.runs("board-search") if "search" in run.data.tags]
     assert {run.data.tags["search"] for run in found} == {"output", "weight"}
     for run in found:
         assert run.data.tags["mlflow.parentRunId"] == dense.run_id

@@ -14,7 +14,8 @@ from bench.errors import UserError
 from bench.record import Record
 from bench.run import races, timing
 from bench.speed import Arm
-from bench.store import CELL, Kept, Store
+from bench.store import CELL, DONE, Kept, Store
+from bench.store.export import export
 
 SMALL = {
     "detection": {
@@ -55,7 +56,9 @@ def write(path, boards, **speed):
 
 def kept(*cells):
     return {
-        cell.hash: Kept(f"run-{cell.hash}", "suite", cell.hash, "FINISHED", 0, {}, {})
+        cell.hash: Kept(
+            f"run-{cell.hash}", "suite", cell.hash, "FINISHED", 0, {}, {DONE: "record.json"}
+        )
         for cell in cells
     }
 
@@ -183,7 +186,7 @@ def test_a_race_with_a_failed_arm_is_not_done_and_is_measured_anew(cells, tmp_pa
     assert acb.conditions.torch_threads == acb.conditions.omp_num_threads == 1
     assert acb.conditions.tf32 is False
     assert len(acb.block_iterations) == 2
-    exported = [Record.load(p) for p in Store(runs).export(tmp_path / "out")]
+    exported = [Record.load(p) for p in export(Store(runs), tmp_path / "out").records]
     newest = max(
         (r for r in exported if r.entry.label == "acb"), key=lambda r: r.provenance.created
     )

@@ -12,7 +12,7 @@ from bench.config import files, schema
 from bench.config.plan import Choice, plan
 from bench.errors import DataError, UserError
 from bench.run import suite
-from bench.store import Kept
+from bench.store import CELL, DONE, Kept, Store
 from tasks.data.locations import existing_folder, located
 
 REAL = [
@@ -92,12 +92,15 @@ def test_absent_data_leave_cells_out(name, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVBOARD_DATA", str(tmp_path))
     cell = plan(name)[0]
     assert cell.absent == tmp_path / name
-    assert suite.state(cell, {}) == "absent"
-    done = Kept("run", name, cell.hash, "FINISHED", 0, {}, {})
-    assert suite.state(cell, {cell.hash: done}) == "done"
+    store = Store(tmp_path / "runs")
+    assert suite.states([cell], store) == {cell.hash: "absent"}
     (tmp_path / name).mkdir()
     assert cell.absent is None
-    assert suite.state(cell, {}) == "waiting"
+    assert suite.states([cell], store) == {cell.hash: "waiting"}
+    (tmp_path / name).rmdir()
+    run_id = store.begin(name, cell.title, {CELL: cell.hash}, {})
+    store.done(run_id, "accuracy-record.json")
+    assert suite.states([cell], store) == {cell.hash: "done"}  # also where its data are gone
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -163,7 +166,9 @@ def test_boards_say_whether_their_baseline_has_learnt(tiny, capsys):
     def kept(*values):
         baselines = [cell for cell in cells if cell.baseline]
         return {
-            cell.hash: Kept("run", "tiny", cell.hash, "FINISHED", 0, {"final/top1": value}, {})
+            cell.hash: Kept(
+                "run", "tiny", cell.hash, "FINISHED", 0, {"final/top1": value}, {DONE: ""}
+            )
             for cell, value in zip(baselines, values, strict=False)
         }
 
