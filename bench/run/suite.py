@@ -19,8 +19,10 @@ from bench.config.cell import Cell
 from bench.errors import ConfigError, UserError, near
 from bench.machine import usable_cores
 from bench.record import Data, Record, Status
+from bench.run import gpus
 from bench.run.cell import Ran, is_stale, lost, run_cell
 from bench.run.processes import Event, LocalProcesses
+from bench.run.ranks import ranks_of
 from bench.store import Kept, Store
 
 State = Literal["done", "stale", "absent", "failed", "started", "elsewhere", "waiting"]
@@ -123,10 +125,8 @@ def _without_seed(cell: Cell, part: str) -> str:
 
 
 def default_workers() -> int:
-    """One process a core on a CPU, up to four; one on a machine with a GPU."""
-    import torch
-
-    return 1 if torch.cuda.is_available() else min(4, usable_cores())
+    """One process a core on a CPU, up to four; on a machine with GPUs one for each."""
+    return len(gpus.visible()) or min(4, usable_cores())
 
 
 @dataclass(frozen=True)
@@ -235,8 +235,10 @@ def _in_process(
 ) -> Ran | None:
     """Run a cell; None says that another process does."""
     hush()
+    several = ranks_of(cell.config["trainer"]) > 1  # they share out the GPUs among themselves
     try:
-        return run_cell(cell, folder, command, data=data.get(cell.hash), again=again)
+        with gpus.one_of([] if several else gpus.visible()):
+            return run_cell(cell, folder, command, data=data.get(cell.hash), again=again)
     except locks.Held:
         return None
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from bench.config.plan import plan
 from bench.record import load_all
 from bench.store import CHECKPOINT, Store
 
@@ -455,3 +456,33 @@ def _line(process):
         return process.cmdline()
     except psutil.NoSuchProcess:
         return []
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_one_run_ends_with_130_and_goes_on(tiny, convboard, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(plan(str(tiny))[0].config))
+    runs = tmp_path / "runs"
+    command = ["fit", "--runs", runs, "--config", config, "--trainer.max_epochs", "80"]
+    process = convboard(*command, wait=False)
+    wait_for(lambda: next(runs.glob("cells/*/last.ckpt"), None))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    store = Store(runs)
+    (run,) = store.kept().values()
+    assert run.status == "KILLED"
+    convboard(*command)
+    (ended,) = store.kept().values()
+    assert ended.done
+    assert ended.run_id == run.run_id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("locale", ["C", "POSIX", "en_US.ISO-8859-1"])
+def test_output_works_in_any_locale_and_width(locale, tiny, convboard, tmp_path, monkeypatch):
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert "2 to run" in convboard("plan", tiny, "--runs", tmp_path / "runs").stdout
+    assert "label" in convboard("explain", "operator").stdout

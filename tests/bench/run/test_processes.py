@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from bench.run import gpus
 from bench.run.processes import LocalProcesses
 
 A, B, C = (partial(str.upper, letter) for letter in "abc")
@@ -50,3 +51,27 @@ def test_leaving_early_ends_the_processes():
 def test_no_workers_is_an_error():
     with pytest.raises(ValueError, match=r"`workers` \(=0\)"):
         LocalProcesses(workers=0, timeout_s=1)
+
+
+def test_workers_take_different_gpus(tmp_path, monkeypatch):
+    """By locks alone: there need be no GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert gpus.visible() == ["3", "5"]
+    with gpus.one_of(gpus.visible(), tmp_path) as first:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == first == "3"
+        with gpus.one_of(["3", "5"], tmp_path) as second:
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == second == "5"
+            with gpus.one_of(["3", "5"], tmp_path) as third:
+                assert third == "3"  # more workers than GPUs
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
+    with gpus.one_of(["3", "5"], tmp_path) as again:
+        assert again == "3"
+    with gpus.one_of(["7"], tmp_path) as only:
+        assert only == "7"
+
+
+@pytest.mark.slow
+def test_jobs_are_not_forked_off_the_command():
+    """A process that has computed is no good parent: its threads and CUDA context would come."""
+    got = outcomes([os.getppid])
+    assert got["done", os.getppid] != os.getpid()

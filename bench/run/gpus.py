@@ -1,0 +1,71 @@
+"""Several workers take different GPUs of a machine, also those of other commands."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import locks
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get(VISIBLE)
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def one_of(gpus: Sequence[str], folder: Path | None = None) -> Iterator[str | None]:
+    """Take a GPU that no other worker has, and let this process see it alone.
+
+    It must be taken before CUDA is used here. Where all are taken, as by more workers than there
+    are GPUs, the first is shared; of one GPU or none nothing is to choose.
+
+    Args:
+        gpus: to choose from.
+        folder: of the locks, one for the machine; None for one in the folder of temporary files.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as name, one_of(["0", "1"], Path(name)) as first:
+        ...     with one_of(["0", "1"], Path(name)) as second:
+        ...         first, second
+        ('0', '1')
+    """
+    if len(gpus) < 2:
+        yield gpus[0] if gpus else None
+        return
+    before = os.environ.get(VISIBLE)
+    place = folder or Path(tempfile.gettempdir()) / "convboard-gpus"
+    for gpu in gpus:
+        try:
+            with locks.lock(place / f"{gpu}.lock"):
+                os.environ[VISIBLE] = gpu
+                try:
+                    yield gpu
+                finally:
+                    _restore(before)
+                return
+        except locks.Held:
+            continue
+    os.environ[VISIBLE] = gpus[0]
+    try:
+        yield gpus[0]
+    finally:
+        _restore(before)
+
+
+def _restore(before: str | None) -> None:
+    if before is None:
+        os.environ.pop(VISIBLE, None)
+    else:
+        os.environ[VISIBLE] = before
