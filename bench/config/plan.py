@@ -123,7 +123,9 @@ def _resolved(config: str) -> dict[str, Any]:
 def _placed(shared: dict[str, Any], backbone: dict[str, Any], seed: int) -> dict[str, Any]:
     """Return a resolved configuration with the axes of one cell in their places."""
     config = copy.deepcopy(shared)
-    config["model"]["init_args"]["backbone"]["init_args"] |= backbone
+    # what is None is left out, as jsonargparse leaves it out
+    given = {name: value for name, value in backbone.items() if value is not None}
+    config["model"]["init_args"]["backbone"]["init_args"] |= given
     for part in (config["model"]["init_args"], config["data"]["init_args"]):
         part["seed"] = seed
     config["seed_everything"] = seed

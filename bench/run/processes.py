@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
+from multiprocessing import connection
 from typing import Any, Generic, Literal, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture
@@ -22,6 +22,7 @@ from bench.errors import UserError
 from bench.machine import usable_threads
 
 Job = TypeVar("Job")
+NAME = "convboard-worker"
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,7 @@ class LocalProcesses:
         finally:
             for future in running:
                 future.cancel()  # type: ignore[no-untyped-call]
-            for future in running:
-                _ended(future)
+            _all_ended()
 
 
 def _context() -> Any:
@@ -96,7 +96,7 @@ def _context() -> Any:
 
 def _options(engine: LocalProcesses, context: Any) -> dict[str, Any]:
     return {
-        "name": "convboard-worker",
+        "name": NAME,
         "daemon": False,
         "timeout": engine.timeout_s,
         "context": context,
@@ -127,12 +127,11 @@ def _how(exitcode: int | None) -> str:
     return f"{signal.Signals(-exitcode).name}{more}"
 
 
-def _ended(future: ProcessFuture[Any]) -> None:
-    """Wait until the process of a cancelled job is gone."""
+def _all_ended() -> None:
+    """Wait until the processes of cancelled jobs are gone: pebble ends them."""
     for child in multiprocessing.active_children():
-        if child.name == "convboard-worker":
-            child.terminate()
-            child.join(5)
+        if child.name == NAME:
+            child.join(30)
             if child.is_alive():
                 child.kill()
                 child.join()
@@ -155,20 +154,24 @@ class _Prepared(Generic[Job]):
 
 
 def end_with_parent() -> None:
-    """Have this process end when its parent does, however that happens."""
-    parent = os.getppid()
-    if sys.platform == "linux":
+    """Have this process end when its parent does, however that happens.
+
+    The parent of a process that was forked off a server is who asked for it: the pipe that it
+    holds says when it is gone. Elsewhere the system is asked, where it can.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
+    elif sys.platform == "linux":
+        before = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent or parent == 1:
-        os._exit(1)
-    if sys.platform != "linux":
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+        if os.getppid() != before:
+            os._exit(1)
 
 
 _PR_SET_PDEATHSIG = 1
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def _watch(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)

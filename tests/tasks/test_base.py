@@ -18,7 +18,7 @@ from torch import nn
 
 import tasks
 from bench.config import files, lightning, schema
-from bench.config.plan import compose
+from bench.config.plan import base, compose
 from tasks.averaging import Averaging
 from tasks.base import TaskModule
 from tasks.classification.data import ClassificationData
@@ -420,7 +420,7 @@ def test_two_processes_score_every_sample_once(name, scored, changes, tmp_path):
         set=files.merge({"data": {"init_args": size}}, changes),
     )
     host, operator = schema.load_host("test_resnet"), schema.load_operator("acb")
-    config = lightning.resolve(compose(board, host, operator, seed=0))
+    config = compose(base(board), None, host, operator, seed=0)
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
     done = subprocess.run(

@@ -135,13 +135,16 @@ def test_a_worker_that_is_killed_is_a_row_and_runs_again(
         "1 to run" in faulty(None, "plan", small, "--runs", runs, "--only", "operator=plain").stdout
     )
     faulty(None, "export", "--runs", runs, "--records", records)
-    assert [r.status for r in load_all(records) if r.entry.label == "plain"] == ["error"]
+    statuses = sorted(r.status for r in load_all(records) if r.entry.label == "plain")
+    # killed after its record was kept and before it was marked, it has that record too
+    assert statuses == (["error", "ok"] if fault == "mark" else ["error"])
 
     faulty(None, *command)
     one_good_run(runs, "plain")
     faulty(None, "export", "--runs", runs, "--records", records)
     exported = [r for r in load_all(records) if r.entry.label == "plain"]
-    assert sorted(r.status for r in exported if r.data is not None) == ["error", "ok"]
+    assert sorted(r.status for r in exported) == sorted([*statuses, "ok"])
+    assert all(r.data is not None for r in exported)
     faulty(None, "site", "--records", records, "--out", site)
     page = (site / "index.html").read_text()
     assert "SIGKILL" not in page  # the success that came after it counts
@@ -343,6 +346,7 @@ def stop(process):
     for member in family:
         member.kill()
     psutil.wait_procs(family, 30)
+    process.wait(30)
 
 
 @pytest.mark.slow
