@@ -21,9 +21,6 @@ NOT_IMPORTED = {
     "mmcv-lite": "mmdet and mmsegmentation import it without asking for it",
     "ftfy": "mmsegmentation imports it without asking for it",
     "regex": "mmsegmentation imports it without asking for it",
-    "pebble": "for the pool of bench.run",
-    "filelock": "for the locks of bench.run",
-    "nvidia-ml-py": "for the clocks of bench.speed",
 }
 
 

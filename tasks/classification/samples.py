@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from bench.machine import usable_cores
 from tasks.classification.labelled import Labelled
 from tasks.data.order import Draw
 from tasks.seeds import seeded
@@ -81,7 +82,7 @@ class Images:
         self.decoded: list[Tensor] | None = None
         first = labelled.load(0, self.short_side)
         if first.numel() * len(labelled) <= memory_mb * 2**20:
-            with ThreadPoolExecutor() as pool:
+            with ThreadPoolExecutor(usable_cores()) as pool:
                 self.decoded = list(pool.map(self._load, range(len(labelled)), chunksize=64))
 
     def _load(self, index: int) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bench.errors import DataError
 from bench.hashing import digest, file_sha256
+from bench.machine import usable_cores
 from bench.whole_files import write_whole
 from tasks.data.locations import cache_folder, cache_folders, is_there, spare_cache
 
@@ -109,7 +110,7 @@ def check_files(
         noted = _read_note(folder / note)
         if noted is not None and noted.keys() == set(names):
             return {name: noted[name] for name in names}
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, usable_cores())) as pool:
         files = dict(zip(names, pool.map(inspect, paths, chunksize=32), strict=True))
     text = _Note.dump_json(files)
     try:
