@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -19,7 +18,9 @@ from pebble import ProcessExpired, ProcessFuture
 from pebble.concurrent import process
 
 from bench.errors import UserError
+from bench.failures import killed_for_memory
 from bench.machine import usable_threads
+from bench.speed import lifetime
 
 Job = TypeVar("Job")
 NAME = "convboard-worker"
@@ -123,7 +124,7 @@ def _how(exitcode: int | None) -> str:
     """
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
-    more = ", as happens when memory runs out" if exitcode == -signal.SIGKILL else ""
+    more = ", as happens when memory runs out" if killed_for_memory(exitcode) else ""
     return f"{signal.Signals(-exitcode).name}{more}"
 
 
@@ -164,12 +165,9 @@ def end_with_parent() -> None:
         threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
     elif sys.platform == "linux":
         before = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        lifetime.end_with_parent()
         if os.getppid() != before:
             os._exit(1)
-
-
-_PR_SET_PDEATHSIG = 1
 
 
 def _watch(sentinel: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.hashing import canonical, digest
 from bench.speed.crew import Crew, Death, Result
 from bench.speed.job import Job, Place
+from bench.whole_files import write_whole
 
 
 class Campaign:
@@ -69,10 +70,8 @@ class Campaign:
         if not self.crew.is_loaded(name):
             left = [(n, job) for n, job in jobs.items() if not self._file(n).exists()]
             self.crew.load(left, self.limit_s)
-        partial = self._file(name).with_suffix(".partial")
         text = canonical(self._finish(name, jobs[name], failed))
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(self._file(name))
+        write_whole(self._file(name), text + "\n")
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"
