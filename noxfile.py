@@ -17,7 +17,7 @@ def install(session: nox.Session, *groups: str) -> None:
         "--constraints",
         "constraints.txt",
         "--editable",
-        ".",
+        ".[fast]",
         *nox.project.dependency_groups(PYPROJECT, *groups),
     )
 
@@ -96,6 +96,7 @@ def pin(session: nox.Session) -> None:
         "compile",
         "pyproject.toml",
         *groups,
+        "--all-extras",
         "--universal",
         "--python-version",
         "3.11",

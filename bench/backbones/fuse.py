@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bench.backbones.unireplk_block import UniRepLKBlock
+from bench.hashing import digest
+from bench.operators import forms
 from bench.operators.base import Operator
 
 # What has an inference form of its own; `fuse` does not look inside.
@@ -20,8 +27,22 @@ _HOOKS = (
 )
 
 
-def fuse(model: nn.Module) -> nn.Module:
+def fuse(
+    model: nn.Module,
+    *examples: Tensor,
+    layout: Layout = "fastest",
+    choices: forms.Choices | None = None,
+) -> nn.Module:
     """Return a copy of `model` for inference: evaluation mode, every operator in its fused form.
+
+    Args:
+        model: any model.
+        examples: inputs of the shapes that it is meant for, on the device and in the dtype that
+            are meant. For them the fastest exact form of every operator is measured and taken,
+            and so is the layout of the whole network, channels last or not. Without one the rule
+            chooses, and the layout is what it was.
+        layout: of the weights, and so of all maps; "fastest" measures it.
+        choices: where what was measured is kept; by default a file in the user's cache.
 
     Example:
         >>> import timm
@@ -32,10 +53,70 @@ def fuse(model: nn.Module) -> nn.Module:
     """
     fused = copy.deepcopy(model).eval()
     if isinstance(fused, _FUSING):
-        return fused.fuse()
-    done: dict[nn.Module, nn.Module] = {}
-    _fuse_children(fused, done)
-    return fused
+        fused = fused.fuse()
+    else:
+        _fuse_children(fused, {})
+    if not examples:
+        return fused
+    choices = choices or forms.Choices()
+    if layout != "fastest":
+        return _in_layout(fused, layout, examples, choices)
+    models = {
+        name: _in_layout(copy.deepcopy(fused), name, examples, choices) for name in _MEMORY_FORMAT
+    }
+    totals = dict.fromkeys(models, 0.0)
+    for x in examples:
+        candidates = {name: partial(_whole, model, x) for name, model in models.items()}
+        of = forms.problem("network", x, model=digest(_shape_of(model))[:16])
+        for name, ms in choices.times(of, candidates).items():
+            totals[name] += math.log(ms)
+    best = forms.quickest({name: math.exp(t / len(examples)) for name, t in totals.items()})
+    return models[best]
+
+
+def chosen(model: nn.Module, batch: int) -> dict[str, str]:
+    """Return name of a module → form that it takes for a batch, as far as chosen, and the layout.
+
+    Example:
+        >>> import torch
+        >>> from bench.operators import create
+        >>> chosen(nn.Sequential(create("dwconv", in_channels=4, out_channels=4)), 1)
+        {}
+    """
+    taken = {
+        name: form
+        for name, module in model.named_modules()
+        if isinstance(module, forms.Formed)
+        for form in module.chosen(batch)
+    }
+    maps = [p for p in model.parameters() if p.dim() == 4]
+    last = any(map(forms.is_channels_last, maps))
+    return {"layout": "channels_last" if last else "contiguous", **taken} if taken else {}
+
+
+Layout = Literal["fastest", "contiguous", "channels_last"]
+_MEMORY_FORMAT = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def _in_layout(
+    model: nn.Module, layout: str, examples: Sequence[Tensor], choices: forms.Choices
+) -> nn.Module:
+    """Bring a model into a layout, and choose the forms of its operators there."""
+    model = model.to(memory_format=_MEMORY_FORMAT[layout])
+    for x in examples:
+        forms.choose(model, x, choices)
+    return model
+
+
+@torch.inference_mode()
+def _whole(model: nn.Module, x: Tensor) -> Tensor:
+    """Run a model; what it returns is compared by the gate of a speed run, and not here."""
+    model(x)
+    return x
+
+
+def _shape_of(model: nn.Module) -> list[Any]:
+    return [str(model), [list(p.shape) for p in model.parameters()]]
 
 
 def _fuse_children(parent: nn.Module, done: dict[nn.Module, nn.Module]) -> None:

@@ -81,7 +81,7 @@ class ACB(Operator):
         s, k = self.spec, self.spec.kernel_size[0]
         return s.in_channels // s.groups * s.out_channels * (k * k + 2 * k) + 6 * s.out_channels
 
-    def fuse(self) -> Conv:
+    def fused(self) -> Conv:
         """Return the one K×K convolution of equal value, with a bias."""
         return merge(self.spec, [self.square, self.vertical, self.horizontal])
 

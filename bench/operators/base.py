@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UserError, near, require
+from bench.operators import forms
 from bench.operators.depthwise import DepthwiseConv2d
 from bench.operators.rules import RULES, Rule, check
 
@@ -172,11 +173,15 @@ class Operator(nn.Module, ABC):
     absorbs_norm: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Check the names of the rules."""
+        """Check the names of the rules, and what is overridden."""
         super().__init_subclass__(**kwargs)
         for rule in cls.requires:
             if rule not in RULES:
                 raise UserError(f"`requires` (={rule!r}) of {cls.__name__}: {near(rule, RULES)}")
+        if "fuse" in vars(cls):
+            raise UserError(
+                f"{cls.__name__} must override `fused()`, not `fuse()`, which calls it."
+            )
         cls.depthwise = cls.depthwise or "depthwise" in cls.requires
         if not hasattr(cls, "name"):  # a form for inference, which is not registered
             cls.name = cls.__name__
@@ -208,8 +213,30 @@ class Operator(nn.Module, ABC):
     def params(self) -> int:
         """Learned parameters of this form, by formula."""
 
-    def fuse(self) -> Operator:
-        """Return the operator of equal value for inference; this one stays as it is."""
+    def fuse(
+        self, example: Tensor | None = None, *, choices: forms.Choices | None = None
+    ) -> Operator:
+        """Return the operator of equal value for inference; this one stays as it is.
+
+        Args:
+            example: an input (N, Cin, H, W), on the device and in the dtype that are meant: for
+                inputs like it the fastest exact forms are measured, and taken. Without one the
+                rule chooses.
+            choices: where what was measured is kept; by default a file in the user's cache.
+
+        Example:
+            >>> from bench.operators import create
+            >>> op = create("parc", in_channels=4, out_channels=4, resolution=8)
+            >>> op.fuse()(torch.zeros(1, 4, 8, 8)).shape
+            torch.Size([1, 4, 8, 8])
+        """
+        fused = self.fused()
+        if example is not None:
+            forms.choose(fused, example, choices or forms.Choices())
+        return fused
+
+    def fused(self) -> Operator:
+        """Return the operator of equal value for inference: what a subclass has to say here."""
         return copy.deepcopy(self).eval()
 
     def carry(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> bool:

@@ -1,22 +1,30 @@
-"""Depthwise convolution that trains quickly on a CPU, exactly.
+"""Depthwise convolution in its fastest exact form, in training too.
 
-torch's own backward pass of a depthwise convolution is many times slower than its forward pass on
-a CPU. Both gradients are depthwise convolutions themselves, and are computed as such here; taps
-that never meet the map are left out first. Without gradients it is torch's convolution.
+Both gradients of a depthwise convolution are depthwise correlations themselves, and are computed
+as such: torch's own backward pass is many times slower than its forward pass on a CPU.
 
     ∂L/∂x = ∂L/∂y ∗ w turned by 180°, padded by dilation · (K − 1) − padding (stride 1)
     ∂L/∂w[c] = Σ_n x[n, c] ∗ ∂L/∂y[n, c], with one group per image and channel; the stride of the
     one is the dilation of the other.
+
+Value and gradients each take the form that `bench.operators.forms.fastest()` has measured, or the
+one of the rule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
-Pair = tuple[int, int]
+from bench.operators import correlation
+from bench.operators.correlation import Geometry, Pair, trimmed
+from bench.operators.forms import Choices, Compute, Formed, active, problem, traced
+
+Ends = tuple[int, int, int, int]
+Candidates = dict[str, Callable[[], Tensor]]
 
 
 def depthwise_conv2d(
@@ -24,7 +32,7 @@ def depthwise_conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
+    padding: Pair | Ends = (0, 0),
     dilation: Pair = (1, 1),
 ) -> Tensor:
     """Return `torch.nn.functional.conv2d` with one group per channel, the quickest exact way.
@@ -34,7 +42,7 @@ def depthwise_conv2d(
         weight: (M · C, 1, Kh, Kw), M kernels per channel.
         bias: (M · C).
         stride: along height and width; as are the others.
-        padding: zeros on both sides.
+        padding: zeros on both sides; or top, bottom, left, right.
         dilation: step between taps.
 
     Returns:
@@ -43,53 +51,87 @@ def depthwise_conv2d(
     Example:
         >>> x, weight = torch.rand(2, 4, 5, 5), torch.rand(4, 1, 13, 13)
         >>> y = depthwise_conv2d(x, weight, padding=(6, 6))
-        >>> bool(torch.allclose(y, F.conv2d(x, weight, padding=6, groups=4), atol=1e-6))
+        >>> plain = nn.functional.conv2d(x, weight, padding=6, groups=4)
+        >>> bool(torch.allclose(y, plain, atol=1e-5))
         True
     """
+    geometry = _geometry(stride, padding, dilation)
     learning = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if learning and x.is_cpu and not torch.compiler.is_compiling():
-        weight, padding = reached(x, weight, stride, padding, dilation)
-        if _supported(x, weight, padding, dilation):
-            out: Tensor = _Depthwise.apply(x, weight, stride, padding, dilation)
-            return out if bias is None else out + bias[:, None, None]
-    return F.conv2d(x, weight, bias, stride, padding, dilation, x.shape[1])
+    if learning and _derivable(x, weight, geometry):
+        less, left = trimmed(weight, (x.shape[2], x.shape[3]), geometry)
+        if left.symmetric or stride == (1, 1):
+            weight, geometry = less, left
+        out: Tensor = _Depthwise.apply(x, weight, geometry)
+        return out if bias is None else out + bias[:, None, None]
+    return _fastest("depthwise", x, weight, geometry, values(x, weight, bias, geometry))
 
 
-def reached(
-    x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair
-) -> tuple[Tensor, Pair]:
-    """Return the kernel without its outer taps that lie outside the map wherever it stands.
-
-    Example:
-        >>> kernel, padding = torch.rand(1, 1, 13, 13), (6, 6)
-        >>> kernel, padding = reached(torch.rand(1, 1, 2, 4), kernel, (1, 1), padding, (1, 1))
-        >>> kernel.shape, padding
-        (torch.Size([1, 1, 3, 7]), (1, 3))
-    """
-    remaining_padding = list(padding)
-    for axis in (0, 1):
-        s, p, d = stride[axis], padding[axis], dilation[axis]
-        size, taps = x.shape[axis + 2], weight.shape[axis + 2]
-        last = (size + 2 * p - d * (taps - 1) - 1) // s * s
-        before = -((last - p) // d)  # taps left of the map at the last position
-        after = taps - 1 - (size - 1 + p) // d  # taps right of it at the first
-        beyond = min(before, after)
-        if beyond > 0:
-            weight = weight.narrow(axis + 2, beyond, taps - 2 * beyond)
-            remaining_padding[axis] = p - beyond * d
-    return weight, (remaining_padding[0], remaining_padding[1])
+def values(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Candidates:
+    """Return form → what computes the convolution, the rule's first."""
+    return {
+        form: partial(_now, form, x, weight, bias, geometry)
+        for form in correlation.forms(x, weight, geometry)
+    }
 
 
-def _supported(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> bool:
-    """Whether the gradients can be written as convolutions, and torch's types need no care."""
-    reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+def _now(form: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    return correlation.prepared(form, x, weight, bias, geometry)(x)
+
+
+def _geometry(stride: Pair, padding: Pair | Ends, dilation: Pair) -> Geometry:
+    if len(padding) == 2:
+        padding = (padding[0], padding[0], padding[1], padding[1])
+    return Geometry(stride, padding, dilation)
+
+
+def _derivable(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """Whether the gradients can be written as correlations, and torch's types need no care."""
     return (
-        weight.shape[0] == x.shape[1]
+        x.is_cpu
+        and not traced()
+        and weight.shape[0] == x.shape[1]
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
-        and all(p <= r for p, r in zip(padding, reach, strict=True))
+        and (geometry.symmetric or geometry.stride == (1, 1))
+        and all(end >= 0 for end in _ends_of_input_gradient(weight, geometry))
     )
+
+
+def _ends_of_input_gradient(weight: Tensor, geometry: Geometry) -> Ends:
+    top, bottom, left, right = geometry.padding
+    down, across = (d * (k - 1) for d, k in zip(geometry.dilation, weight.shape[2:], strict=True))
+    return down - top, down - bottom, across - left, across - right
+
+
+def _fastest(
+    of: str, x: Tensor, weight: Tensor, geometry: Geometry, candidates: Candidates
+) -> Tensor:
+    """Compute in the form that is known as the fastest; by the rule where nothing is measured."""
+    choices = active()
+    measured = choices is not None and x.is_cpu and x.numel() > 0
+    if not measured or traced() or torch._C._is_any_autocast_enabled():
+        return next(iter(candidates.values()))()
+    assert choices is not None
+    key: Hashable = (of, x.shape, x.stride(), x.dtype, x.device, weight.shape, geometry)
+    form = choices.recalled(key)
+    if form is None:
+        form = _choose(of, x, weight, geometry, candidates, choices)
+        choices.remember(key, form)
+    return candidates[form]()
+
+
+@torch.no_grad()
+def _choose(
+    of: str,
+    x: Tensor,
+    weight: Tensor,
+    geometry: Geometry,
+    candidates: Candidates,
+    choices: Choices,
+) -> str:
+    described = problem(of, x, kernel=list(weight.shape), geometry=list(map(list, geometry)))
+    return choices.best(described, candidates)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -97,61 +139,68 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        x: Tensor,
-        weight: Tensor,
-        stride: Pair,
-        padding: Pair,
-        dilation: Pair,
+        ctx: torch.autograd.function.FunctionCtx, x: Tensor, weight: Tensor, geometry: Geometry
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.shape = stride, padding, dilation  # type: ignore[attr-defined]
-        return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
+        ctx.geometry = geometry  # type: ignore[attr-defined]
+        return _fastest("depthwise", x, weight, geometry, values(x, weight, None, geometry))
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
-        stride, padding, dilation = ctx.shape  # type: ignore[attr-defined]
-        wants_x, wants_weight = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
+        geometry = ctx.geometry  # type: ignore[attr-defined]
+        of_x, of_weight = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
         return (
-            _of_x(x, weight, grad, stride, padding, dilation) if wants_x else None,
-            _of_weight(x, weight, grad, stride, padding, dilation) if wants_weight else None,
-            None,
-            None,
+            _of_x(x, weight, grad, geometry) if of_x else None,
+            _of_weight(x, weight, grad, geometry) if of_weight else None,
             None,
         )
 
 
-def _of_x(
-    x: Tensor, weight: Tensor, grad: Tensor, stride: Pair, padding: Pair, dilation: Pair
-) -> Tensor:
-    if stride != (1, 1):
-        gradient: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
-            x.shape, weight, grad, stride, padding, dilation, x.shape[1]
-        )
-        return gradient
-    rotated = weight.flip(2, 3)
-    full_padding = [
-        d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)
-    ]
-    return F.conv2d(grad, rotated, None, 1, full_padding, dilation, x.shape[1])
+def _of_x(x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
+    candidates: Candidates = {}
+    if geometry.stride == (1, 1):
+        turned = weight.flip(2, 3)
+        ends = _ends_of_input_gradient(weight, geometry)
+        candidates = values(grad, turned, None, geometry._replace(padding=ends))
+    if geometry.symmetric:
+        candidates["torch"] = partial(_torchs, 0, x, weight, grad, geometry)
+    return _fastest("depthwise, gradient of the map", grad, weight, geometry, candidates)
 
 
-def _of_weight(
-    x: Tensor, weight: Tensor, grad: Tensor, stride: Pair, padding: Pair, dilation: Pair
-) -> Tensor:
+def _of_weight(x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
     n, channels, height, width = x.shape
+    kh, kw = weight.shape[2:]
     images = x.reshape(1, n * channels, height, width)
     kernels = grad.reshape(n * channels, 1, *grad.shape[2:])
-    correlations = F.conv2d(images, kernels, None, dilation, padding, stride, n * channels)
-    kh, kw = weight.shape[2:]
-    return correlations[0, :, :kh, :kw].reshape(n, channels, 1, kh, kw).sum(0)
+    crossed = geometry._replace(stride=geometry.dilation, dilation=geometry.stride)
+
+    def per_image(correlate: Callable[[], Tensor]) -> Tensor:
+        return correlate()[0, :, :kh, :kw].reshape(n, channels, 1, kh, kw).sum(0)
+
+    candidates: Candidates = {
+        form: partial(per_image, correlate)
+        for form, correlate in values(images, kernels, None, crossed).items()
+    }
+    if geometry.symmetric:
+        candidates["torch"] = partial(_torchs, 1, x, weight, grad, geometry)
+    return _fastest("depthwise, gradient of the kernel", x, weight, geometry, candidates)
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """torch.nn.Conv2d with one group per channel, computed by `depthwise_conv2d`.
+def _torchs(which: int, x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
+    """Return torch's own gradient of the map (0) or of the kernel (1)."""
+    padding = [geometry.padding[0], geometry.padding[2]]
+    mask = [which == 0, which == 1, False]
+    rest = (None, geometry.stride, padding, geometry.dilation, False, [0, 0], x.shape[1], mask)
+    gradients = torch.ops.aten.convolution_backward(grad, x, weight, *rest)
+    gradient: Tensor = gradients[which]
+    return gradient
+
+
+class DepthwiseConv2d(Formed, nn.Conv2d):
+    """torch.nn.Conv2d with one group per channel, in its fastest exact form.
 
     Example:
         >>> conv = DepthwiseConv2d(4, 4, 7, padding=3, groups=4)
@@ -159,15 +208,24 @@ class DepthwiseConv2d(nn.Conv2d):
         torch.Size([1, 4, 8, 8])
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forms(self, x: Tensor) -> tuple[str, ...]:
+        """Return those of `bench.operators.correlation`."""
+        return correlation.forms(x, self.weight, self._laid())
+
+    def prepared(self, form: str, x: Tensor) -> Compute:
+        """Return the convolution in a form."""
+        return correlation.prepared(form, x, self.weight, self.bias, self._laid())
+
+    def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H', W')."""
-        if self.padding_mode != "zeros" or isinstance(self.padding, str):
-            return super().forward(input)
-        return depthwise_conv2d(
-            input,
-            self.weight,
-            self.bias,
-            (self.stride[0], self.stride[1]),
-            (self.padding[0], self.padding[1]),
-            (self.dilation[0], self.dilation[1]),
-        )
+        if self.padding_mode != "zeros" or isinstance(self.padding, str) or x.dim() != 4:
+            return nn.Conv2d.forward(self, x)
+        if torch.is_grad_enabled() and self._learns(x):
+            laid = self._laid()
+            return depthwise_conv2d(x, self.weight, self.bias, *laid)
+        return super().forward(x)
+
+    def _laid(self) -> Geometry:
+        assert not isinstance(self.padding, str)
+        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
+        return Geometry((sh, sw), (ph, ph, pw, pw), (dh, dw))

@@ -76,7 +76,7 @@ class Supernet(Operator):
         """As the large convolution."""
         return self.wide.params()
 
-    def fuse(self) -> Operator:
+    def fused(self) -> Operator:
         """Return the large convolution."""
         return self.wide.fuse()
 

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UserError
+from bench.operators import correlation, jit
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.conv import Conv
+from bench.operators.correlation import Geometry
 from bench.operators.depthwise import depthwise_conv2d
+from bench.operators.forms import Compute, Formed, like
 from bench.operators.icconv_patterns import (
     Strand,
     default_pattern,
@@ -22,95 +25,161 @@ from bench.operators.icconv_patterns import (
     read_patterns,
     strands,
 )
-from bench.operators.kernels import contained
+from bench.operators.kernels import contained, embed
 from bench.operators.registry import register
 
 # Convolutions of fewer output channels (of a group) than this leave most lanes of a vector unit
 # idle: libraries compute output channels in blocks of 8 to 32.
 FEW = 16
+# The largest share of zeros that a kernel with the taps of all dilations is tried with.
+SPARSEST = 16
 
 
-class Arranged(NamedTuple):
-    """Weights of an IC-Conv in the order in which the fast form multiplies them.
+class Inception(NamedTuple):
+    """An inception convolution: what all of its forms compute of x (N, Cin, H, W).
+
+    y[n, o, i, j] = Σ_{c, u, v} w[o, c, u, v] · x[n, c, i·s + (u − Kh//2)·dh(o), …], strand by
+    strand; to (N, Cout, ⌈H/s⌉, ⌈W/s⌉).
 
     Attributes:
-        wide: (n, Cin / groups, Kh, Kw) of each strand that is a convolution of its own.
-        points: (groups · rows, Cin / groups, 1, 1): the taps of all other strands as rows of one
-            1 × 1 convolution, group by group, taps last and turned by 180°; None if there are none.
-    """
-
-    wide: list[Tensor]
-    points: Tensor | None
-
-
-def narrow(strand: Strand, spec: ConvSpec) -> bool:
-    """Tell whether a strand goes through the common 1 × 1 convolution."""
-    channels = (strand.stop - strand.start) // spec.groups
-    alone = strand.dilation == (1, 1) or spec.stride != (1, 1) or spec.depthwise
-    return channels < FEW and not alone
-
-
-def arrange(weight: Tensor, layout: Sequence[Strand], spec: ConvSpec) -> Arranged:
-    """Arrange the weights (Cout, Cin / groups, Kh, Kw) for `inception_conv`."""
-    wide, rows = [], []
-    for strand in layout:
-        part = weight[strand.start : strand.stop]
-        if narrow(strand, spec):
-            taps = torch.unflatten(part.flip(2, 3), 0, (spec.groups, -1)).flatten(3)
-            rows.append(taps.transpose(2, 3).flatten(1, 2))
-        else:
-            wide.append(part)
-    return Arranged(wide, torch.cat(rows, 1).flatten(0, 1)[..., None, None] if rows else None)
-
-
-def inception_conv(
-    x: Tensor, arranged: Arranged, layout: Sequence[Strand], spec: ConvSpec
-) -> Tensor:
-    """Concatenate the dilated convolutions of x, exactly but not one by one.
-
-    y[n, o, i, j] = Σ_{c, u, v} w[o, c, u, v] · x[n, c, i·s + (u − Kh//2)·dh(o), …] is a strand's
-    convolution. Wide strands are computed so. For narrow ones, whose few output channels would
-    leave a vector unit idle, the products of all taps are one 1 × 1 convolution,
-    z[(o, u, v)] = Σ_c w[o, c, u, v] · x[c], and the taps are then added up at their places by
-    `fold`, per dilation: the same MACs, in one large product.
-
-    Args:
-        x: (N, Cin, H, W).
-        arranged: the weights, from `arrange`.
-        layout: the strands.
+        weight: (Cout, Cin / groups, Kh, Kw).
+        layout: its strands.
         spec: the replaced convolution; depthwise, a strand reads its own channels only.
-
-    Returns:
-        (N, Cout, ⌈H/s⌉, ⌈W/s⌉).
     """
-    kernel, size = spec.kernel_size, (x.shape[2], x.shape[3])
-    outs, wide_weights, first = [], iter(arranged.wide), 0
-    points = arranged.points
-    z = None if points is None else F.conv2d(x, points, groups=spec.groups)
-    for strand in layout:
-        dilation = strand.dilation
-        padding = (dilation[0] * (kernel[0] // 2), dilation[1] * (kernel[1] // 2))
-        count = strand.stop - strand.start
-        if narrow(strand, spec):
-            assert z is not None
-            rows = count // spec.groups * kernel[0] * kernel[1]
-            grouped = torch.unflatten(z, 1, (spec.groups, -1))[:, :, first : first + rows]
-            columns = grouped.flatten(1, 2).flatten(2)
-            outs.append(F.fold(columns, size, kernel, dilation=dilation, padding=padding))
-            first += rows
-        else:
-            weight = next(wide_weights)
-            if spec.depthwise:
-                part = x[:, strand.start : strand.stop]
-                out = depthwise_conv2d(part, weight, None, spec.stride, padding, dilation)
-            else:
-                out = F.conv2d(x, weight, None, spec.stride, padding, dilation, spec.groups)
-            outs.append(out)
-    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+
+    weight: Tensor
+    layout: Sequence[Strand]
+    spec: ConvSpec
+
+    def narrow(self, strand: Strand) -> bool:
+        """Tell whether a strand has too few channels to be a convolution of its own."""
+        few = (strand.stop - strand.start) // self.spec.groups < FEW
+        return few and strand.dilation != (1, 1)
+
+    def strand(self, strand: Strand) -> Compute:
+        """Return the dilated convolution of one strand, of the whole input."""
+        spec, channels = self.spec, slice(strand.start, strand.stop)
+        weight, dilation = self.weight[channels], strand.dilation
+        kh, kw = spec.kernel_size
+        padding = (dilation[0] * (kh // 2), dilation[1] * (kw // 2))
+        if spec.depthwise:
+            return lambda x: depthwise_conv2d(
+                x[:, channels], weight, None, spec.stride, padding, dilation
+            )
+        return lambda x: F.conv2d(x, weight, None, spec.stride, padding, dilation, spec.groups)
+
+    def strands(self) -> Compute:
+        """Compute every strand as a convolution of its own, one after the other."""
+        parts = [self.strand(strand) for strand in self.layout]
+        if len(parts) == 1:
+            return parts[0]
+        return lambda x: torch.cat([part(x) for part in parts], dim=1)
+
+    def points(self, strands: Sequence[Strand]) -> Tensor:
+        """Return the taps of strands as rows of one 1 × 1 convolution, turned by 180°.
+
+        (groups · rows, Cin / groups, 1, 1): group by group, then strand by strand, channel by
+        channel, tap by tap.
+        """
+        rows = []
+        for strand in strands:
+            part = self.weight[strand.start : strand.stop].flip(2, 3)
+            taps = torch.unflatten(part, 0, (self.spec.groups, -1)).flatten(3)
+            rows.append(taps.transpose(2, 3).flatten(1, 2))
+        return torch.cat(rows, 1).flatten(0, 1)[..., None, None]
+
+    def folded(self) -> Compute:
+        """Compute wide strands one by one; of the narrow ones the products of all taps at once.
+
+        z[(o, u, v)] = Σ_c w[o, c, u, v] · x[c] is one 1 × 1 convolution; `fold` then adds the taps
+        up at their places, per dilation: the same MACs, in one large product.
+        """
+        (kh, kw), groups = self.spec.kernel_size, self.spec.groups
+        narrow = [strand for strand in self.layout if self.narrow(strand)]
+        wide = {strand: self.strand(strand) for strand in self.layout if strand not in narrow}
+        points = self.points(narrow)
+
+        def compute(x: Tensor) -> Tensor:
+            z = torch.unflatten(F.conv2d(x, points, groups=groups), 1, (groups, -1))
+            outs, first = [], 0
+            for strand in self.layout:
+                if strand in wide:
+                    outs.append(wide[strand](x))
+                    continue
+                (dh, dw), rows = strand.dilation, (strand.stop - strand.start) // groups * kh * kw
+                columns = z[:, :, first : first + rows].flatten(1, 2).flatten(2)
+                padding, size = (dh * (kh // 2), dw * (kw // 2)), (x.shape[2], x.shape[3])
+                outs.append(F.fold(columns, size, (kh, kw), dilation=(dh, dw), padding=padding))
+                first += rows
+            return torch.cat(outs, dim=1)
+
+        return compute
+
+    def summed(self, strands: Sequence[Strand]) -> Compute:
+        """Compute as `folded`, the taps of `strands` added up in one compiled pass; dense."""
+        wide = {strand: self.strand(strand) for strand in self.layout if strand not in strands}
+        channels = [channel for s in strands for channel in range(s.start, s.stop)]
+        points = self.weight[channels].flatten(2).transpose(1, 2).flatten(0, 1)
+        points = points[..., None, None].contiguous()
+        taps = self.weight.shape[2] * self.weight.shape[3]
+        steps = self.steps(strands)
+        rows = torch.arange(len(channels) * taps, dtype=torch.int32).view(-1, taps, 1)
+        places = torch.cat([rows, steps], 2).contiguous()
+        ones, into = torch.ones(len(channels), taps), torch.tensor(channels, dtype=torch.int32)
+
+        def compute(x: Tensor) -> Tensor:
+            out = x.new_empty(x.shape[0], self.spec.out_channels, x.shape[2], x.shape[3])
+            for n in range(x.shape[0]):  # one by one, so that z stays in the cache
+                z = F.conv2d(x[n : n + 1], points).contiguous()
+                jit.sum_taps(z, places, ones, into, out[n : n + 1])
+            for strand, convolve in wide.items():
+                out[:, strand.start : strand.stop] = convolve(x)
+            return like(out, x)
+
+        return compute
+
+    def added(self) -> Compute:
+        """Compute a depthwise convolution in one compiled pass, whatever the dilations."""
+        weight = self.weight.flatten(1).contiguous()
+        into = torch.arange(len(weight), dtype=torch.int32)
+        rows = into.view(-1, 1, 1).expand(-1, weight.shape[1], 1)
+        places = torch.cat([rows, self.steps(self.layout)], 2).contiguous()
+
+        def compute(x: Tensor) -> Tensor:
+            out = torch.empty_like(x, memory_format=torch.contiguous_format)
+            jit.sum_taps(x.contiguous(), places, weight, into, out)
+            return like(out, x)
+
+        return compute
+
+    def steps(self, strands: Sequence[Strand]) -> Tensor:
+        """Return where the taps of the strands' channels lie: (dy, dx), int32, (O, Kh·Kw, 2)."""
+        kh, kw = self.spec.kernel_size
+        taps = [(u - kh // 2, v - kw // 2) for u in range(kh) for v in range(kw)]
+        return torch.tensor(
+            [
+                [(u * s.dilation[0], v * s.dilation[1]) for u, v in taps]
+                for s in strands
+                for _ in range(s.start, s.stop)
+            ],
+            dtype=torch.int32,
+        )
+
+    def embedded(self) -> tuple[Tensor, tuple[int, int, int, int]]:
+        """Return one kernel with the taps of all dilations, zeros between them, and its padding."""
+        size = self.whole_size()
+        parts = [embed(self.weight[s.start : s.stop], size, s.dilation) for s in self.layout]
+        return torch.cat(parts), (size[0] // 2, size[0] // 2, size[1] // 2, size[1] // 2)
+
+    def whole_size(self) -> tuple[int, int]:
+        """Return the size of the one kernel that has room for the taps of all dilations."""
+        kh, kw = self.spec.kernel_size
+        down, across = (max(s.dilation[axis] for s in self.layout) for axis in (0, 1))
+        return down * (kh - 1) + 1, across * (kw - 1) + 1
 
 
 @register("icconv")
-class ICConv(Operator):
+class ICConv(Formed, Operator):
     """Inception convolution (CVPR 2021, arXiv 2012.13587): a dilation per output channel and axis.
 
     Channel o has dilation (dh, dw), and its taps lie at (u − Kh//2)·dh, (v − Kw//2)·dw around the
@@ -211,10 +280,53 @@ class ICConv(Operator):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, Cin, H, W) to (N, Cout, ⌈H/s⌉, ⌈W/s⌉)."""
-        arranged = arrange(self.weight, self.layout, self.spec)
-        return add_bias(inception_conv(x, arranged, self.layout, self.spec), self.bias)
+    @property
+    def inception(self) -> Inception:
+        """What is computed, by the weights as they are."""
+        return Inception(self.weight, self.layout, self.spec)
+
+    def forms(self, x: Tensor) -> tuple[str, ...]:
+        """Return the forms that can compute it, the rule's first."""
+        spec, inception = self.spec, self.inception
+        compiled = jit.usable(x) and spec.stride == (1, 1)
+        if spec.depthwise:
+            (height, width), taps = inception.whole_size(), self.weight[0].numel()
+            if height * width > SPARSEST * taps:
+                return ("strands", *["added"] * compiled)
+            if torch.is_grad_enabled() and self._learns(x):
+                return ("strands", "embedded")
+            kernel, padding = inception.embedded()
+            laid = Geometry(spec.stride, padding, (1, 1))
+            embedded = [f"embedded, {form}" for form in correlation.forms(x, kernel, laid)]
+            return ("strands", *["added"] * compiled, *embedded)
+        if not any(inception.narrow(strand) for strand in self.layout) or spec.stride != (1, 1):
+            return ("strands",)
+        return ("folded", "strands", *["summed", "summed, all"] * (compiled and spec.groups == 1))
+
+    def prepared(self, form: str, x: Tensor) -> Compute:
+        """Return the inception convolution in a form."""
+        inception, bias = self.inception, self.bias
+        form, _, more = form.partition(", ")
+        if form == "embedded":
+            kernel, padding = inception.embedded()
+            laid = Geometry(self.spec.stride, padding, (1, 1))
+            if more:
+                return correlation.prepared(more, x, kernel, bias, laid)
+            return lambda x: depthwise_conv2d(x, kernel, bias, *laid)
+        if form == "summed":
+            compute = inception.summed([s for s in self.layout if more or inception.narrow(s)])
+        else:
+            compute = getattr(inception, form)()
+        return lambda x: add_bias(compute(x), bias)
+
+    def described(self) -> dict[str, Any]:
+        """Return what the time depends on beside the map."""
+        layout = [[*s.dilation, s.stop - s.start] for s in self.layout]
+        return {"module": self.extra_repr(), "layout": layout}
+
+    def learnable(self, form: str) -> bool:
+        """Return whether torch computes it all."""
+        return not form.startswith(("summed", "added"))
 
     def macs(self, h: int, w: int) -> int:
         """H'·W'·Kh·Kw·Cin·Cout / groups, as the plain convolution."""
@@ -224,14 +336,14 @@ class ICConv(Operator):
         """Kh·Kw·Cin·Cout / groups, and Cout for a bias, as the plain convolution."""
         return self.spec.conv_params()
 
-    def fuse(self) -> Operator:
-        """Arrange the weights once; with one dilation only, a plain dilated convolution."""
-        if len(self.layout) == 1:
-            spec, dilation = self.spec, self.layout[0].dilation
-            padding = tuple(d * (k // 2) for d, k in zip(dilation, spec.kernel_size, strict=True))
-            dilated = replace(spec, dilation=dilation, padding=(padding[0], padding[1]))
-            return Conv.holding(dilated, self.weight, self.bias)
-        return ArrangedICConv(self)
+    def fused(self) -> Operator:
+        """Return it for inference; with one dilation only, a plain dilated convolution."""
+        if len(self.layout) > 1:
+            return super().fused()
+        spec, dilation = self.spec, self.layout[0].dilation
+        padding = tuple(d * (k // 2) for d, k in zip(dilation, spec.kernel_size, strict=True))
+        dilated = replace(spec, dilation=dilation, padding=(padding[0], padding[1]))
+        return Conv.holding(dilated, self.weight, self.bias)
 
     def carry(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> bool:
         """Take over the weights of a plain convolution if every dilation is (1, 1)."""
@@ -244,33 +356,6 @@ class ICConv(Operator):
             if self.bias is not None:
                 self.bias.copy_(torch.zeros_like(self.bias) if conv.bias is None else conv.bias)
         return True
-
-
-class ArrangedICConv(Operator):
-    """Inference form of `icconv`: the same sum, its weights arranged beforehand."""
-
-    def __init__(self, trained: ICConv) -> None:
-        super().__init__(trained.spec)
-        self.layout = trained.layout
-        arranged = arrange(trained.weight.detach(), self.layout, self.spec)
-        self.wide = nn.ParameterList(w.clone() for w in arranged.wide)
-        points, bias = arranged.points, trained.bias
-        self.points = None if points is None else nn.Parameter(points.clone())
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-        self.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, Cin, H, W) to (N, Cout, ⌈H/s⌉, ⌈W/s⌉)."""
-        arranged = Arranged(list(self.wide), self.points)
-        return add_bias(inception_conv(x, arranged, self.layout, self.spec), self.bias)
-
-    def macs(self, h: int, w: int) -> int:
-        """H'·W'·Kh·Kw·Cin·Cout / groups, as the plain convolution."""
-        return self.spec.conv_macs(h, w)
-
-    def params(self) -> int:
-        """Kh·Kw·Cin·Cout / groups, and Cout for a bias, as the plain convolution."""
-        return self.spec.conv_params()
 
 
 def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.errors import UserError
+from bench.operators import jit
 from bench.operators.base import ConvSpec, Operator
-from bench.operators.parc_circular import CIRCULAR, circular_macs, position_bias, resample
+from bench.operators.forms import Compute, Formed, like
+from bench.operators.parc_circular import (
+    CIRCULAR,
+    circular_macs,
+    position_bias,
+    prepared,
+    resample,
+)
 from bench.operators.registry import register
 
 Axis = Literal["height", "width", "both"]
 Form = Literal["auto", "direct", "fft", "circulant"]
 
+DEPTHWISE = ("circulant", "merged", "direct", "channels_last", "fft")
+"""The forms of a depthwise kernel; the rule's is the first."""
+TOGETHER = ("axes", "lines")
+"""The forms of both axes: each in a form of its own, or one pass over both."""
 
-class CircularConv(nn.Module):
+
+class CircularConv(Formed):
     """One axis of ParC: y = circ(x + pe) + b, with tables of `length` taps per channel.
 
     Args:
@@ -24,6 +38,7 @@ class CircularConv(nn.Module):
         fan: input channels that an output channel reads: 1 (depthwise) or C (dense).
         length: K, the size that the tables are stored at.
         dim: 2 to run along the height, 3 along the width.
+        stride: of the replaced convolution.
         position_embedding: whether there is a `pe` (C, K) beside `weight` (C, fan, K) and
             `bias` (C).
     """
@@ -32,10 +47,16 @@ class CircularConv(nn.Module):
     position_bias: Tensor | None
 
     def __init__(
-        self, channels: int, fan: int, length: int, dim: int, position_embedding: bool
+        self,
+        channels: int,
+        fan: int,
+        length: int,
+        dim: int,
+        stride: tuple[int, int],
+        position_embedding: bool,
     ) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.stride = dim, stride
         self.weight = nn.Parameter(torch.empty(channels, fan, length))
         self.bias = nn.Parameter(torch.empty(channels))
         bound = (fan * length) ** -0.5  # as torch starts a convolution of this fan
@@ -63,29 +84,54 @@ class CircularConv(nn.Module):
             delattr(self, name)
             self.register_buffer(name, value)
 
-    def forward(self, x: Tensor, form: str, stride: tuple[int, int]) -> Tensor:
-        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
-        along, across = (stride[0], stride[1]) if self.dim == 2 else (stride[1], stride[0])
-        across_dim = 4 - self.dim  # of a table (C, n) beside a map (C, H, W)
-        n = x.shape[self.dim]
+    def tables(self, n: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return kernel, embedding and bias (C, n or 1) for lines of n pixels.
+
+        Folded, there is no embedding: it is in the bias.
+        """
         weight = resample(self.weight, n)
-        offset = self.bias.unsqueeze(-1)
-        if self.pe is not None:
-            pe = resample(self.pe, n)
-            if self.position_bias is None:
-                x = x + pe.unsqueeze(across_dim).to(x.dtype)
-            elif n == self.weight.shape[-1]:
-                offset = self.position_bias[:, ::along]
-            else:
-                offset = position_bias(pe, weight, self.bias)[:, ::along]
-        if across > 1:  # lines that the stride leaves out need not be computed
-            x = x[..., ::across] if self.dim == 2 else x[:, :, ::across]
-        out = CIRCULAR[form](x, weight, self.dim, along)
-        return out + offset.unsqueeze(across_dim).to(out.dtype)
+        pe = None if self.pe is None else resample(self.pe, n)
+        if pe is None or self.position_bias is None:
+            return weight, pe, self.bias.unsqueeze(-1)
+        if n == self.weight.shape[-1]:
+            return weight, None, self.position_bias
+        return weight, None, position_bias(pe, weight, self.bias)
+
+    def forms(self, x: Tensor) -> tuple[str, ...]:
+        """Return the forms that can compute the kernel, the rule's first."""
+        dense = self.weight.shape[1] > 1
+        able = ("direct", "circulant", "fft") if dense else DEPTHWISE
+        if torch.compiler.is_exporting():  # exports know real sums alone
+            return tuple(form for form in able if form != "fft")
+        return able
+
+    def described(self) -> dict[str, Any]:
+        """Return what the time depends on beside the map."""
+        embedded = self.pe is not None and self.position_bias is None
+        return {"dim": self.dim, "stride": self.stride, "embedded": embedded}
+
+    def prepared(self, form: str, x: Tensor) -> Compute:
+        """Return the circular correlation in a form, with embedding and bias."""
+        along, across = self.stride if self.dim == 2 else self.stride[::-1]
+        across_dim, dim = 4 - self.dim, self.dim  # of a table (C, n) beside a map (C, H, W)
+        weight, pe, offset = self.tables(x.shape[dim])
+        embedding = None if pe is None else pe.unsqueeze(across_dim).to(x.dtype)
+        offset = offset[:, ::along].unsqueeze(across_dim)
+        correlate = prepared(form, weight, dim, along)
+
+        def compute(x: Tensor) -> Tensor:
+            if embedding is not None:
+                x = x + embedding
+            if across > 1:  # lines that the stride leaves out need not be computed
+                x = x[..., ::across] if dim == 2 else x[:, :, ::across]
+            out = correlate(x)
+            return out + offset.to(out.dtype)
+
+        return compute
 
 
 @register("parc")
-class Parc(Operator):
+class Parc(Formed, Operator):
     """Position-aware circular convolution (ParC-Net, arXiv 2203.03952; Fast-ParC, 2210.04020).
 
     Along the height, with a kernel w of H taps and an embedding pe of H positions per channel,
@@ -103,9 +149,10 @@ class Parc(Operator):
 
     Three forms compute the same value: "direct" (one convolution over the map continued once),
     "fft" (irfft(rfft(x + pe) · conj(rfft(w)), n=H), Fast-ParC) and "circulant" (one matrix per
-    channel). Which is fastest depends on shape, device and dtype; "auto" is the circulant form
-    for a depthwise kernel and the direct one for a dense kernel. `form` may be set at any time.
-    The FFT is computed in float32 under half precision, and exports as the circulant form.
+    channel). Which is fastest depends on shape, device and dtype: with "auto" it is measured where
+    that is asked for (`fuse(example)`), else the circulant form is taken for a depthwise kernel
+    and the direct one for a dense kernel. `form` may be set at any time. The FFT is computed in
+    float32 under half precision, and exports as the circulant form.
 
     Args:
         spec: depthwise or dense (groups=1), as many channels out as in, `resolution` given.
@@ -160,7 +207,6 @@ class Parc(Operator):
                 "must be >= 2 for `axis` (='both')."
             )
         self.axis = axis
-        self.form = form
         first = {"height": spec.in_channels, "width": 0, "both": spec.in_channels // 2}[axis]
         self.split = (first, spec.in_channels - first)
         self.axes = nn.ModuleList(
@@ -169,11 +215,13 @@ class Parc(Operator):
                 channels if spec.groups == 1 else 1,
                 spec.resolution[dim - 2],
                 dim,
+                spec.stride,
                 position_embedding,
             )
             for dim, channels in zip((2, 3), self.split, strict=True)
             if channels
         )
+        self.form = form
 
     @property
     def form(self) -> str:
@@ -182,24 +230,60 @@ class Parc(Operator):
 
     @form.setter
     def form(self, form: str) -> None:
-        if form != "auto" and form not in CIRCULAR:
+        if form not in ("auto", *CIRCULAR, *TOGETHER):
             raise UserError(f"`form` (={form!r}) must be one of {('auto', *CIRCULAR)}.")
         self._form = form
+        for conv in getattr(self, "axes", ()):  # not yet there when the module begins
+            assert isinstance(conv, CircularConv)
+            conv.form = "auto" if form in TOGETHER else form
 
     def computed_form(self) -> str:
-        """Return the form that runs: what "auto" stands for, and none but real sums in exports."""
-        if self._form == "auto":
+        """Return the form that the rule takes, which MACs are counted for."""
+        if self._form in ("auto", *TOGETHER):
             return "direct" if self.spec.groups == 1 < self.spec.in_channels else "circulant"
-        if self._form == "fft" and torch.compiler.is_exporting():
-            return "circulant"
         return self._form
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
+    def forms(self, x: Tensor) -> tuple[str, ...]:
+        """Return "axes", each in a form of its own, and where it can be one pass over both."""
+        embedded = any(conv.pe is not None and conv.position_bias is None for conv in self._axes())
+        plain = self.spec.stride == (1, 1) and self.spec.groups > 1 and not embedded
+        together = plain and self._form in ("auto", *TOGETHER) and jit.usable(x)
+        return TOGETHER if together else ("axes",)
+
+    def learnable(self, form: str) -> bool:
+        """Return whether torch computes it all."""
+        return form == "axes"
+
+    def prepared(self, form: str, x: Tensor) -> Compute:
+        """Return ParC in a form."""
+        return self._by_axes if form == "axes" else self._by_lines(x.shape[2], x.shape[3])
+
+    def _by_axes(self, x: Tensor) -> Tensor:
         parts = (x,) if len(self.axes) == 1 else torch.split(x, list(self.split), dim=1)
-        form, stride = self.computed_form(), self.spec.stride
-        outs = [conv(p, form, stride) for conv, p in zip(self.axes, parts, strict=True)]
+        outs = [conv(part) for conv, part in zip(self.axes, parts, strict=True)]
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+
+    def _by_lines(self, height: int, width: int) -> Compute:
+        size, kernels, offsets = max(height, width), [], []
+        for conv in self._axes():
+            n = (height, width)[conv.dim - 2]
+            weight, _, offset = conv.tables(n)
+            kernels.append(F.pad(weight[:, 0], (0, size - n)))
+            offsets.append(F.pad(offset.expand(-1, n), (0, size - n)))
+        kernel, table = torch.cat(kernels), torch.cat(offsets)
+
+        def compute(x: Tensor) -> Tensor:
+            out = torch.empty_like(x, memory_format=torch.contiguous_format)
+            jit.circular(x.contiguous(), kernel, table, self.split[0], out)
+            return like(out, x)
+
+        return compute
+
+    def _axes(self) -> list[CircularConv]:
+        return [conv for conv in self.axes if isinstance(conv, CircularConv)]
+
+    def _state(self) -> list[int]:
+        return [number for conv in self._axes() for number in conv._state()]
 
     def macs(self, h: int, w: int) -> int:
         """H·⌈H/s⌉·⌈W/s⌉ per channel and input channel along the height; likewise the width.
@@ -210,8 +294,7 @@ class Parc(Operator):
         computes its bias per position, one line an axis, on maps of another size than stored.
         """
         size, total = (h, w), 0
-        for conv in self.axes:
-            assert isinstance(conv, CircularConv)
+        for conv in self._axes():
             axis = conv.dim - 2
             lines = -(-size[1 - axis] // self.spec.stride[1 - axis])
             channels, fan, length = conv.weight.shape
@@ -228,8 +311,7 @@ class Parc(Operator):
         """
         assert self.spec.resolution is not None
         total = 0
-        for conv in self.axes:
-            assert isinstance(conv, CircularConv)
+        for conv in self._axes():
             channels, length = conv.weight.shape[0], self.spec.resolution[conv.dim - 2]
             fan = channels if self.spec.groups == 1 else 1
             tables = 0 if conv.pe is None else 1
@@ -237,9 +319,9 @@ class Parc(Operator):
             total += channels * length * (fan + tables) + bias
         return total
 
-    def fuse(self) -> Operator:
+    def fused(self) -> Operator:
         """Fold the embedding into a bias per position, exact at every size of the map."""
-        fused = super().fuse()
+        fused = super().fused()
         assert isinstance(fused, Parc)
         for conv in fused.axes:
             assert isinstance(conv, CircularConv)

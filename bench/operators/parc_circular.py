@@ -1,14 +1,16 @@
-"""Circular correlation along one axis of a map, in the three forms that ParC offers."""
+"""Circular correlation along one axis of a map, in the forms that ParC offers."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench.operators.depthwise import depthwise_conv2d
+from bench.operators.forms import Compute, like
 
 
 def resample(table: Tensor, size: int) -> Tensor:
@@ -68,15 +70,22 @@ def circular_fft(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> Tensor
     return strided.to(x.dtype)
 
 
-def circular_circulant(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> Tensor:
-    """`circular_direct` as a matrix product: row i is the kernel turned by i · stride.
+def circulant(weight: Tensor, stride: int = 1) -> Tensor:
+    """Return the matrices (O, fan, ⌈K/s⌉, K) whose row i is the kernel turned by i · stride."""
+    n = weight.shape[2]
+    place = torch.arange(n, device=weight.device)
+    return weight[:, :, (place[None, :] - place[::stride, None]) % n]
 
-    Depthwise or dense (one group).
+
+def circular_product(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
+    """Circular correlation as a matrix product, line by line.
+
+    Args:
+        x: (N, C, H, W).
+        matrix: of `circulant`; depthwise or dense (one group).
+        dim: 2 for the height, 3 for the width.
     """
-    n = x.shape[dim]
-    place = torch.arange(n, device=x.device)
-    matrix = weight[:, :, (place[None, :] - place[::stride, None]) % n]  # (O, fan, ⌈n/s⌉, n)
-    if weight.shape[1] == 1:
+    if matrix.shape[1] == 1:
         rows = matrix[:, 0]
         out: Tensor = rows @ x if dim == 2 else x @ rows.transpose(1, 2)
         return out
@@ -84,11 +93,39 @@ def circular_circulant(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> 
     return torch.einsum(equation, matrix, x)
 
 
+def circular_merged(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
+    """`circular_product` of a depthwise kernel, with one product a channel for all images."""
+    rows, (n, channels, height, width) = matrix[:, 0], x.shape
+    if dim == 2:
+        lines = x.permute(1, 2, 0, 3).reshape(channels, height, n * width)
+        merged = torch.unflatten(rows @ lines, 2, (n, width))
+        return merged.permute(2, 0, 1, 3).contiguous()
+    lines = x.transpose(0, 1).reshape(channels, n * height, width)
+    merged = torch.unflatten(lines @ rows.transpose(1, 2), 1, (n, height))
+    return merged.transpose(0, 1).contiguous()
+
+
+def circular_circulant(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> Tensor:
+    """`circular_direct` as a matrix product; depthwise or dense (one group)."""
+    return circular_product(x, circulant(weight, stride), dim)
+
+
 CIRCULAR = {
     "direct": circular_direct,
     "fft": circular_fft,
     "circulant": circular_circulant,
 }
+
+
+def prepared(form: str, weight: Tensor, dim: int, stride: int) -> Compute:
+    """Return what correlates maps with `weight` in a form; matrices are made once."""
+    if form in ("circulant", "merged"):
+        product = circular_product if form == "circulant" else circular_merged
+        return partial(product, matrix=circulant(weight, stride).contiguous(), dim=dim)
+    if form == "channels_last":
+        direct = partial(circular_direct, weight=weight, dim=dim, stride=stride)
+        return lambda x: like(direct(x.contiguous(memory_format=torch.channels_last)), x)
+    return partial(CIRCULAR[form], weight=weight, dim=dim, stride=stride)
 
 
 def position_bias(pe: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class RepLK(Operator):
         taps = self.spec.kernel_size[0] ** 2 + self.small_kernel**2
         return self.spec.in_channels * (taps + 4)
 
-    def fuse(self) -> Conv:
+    def fused(self) -> Conv:
         """Return the one depthwise K×K convolution of equal value, with a bias."""
         return merge(self.spec, [self.large, self.small])
 

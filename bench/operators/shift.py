@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UserError, require
+from bench.operators import correlation
 from bench.operators.base import ConvSpec, Operator, fold_norm, require_count
+from bench.operators.correlation import Geometry
+from bench.operators.forms import Compute, Formed
 from bench.operators.kernels import require_small_kernel
 from bench.operators.registry import register
 from bench.operators.shift_strips import (
@@ -15,6 +18,7 @@ from bench.operators.shift_strips import (
     horizontal,
     identity_kernel,
     strip_conv,
+    strip_padding,
     vertical,
 )
 from bench.operators.shift_tables import OFFICIAL_SEED, convolved_channels, draw
@@ -161,7 +165,7 @@ class Shiftwise(Operator):
         _, channels, nk = self.horizontal.shape
         return channels * (len(self.weight) * nk * self.small_kernel**2 + 6)
 
-    def fuse(self) -> Operator:
+    def fused(self) -> Operator:
         """Fold the norms; the centre and the identity go into the horizontal strip."""
         strip_h, strip_v, centre = (k.detach() for k in self.kernels())
         kernel_h, bias_h = fold_norm(strip_h, None, self.norm_horizontal)
@@ -177,6 +181,30 @@ class Shiftwise(Operator):
 def subsample(x: Tensor, stride: tuple[int, int]) -> Tensor:
     """Every s-th pixel."""
     return x if stride == (1, 1) else x[:, :, :: stride[0], :: stride[1]]
+
+
+class Strip(Formed):
+    """A depthwise convolution by one strip, with `before` taps in front of the output pixel."""
+
+    def __init__(
+        self, kernel: Tensor, bias: Tensor | None, before: int, stride: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(kernel.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.geometry = Geometry(stride, strip_padding(kernel, before), (1, 1))
+
+    def forms(self, x: Tensor) -> tuple[str, ...]:
+        """Return those of `bench.operators.correlation`."""
+        return correlation.forms(x, self.weight, self.geometry)
+
+    def prepared(self, form: str, x: Tensor) -> Compute:
+        """Return the convolution in a form."""
+        return correlation.prepared(form, x, self.weight, self.bias, self.geometry)
+
+    def extra_repr(self) -> str:
+        """Show the kernel and how it is laid."""
+        return f"{tuple(self.weight.shape)}, {self.geometry}"
 
 
 class Strips(Operator):
@@ -199,29 +227,27 @@ class Strips(Operator):
         ghosts: Tensor,
     ) -> None:
         super().__init__(spec)
-        self.strip_horizontal = nn.Parameter(strip_horizontal.detach().clone())
-        self.strip_vertical = nn.Parameter(strip_vertical.detach().clone())
-        self.bias = nn.Parameter(bias.detach().clone())
+        before = spec.kernel_size[0] // 2
+        self.horizontal = Strip(strip_horizontal, bias, before, spec.stride)
+        self.vertical = Strip(strip_vertical, None, before, spec.stride)
         self.register_buffer("convolved", convolved.clone())
         self.register_buffer("ghosts", ghosts.clone())
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), the ghost channels last."""
-        before, stride = self.spec.kernel_size[0] // 2, self.spec.stride
         active = x[:, self.convolved] if len(self.ghosts) else x
-        y = strip_conv(active, self.strip_horizontal, before, stride, self.bias)
-        y = y + strip_conv(active, self.strip_vertical, before, stride)
+        y: Tensor = self.horizontal(active) + self.vertical(active)
         if not len(self.ghosts):
             return y
-        return torch.cat([y, subsample(x[:, self.ghosts], stride).to(y.dtype)], dim=1)
+        return torch.cat([y, subsample(x[:, self.ghosts], self.spec.stride).to(y.dtype)], dim=1)
 
     def macs(self, h: int, w: int) -> int:
         """H'·W'·C'·2·N·nk·N."""
         oh, ow = self.spec.output_size(h, w)
-        return oh * ow * (self.strip_horizontal.numel() + self.strip_vertical.numel())
+        return oh * ow * (self.horizontal.weight.numel() + self.vertical.weight.numel())
 
     def params(self) -> int:
         """C'·(2·N·nk·N + 1)."""
-        channels, _, n, length = self.strip_horizontal.shape
+        channels, _, n, length = self.horizontal.weight.shape
         return channels * (2 * n * length + 1)

@@ -149,7 +149,7 @@ class ShiftSplit(Operator):
         nk = self.blocks
         return self.spec.in_channels * ((nk + 1) * self.small_kernel**2 + 2 * nk + 6)
 
-    def fuse(self) -> Operator:
+    def fused(self) -> Operator:
         """Assemble the two strips, fold the norms, put the centre into the horizontal strip."""
         blocks = torch.unflatten(self.weight.detach()[:, 0], 0, (-1, self.blocks))
         masks = (self.mask_horizontal.detach(), self.mask_vertical.detach())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.operators.depthwise import depthwise_conv2d
+from bench.operators.depthwise import Ends, depthwise_conv2d
 
 
 def blocks_for(kernel_size: int, small_kernel: int) -> int:
@@ -51,14 +51,20 @@ def strip_conv(
         >>> strip_conv(x, kernel, 1, (1, 1)).flatten()
         tensor([0., 0., 1., 2., 3., 4.])
     """
-    along_width = kernel.shape[3] >= kernel.shape[2]
-    length, across = (kernel.shape[3], kernel.shape[2]) if along_width else kernel.shape[2:]
-    behind, side = length - 1 - before, across // 2
-    padding = (side, before) if along_width else (before, side)
-    if behind != before:  # a convolution pads both ends alike
-        x = F.pad(x, (before, behind, 0, 0) if along_width else (0, 0, before, behind))
-        padding = (side, 0) if along_width else (0, side)
-    return depthwise_conv2d(x, kernel, bias, stride, padding)
+    return depthwise_conv2d(x, kernel, bias, stride, strip_padding(kernel, before))
+
+
+def strip_padding(kernel: Tensor, before: int) -> Ends:
+    """Return the zeros at top, bottom, left and right that keep the size of the map.
+
+    Example:
+        >>> strip_padding(torch.ones(1, 1, 3, 15), 6)
+        (1, 1, 6, 8)
+    """
+    height, width = kernel.shape[2:]
+    if width >= height:
+        return height // 2, height // 2, before, width - 1 - before
+    return before, height - 1 - before, width // 2, width // 2
 
 
 def add_to_strip(strip: Tensor, kernel: Tensor, before: int) -> Tensor:

@@ -72,7 +72,7 @@ class SLaK(Operator):
         """C·(2·K·k + k² + 6)."""
         return self.spec.in_channels * (self._taps() + 6)
 
-    def fuse(self) -> Operator:
+    def fused(self) -> Operator:
         """Return two strips, or one dense kernel where that has fewer taps; of equal value."""
         large, k = self.spec.kernel_size[0], self.small_kernel
         if large <= 2 * k:

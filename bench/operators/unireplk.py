@@ -131,7 +131,7 @@ class UniRepLK(Operator):
         """C·(K² + Σk² + 2·(1 + n)) with n dilated branches."""
         return self.spec.in_channels * (self._taps() + 2 * (1 + len(self.branches)))
 
-    def fuse(self) -> Conv:
+    def fused(self) -> Conv:
         """Return the one depthwise K×K convolution of equal value, with a bias."""
         return merge(self.spec, [self.large, *self._dilated()])
 

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from bench.operators import depthwise
-from bench.operators.depthwise import DepthwiseConv2d, depthwise_conv2d, reached
+from bench.operators.correlation import Geometry, trimmed
+from bench.operators.depthwise import DepthwiseConv2d, depthwise_conv2d
 
 SHAPES = [  # map, kernel, stride, padding, dilation
     ((16, 16), (7, 7), (1, 1), (3, 3), (1, 1)),
@@ -72,13 +73,9 @@ def test_several_kernels_a_channel():
 def test_taps_outside_the_map_are_left_out_and_no_others():
     for size, taps, dilation in itertools.product(range(1, 7), (3, 5, 9), (1, 2)):
         pad = dilation * (taps // 2)
-        kernel, _ = reached(
-            torch.zeros(1, 1, size, size),
-            torch.zeros(1, 1, taps, taps),
-            (1, 1),
-            (pad, pad),
-            (dilation, dilation),
-        )
+        kernel = torch.zeros(1, 1, taps, taps)
+        same = Geometry((1, 1), (pad, pad, pad, pad), (dilation, dilation))
+        kernel, _ = trimmed(kernel, (size, size), same)
         meets = sum(abs(t - taps // 2) * dilation < size for t in range(taps))
         assert kernel.shape[2:] == (meets, meets)
 

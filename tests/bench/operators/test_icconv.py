@@ -1,5 +1,6 @@
-"""What is particular to IC-Conv: patterns and their files, the fan, groups, the fast form."""
+"""What is particular to IC-Conv: patterns and their files, the fan, groups, the fast forms."""
 
+import itertools
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench import operators
+from bench.operators import jit
 from bench.operators.conv import Conv
 from bench.operators.icconv_patterns import (
     default_pattern,
@@ -57,10 +59,11 @@ def test_gradients_of_the_fast_form_are_those_of_the_concatenation():
 
 def test_wide_strands_are_convolutions_and_narrow_ones_share_a_product():
     op = make(8, 48, pattern={"(0, 0)": 4, "(1, 1)": 32, "(0, 2)": 12})
-    fused = op.fuse()
-    assert [w.shape[0] for w in fused.wide] == [4, 32]
-    assert fused.points.shape == (12 * 9, 8, 1, 1)
-    assert make(8, 48, pattern={"(0, 0)": 4, "(1, 1)": 44}, stride=2).fuse().points is None
+    assert [op.inception.narrow(strand) for strand in op.layout] == [False, False, True]
+    assert op.inception.points(op.layout[2:]).shape == (12 * 9, 8, 1, 1)
+    x = torch.zeros(1, 8, 9, 9)
+    assert op.forms(x)[0] == "folded"
+    assert make(8, 48, pattern={"(0, 0)": 4, "(1, 1)": 44}, stride=2).forms(x) == ("strands",)
 
 
 def test_one_dilation_fuses_to_a_plain_convolution():
@@ -144,3 +147,27 @@ def test_wrong_pattern_files_name_file_and_rule(tmp_path, content, rule):
 def test_missing_pattern_file(tmp_path):
     with pytest.raises(ValueError, match=r"`path` .* must be a file"):
         read_patterns(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("kernel_size", [3, (3, 5)])
+@pytest.mark.parametrize("groups", [1, 20])
+@torch.no_grad()
+def test_compiled_forms_compute_the_concatenation(groups, kernel_size):
+    op = make(20, 20, groups=groups, kernel_size=kernel_size)
+    for size in ((9, 14), (2, 1), (16, 32)):
+        x = torch.randn(2, 20, *size)
+        compiled = [form for form in op.forms(x) if not op.learnable(form)]
+        assert compiled == (["summed", "summed, all"] if groups == 1 else ["added"])
+        for form, layout in itertools.product(
+            compiled, (torch.contiguous_format, torch.channels_last)
+        ):
+            y = op.prepared(form, x)(x.contiguous(memory_format=layout))
+            torch.testing.assert_close(y, op.prepared("strands", x)(x), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_without_numba_the_others_remain(monkeypatch):
+    monkeypatch.setattr(jit, "INSTALLED", False)
+    x = torch.randn(1, 20, 9, 9)
+    assert make(20, 20).forms(x) == ("folded", "strands")
+    assert "added" not in make(20, 20, groups=20).forms(x)

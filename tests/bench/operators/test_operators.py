@@ -7,6 +7,7 @@ reference and its exceptions, each with a reason, are data in tests/references/<
 import copy
 import importlib.util
 import io
+import itertools
 import pickle
 import random
 import shutil
@@ -22,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import operators
 from bench.errors import UserError
 from bench.operators import ConvSpec, registry, rules
+from bench.operators.forms import Formed, is_channels_last
 
 REFERENCES = Path(__file__).parent / "references"
 # The last one is smaller than any kernel but 1 × 1.
@@ -164,6 +166,55 @@ def check_fuse(name, case):
             assert relative(fused(x), op(x)) < 1e-5, size
         for key, value in op.state_dict().items():
             assert torch.equal(value, before[key]), key
+
+
+def check_forms(name, case):
+    """Every form of everything inside computes the slow reference's value, in either layout.
+
+    Of the training form the gradients too, against those of the rule.
+    """
+    module = data(name)
+    whole = trained(name, case).double()
+    for op in (whole, whole.fuse()):
+        formed = [m for m in op.modules() if isinstance(m, Formed)]
+        for size in sizes(case):
+            x = image(op, size, dtype=torch.float64)
+            layouts = (x, x.contiguous(memory_format=torch.channels_last))
+            expected = whole(x) if module is None else module.reference(whole, x)
+            for one, x in itertools.product(formed, layouts):
+                for form in met(op, one, x):
+                    one.form = form
+                    with torch.no_grad():
+                        y = op(x)
+                    assert relative(y, expected) < 1e-9, (form, size)
+                    assert is_channels_last(y) <= is_channels_last(x)
+                if any(p.requires_grad for p in one.parameters()) and x is layouts[0]:
+                    for inner in inputs_of(op, one, x):
+                        rule, *others = gradients(one, inner)
+                        assert all(relative(other, rule) < 1e-9 for other in others), size
+                one.form = "auto"
+
+
+def gradients(module, x):
+    """Of the map, by every form that gradients flow through."""
+    able = [form for form in module.forms(x.requires_grad_()) if module.learnable(form)]
+    return [module._gradient(form, x) for form in able]
+
+
+def inputs_of(op, module, x):
+    """The maps that a module inside of an operator meets."""
+    met = []
+    handle = module.register_forward_pre_hook(lambda _, args: met.append(args[0].detach()))
+    with torch.no_grad():
+        op(x)
+    handle.remove()
+    return met
+
+
+def met(op, module, x):
+    """The forms that can compute what a module meets."""
+    with torch.no_grad():
+        return [form for inner in inputs_of(op, module, x) for form in module.forms(inner)]
 
 
 BFLOAT16 = torch.finfo(torch.bfloat16).eps
@@ -512,6 +563,11 @@ def test_a_rule_refuses_with_argument_value_and_operator(rule):
 def test_an_unknown_rule_is_told_when_the_class_is_made():
     with pytest.raises(UserError, match=r"`requires` \(='depthwize'\) of Odd.*'depthwise'"):
         type("Odd", (operators.Operator,), {"requires": ("depthwize",)})
+
+
+def test_fuse_is_not_what_an_operator_overrides():
+    with pytest.raises(UserError, match=r"Odd must override `fused\(\)`"):
+        type("Odd", (operators.Operator,), {"fuse": lambda self: self})
 
 
 def test_depthwise_operators_are_known_as_such():

@@ -28,10 +28,10 @@ from bench.operators.dwconv import DepthwiseConv
 
 
 class Plain(DepthwiseConv):
-    def fuse(self):
+    def fused(self):
         if fault == "fuse":
             raise UnicodeDecodeError("utf-8", b"x", 0, 1, "injected")
-        return super().fuse()
+        return super().fused()
 
     def forward(self, x):
         y = super().forward(x)

@@ -1,0 +1,137 @@
+"""Kernels that numba compiles on the spot, where it is installed (`convboard[fast]`).
+
+They are for sums that no library has a call for; on a CPU, in float32, without gradients. The
+innermost loops run along memory, so that they become vector instructions.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+INSTALLED = find_spec("numba") is not None
+
+
+def usable(x: Tensor) -> bool:
+    """Whether numba is there, and the kernels take this map."""
+    return INSTALLED and x.is_cpu and x.dtype == torch.float32
+
+
+def sum_taps(z: Tensor, places: Tensor, weight: Tensor, channels: Tensor, out: Tensor) -> None:
+    """Add maps up, each moved and weighted.
+
+    out[n, channels[o], i, j] = Σ_t weight[o, t] · z[n, r, i + dy, j + dx] with (r, dy, dx) of
+    places[o, t]; what lies outside of a map is zero.
+
+    Args:
+        z: (N, R, H, W), float32, contiguous.
+        places: int32, (O, T, 3).
+        weight: (O, T).
+        channels: which channels of `out` are written, int32, (O).
+        out: (N, C, H, W), contiguous.
+
+    Example:
+        >>> z, out = torch.tensor([[[[1.0, 2.0, 3.0]]]]), torch.zeros(1, 1, 1, 3)
+        >>> places = torch.tensor([[[0, 0, 0], [0, 0, 1]]], dtype=torch.int32)
+        >>> if usable(z):
+        ...     sum_taps(z, places, torch.ones(1, 2), torch.zeros(1, dtype=torch.int32), out)
+        ...     assert out.flatten().tolist() == [3.0, 5.0, 3.0]
+    """
+    _run("sum_taps", z, places, weight, channels, out)
+
+
+def circular(x: Tensor, weight: Tensor, table: Tensor, split: int, out: Tensor) -> None:
+    """Correlate the first `split` channels circularly along the height, the others on the width.
+
+    out[n, c, i, j] = table[c, i] + Σ_k weight[c, k] · x[n, c, (i + k) mod H, j], along the height.
+
+    Args:
+        x: (N, C, H, W), float32, contiguous.
+        weight: (C, L), the first H or W of a row are read.
+        table: (C, L) likewise: what is added at each position.
+        split: how many channels run along the height.
+        out: (N, C, H, W), contiguous, written to.
+
+    Example:
+        >>> x, weight = torch.tensor([[[[1.0, 2.0, 3.0]]]]), torch.tensor([[0.0, 1.0, 0.0]])
+        >>> out = torch.zeros_like(x)
+        >>> if usable(x):
+        ...     circular(x, weight, torch.zeros(1, 3), 0, out)
+        ...     assert out.flatten().tolist() == [2.0, 3.0, 1.0]
+    """
+    _run("circular", x, weight, table, split, out)
+
+
+def _run(name: str, *arguments: Tensor | int) -> None:
+    import numba
+
+    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    if threads > 1 and numba.get_num_threads() != threads:
+        numba.set_num_threads(threads)
+    arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
+    _compiled(name, threads > 1)(*arrays)
+
+
+@cache
+def _compiled(name: str, parallel: bool) -> Any:
+    import numba
+    import numpy as np
+
+    fast = {"contract", "reassoc", "nsz"}
+    compiled = numba.njit(parallel=parallel, fastmath=fast, cache=True)
+
+    def sum_taps(z: Any, places: Any, weight: Any, channels: Any, out: Any) -> None:
+        images, _, height, width = out.shape
+        count, terms, _ = places.shape
+        for plane in numba.prange(images * count):
+            image, o = plane // count, plane % count
+            for y in range(height):
+                row = out[image, channels[o], y]
+                row[:] = 0
+                for term in range(terms):
+                    r, dy, dx = places[o, term, 0], places[o, term, 1], places[o, term, 2]
+                    if 0 <= y + dy < height:
+                        source = z[image, r, y + dy]
+                        factor = weight[o, term]
+                        for x in range(max(0, -dx), min(width, width - dx)):
+                            row[x] += factor * source[x + dx]
+
+    def circular(x: Any, weight: Any, table: Any, split: int, out: Any) -> None:
+        images, channels, height, width = x.shape
+        size = height * width
+        for plane in numba.prange(images * channels):
+            image, c = plane // channels, plane % channels
+            source, target = x[image, c], out[image, c]
+            # Lines that lie behind each other twice: a turn becomes a step in memory.
+            if c < split:
+                flat = np.empty(2 * size, np.float32)
+                flat[:size] = source.ravel()
+                flat[size:] = flat[:size]
+                total = target.ravel()
+                for y in range(height):
+                    total[y * width : (y + 1) * width] = table[c, y]
+                for k in range(height):
+                    factor, first = weight[c, k], k * width
+                    for place in range(size):
+                        total[place] += factor * flat[first + place]
+            else:
+                twice = 2 * width
+                flat = np.empty(height * twice, np.float32)
+                sums = np.zeros(height * twice, np.float32)
+                for y in range(height):
+                    flat[y * twice : y * twice + width] = source[y]
+                    flat[y * twice + width : (y + 1) * twice] = source[y]
+                for k in range(width):
+                    factor = weight[c, k]
+                    for place in range(height * twice - width):
+                        sums[place] += factor * flat[place + k]
+                for y in range(height):
+                    for column in range(width):
+                        target[y, column] = table[c, column] + sums[y * twice + column]
+
+    return compiled({"sum_taps": sum_taps, "circular": circular}[name])

@@ -1,0 +1,243 @@
+"""The choice of forms: measured once, kept, never wrong."""
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from bench import operators
+from bench.operators import forms
+from bench.operators.depthwise import DepthwiseConv2d
+from bench.operators.forms import Choices, Formed, choose, fastest, quickest, race
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "forms.json"
+
+
+@pytest.fixture
+def conv():
+    torch.manual_seed(0)
+    return DepthwiseConv2d(4, 4, 13, padding=6, groups=4).eval()
+
+
+def slow(value):
+    def call():
+        time.sleep(0.02)
+        return value
+
+    return call
+
+
+ONE = torch.ones(3)
+
+
+def test_what_was_measured_is_kept_and_not_measured_again(file, monkeypatch):
+    candidates = {"slow": slow(ONE), "quick": lambda: ONE}
+    assert Choices(file).best({"of": "one"}, candidates) == "quick"
+    monkeypatch.setattr(forms, "race", lambda _: pytest.fail("measured twice"))
+    assert Choices(file).best({"of": "one"}, candidates) == "quick"
+
+
+def test_another_problem_or_other_forms_are_measured_anew(file):
+    choices = Choices(file)
+    choices.best({"of": "one"}, {"slow": slow(ONE), "quick": lambda: ONE})
+    choices.best({"of": "two"}, {"slow": slow(ONE), "quick": lambda: ONE})
+    choices.best({"of": "one"}, {"slow": slow(ONE), "quick": lambda: ONE, "more": lambda: ONE})
+    assert len(json.loads(file.read_text())) == 3
+
+
+def test_the_choice_follows_from_the_file(file):
+    Choices(file).best({"of": "one"}, {"slow": slow(ONE), "quick": lambda: ONE})
+    entries = json.loads(file.read_text())
+    (entry,) = entries.values()
+    entry["ms"] = {"slow": 1.0, "quick": 2.0}
+    file.write_text(json.dumps(entries))
+    assert Choices(file).best({"of": "one"}, {"slow": slow(ONE), "quick": lambda: ONE}) == "slow"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: text.replace('"quick"', '"gone"'),
+        lambda text: json.dumps({k: {"ms": {"slow": "0"}} for k in json.loads(text)}),
+        lambda text: json.dumps({k: {"ms": {"slow": -1}} for k in json.loads(text)}),
+        lambda text: json.dumps(dict.fromkeys(json.loads(text), 1)),
+    ],
+)
+def test_a_damaged_file_costs_time_alone(file, damage):
+    candidates = {"slow": slow(ONE), "quick": lambda: ONE}
+    Choices(file).best({"of": "one"}, candidates)
+    file.write_text(damage(file.read_text()))
+    assert Choices(file).best({"of": "one"}, candidates) == "quick"
+    assert Choices(file).best({"of": "one"}, candidates) == "quick"
+
+
+def test_a_file_that_cannot_be_written_costs_time_alone(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    choices = Choices(tmp_path / "file" / "forms.json")
+    assert choices.best({"of": "one"}, {"slow": slow(ONE), "quick": lambda: ONE}) == "quick"
+    assert "not kept" in caplog.text
+
+
+def test_a_form_that_is_wrong_or_fails_is_never_chosen(caplog):
+    def fails():
+        raise RuntimeError("no such kernel")
+
+    times = race({"right": slow(ONE), "wrong": lambda: 2 * ONE, "fails": fails})
+    assert list(times) == ["right"]
+    assert "'wrong'" in caplog.text
+    assert "no such kernel" in caplog.text
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        race({"fails": fails, "right": lambda: ONE})
+
+
+def test_forms_that_are_alike_go_to_the_first():
+    assert quickest({"a": 1.015, "b": 1.0, "c": 1.01}) == "a"
+
+
+def test_a_chosen_form_follows_its_weights(conv, file):
+    x = torch.randn(2, 4, 9, 9)
+    plain = nn.Conv2d(4, 4, 13, padding=6, groups=4)
+    choose(conv, x, Choices(file))
+    for form in conv.forms(x):
+        conv.form = form
+        for change in (
+            lambda: conv.weight.data.mul_(2),
+            lambda: conv.load_state_dict({k: v + 1 for k, v in conv.state_dict().items()}),
+            lambda: setattr(conv.weight, "data", torch.randn(4, 1, 13, 13)),
+        ):
+            change()
+            plain.load_state_dict(conv.state_dict())
+            with torch.no_grad():
+                torch.testing.assert_close(conv(x), plain(x), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_keep_the_choice_and_their_own_weights(conv, file, duplicate):
+    x = torch.randn(2, 4, 9, 9)
+    choose(conv, x, Choices(file))
+    with torch.no_grad():
+        before = conv(x)
+        other = duplicate(conv)
+        other.weight.zero_()
+        assert other._chosen == conv._chosen
+        torch.testing.assert_close(other(x), other.bias.view(1, 4, 1, 1).expand(2, 4, 9, 9))
+        assert torch.equal(conv(x), before)
+
+
+def test_other_shapes_types_and_layouts_take_the_rule(conv, file):
+    x = torch.randn(2, 4, 9, 9)
+    choose(conv, x, Choices(file))
+    (key,) = conv._chosen
+    conv._chosen[key] = "fft"
+    with torch.no_grad():
+        conv(x)
+        conv(x[:1])
+        conv(x.contiguous(memory_format=torch.channels_last))
+    assert [ready.form for ready in conv._ready.values()] == ["fft", "direct", "direct"]
+
+
+def test_what_is_inside_of_a_model_is_chosen(file):
+    torch.manual_seed(0)
+    op = operators.create("shift", in_channels=12, out_channels=12, kernel_size=13).eval()
+    x = torch.randn(1, 12, 9, 14)
+    with torch.no_grad():
+        expected = op.fuse()(x)
+    fused = op.fuse(x, choices=Choices(file))
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), expected, rtol=1e-4, atol=1e-4)
+    assert {name for name, m in fused.named_modules() if getattr(m, "_chosen", {})} == {
+        "horizontal",
+        "vertical",
+    }
+    assert not any(getattr(m, "_chosen", {}) for m in op.fuse().modules())
+
+
+@pytest.mark.parametrize("name", ["dwconv", "unireplk", "shift", "parc", "icconv", "slak", "acb"])
+def test_training_in_the_fastest_forms_is_training(name, file):
+    torch.manual_seed(0)
+    op = operators.create(
+        name, in_channels=12, out_channels=12, kernel_size=13, groups=12, resolution=(9, 14)
+    )
+    x = torch.randn(2, 12, 9, 14)
+    state = copy.deepcopy(op.state_dict())
+
+    def step():
+        op.load_state_dict(state)
+        op.zero_grad()
+        leaf = x.clone().requires_grad_()
+        op(leaf).square().sum().backward()
+        return [leaf.grad, *[p.grad.clone() for p in op.parameters()]]
+
+    by_rule = step()
+    with fastest(Choices(file)):
+        measured, again = step(), step()
+    assert file.exists()
+    for gradient, same, expected in zip(measured, again, by_rule, strict=True):
+        assert torch.equal(gradient, same)
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=2e-3)
+    assert forms.active() is None
+
+
+PROCESS = """
+import sys, torch
+from pathlib import Path
+from bench.operators import create
+from bench.operators.forms import Choices, fastest
+torch.manual_seed(0)
+op = create("unireplk", in_channels=8, out_channels=8, kernel_size=13)
+with fastest(Choices(Path(sys.argv[1]))):
+    op(torch.randn(2, 8, 14, 14)).square().sum().backward()
+print(op.large.conv.weight.grad.double().sum().item())
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_file_compute_the_same(file):
+    command = [sys.executable, "-c", PROCESS, str(file)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert len({process.communicate()[0] for process in running}) == 1
+    assert not any(process.returncode for process in running)
+
+
+class Squares(Formed):
+    """Somebody's own."""
+
+    def __init__(self, forms):
+        super().__init__()
+        self.able = forms
+
+    def forms(self, x):
+        return self.able
+
+    def prepared(self, form, x):
+        if form == "sleepy":
+            return lambda x: slow(x * x)()
+        return lambda x: x**2 if form == "power" else x * x
+
+
+def test_naming_forms_is_all_that_an_operator_of_ones_own_does(file):
+    own, x = Squares(("sleepy", "power")), torch.randn(2, 3)
+    choose(own, x, Choices(file))
+    assert list(own._chosen.values()) == ["power"]
+    torch.testing.assert_close(own(x), x * x)
+
+
+def test_a_compiler_meets_the_rule(conv, file):
+    x = torch.randn(1, 4, 9, 9)
+    choose(conv, x, Choices(file))
+    conv._chosen = dict.fromkeys(conv._chosen, "fft")
+    exported = torch.export.export(conv, (x,))
+    targets = {str(node.target) for node in exported.graph.nodes}
+    assert "aten.conv2d.default" in targets
+    assert not any("fft" in target for target in targets)
