@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 INSTALLED = find_spec("numba") is not None
 
 
