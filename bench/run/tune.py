@@ -94,6 +94,7 @@ def tune(
     preflight([cell.model_copy(update={"config": held_out})])
     spaces = space(cell)
     store = Store(folder, wait_s=WAIT_S)
+    store.require_writable()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([held_out, _dump(spaces)])[:12]}"
     study = _study(store, title)

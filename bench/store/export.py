@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from bench.hashing import file_sha256
 from bench.record import Record
+from bench.store.errors import StoreError
 from bench.store.mlflow_store import Store
 from bench.whole_files import copy_whole
 
@@ -27,8 +28,17 @@ def export(store: Store, folder: Path, experiment: str | None = None) -> Exporte
 
     Nothing is overwritten: a record's file name holds its own hash. A record is written when the
     files beside it are there with the hashes that it names, so that half an export is never read.
+
+    Raises:
+        StoreError: the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the folder {folder.name}/ cannot be made ({error.strerror}); --records chooses "
+            "another."
+        ) from None
     exported = Exported()
     for run, _ in store.runs(experiment):
         if run.info.status not in ("FINISHED", "FAILED"):

@@ -113,6 +113,14 @@ class Store:
         client.search_experiments(max_results=1)
         return client
 
+    def require_writable(self) -> None:
+        """Say before any work, not after it, that what comes of it could not be kept.
+
+        Raises:
+            StoreError: the runs folder can only be read.
+        """
+        embedded.require_writable(self.folder)
+
     def database(self, name: str) -> str:
         """Return the address of another database in the runs folder, such as Optuna's."""
         return embedded.address(self.folder, name)
@@ -175,7 +183,7 @@ class Store:
         if not records:
             return tags
         mark = {DONE: Path(sorted(records)[-1]).name}
-        if os.access(self.folder, os.W_OK) or not self.embedded:
+        if embedded.can_be_written(self.folder) or not self.embedded:
             self.tag(run.info.run_id, mark)
         return tags | mark
 

@@ -3,7 +3,6 @@
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -375,26 +374,6 @@ def test_a_server_that_stops_for_a_while_costs_time_only(tiny, tmp_path):
     )
     assert gone.returncode == 1
     assert "the tracking server does not answer" in gone.stderr.splitlines()[-1]
-
-
-@pytest.mark.slow
-def test_a_moved_store_works_wherever_it_lies(tiny, convboard, tmp_path):
-    runs = tmp_path / "runs"
-    command = ["--only", "operator=dwconv", "--set", "trainer.max_epochs=1"]
-    convboard("run", tiny, "--runs", runs, *command)
-    moved = tmp_path / "a b" / "ü %20?#"
-    moved.parent.mkdir()
-    shutil.move(runs, moved)
-    assert "0 to run" in convboard("plan", tiny, "--runs", moved, *command).stdout
-    assert "1 records" in convboard("export", "--runs", moved).stdout
-    (record,) = load_all(moved / "records")
-    cell = record.provenance.cell
-    assert "finished" in convboard("show", cell, "--runs", moved).stdout
-    photo = ROOT / "leaderboard" / "board.png"
-    convboard("predict", cell, photo, "--out", tmp_path / "drawn", "--runs", moved)
-    assert len(list((tmp_path / "drawn").iterdir())) == 1
-    convboard("run", tiny, "--runs", moved, "--set", "trainer.max_epochs=1")
-    assert "2 records" in convboard("export", "--runs", moved).stdout
 
 
 def test_what_is_wrong_with_a_store_is_one_line(tiny, convboard, tmp_path):
