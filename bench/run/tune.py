@@ -95,6 +95,7 @@ def tune(
     spaces = space(cell)
     store = Store(folder, wait_s=WAIT_S)
     store.require_writable()
+    store.require_active([f"{cell.suite}-tune"])
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([held_out, _dump(spaces)])[:12]}"
     study = _study(store, title)

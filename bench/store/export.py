@@ -20,7 +20,7 @@ class Exported:
 
     records: list[Path] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    """One line for each record that was left out: which, and why."""
+    """One line for each record that was left out, or for all of an experiment: which, and why."""
 
 
 def export(store: Store, folder: Path, experiment: str | None = None) -> Exported:
@@ -39,7 +39,7 @@ def export(store: Store, folder: Path, experiment: str | None = None) -> Exporte
             f"the folder {folder.name}/ cannot be made ({error.strerror}); --records chooses "
             "another."
         ) from None
-    exported = Exported()
+    exported = Exported(faults=store.hidden(experiment))
     for run, _ in store.runs(experiment):
         if run.info.status not in ("FINISHED", "FAILED"):
             continue

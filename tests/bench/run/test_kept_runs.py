@@ -1,8 +1,10 @@
 """Runs that are kept are there wherever their folder lies, and whatever is done to it."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from bench import locks
 from bench.record import load_all
+from bench.store import Store
 
 ROOT = Path(__file__).parents[3]
 SHORT = ("--set", "trainer.max_epochs=1")
@@ -107,3 +110,23 @@ def test_an_empty_folder_that_can_only_be_read_is_one_line(tiny, convboard, tmp_
             (line,) = done.stderr.strip().splitlines()
             assert "runs/ can only be read" in line
     assert not list(runs.iterdir())
+
+
+@pytest.mark.slow
+def test_a_deleted_experiment_is_told_with_what_restores_it(runs, tiny, convboard, tmp_path):
+    records = tmp_path / "records"
+    store = Store(runs)
+    store.client.delete_experiment(store.experiment("tiny"))  # as a user does in MLflow's UI
+    before = files(runs)
+    for verb in (("plan", tiny), ("run", tiny), ("speed", tiny), ("export", "--records", records)):
+        done = convboard(*verb, "--runs", runs, status=1, at_once=True)
+        (line,) = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if "tiny" in line]
+        assert "'tiny' was deleted in MLflow" in line
+    assert list(records.iterdir()) == []
+    assert files(runs) == before
+
+    (command,) = re.findall(r"`(.+ mlflow experiments restore .+)`", line)
+    command = command.replace("mlflow experiments", f"{sys.executable} -m mlflow experiments")
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    assert "0 to run" in convboard("plan", tiny, "--runs", runs, *ONE).stdout
+    assert "1 records" in convboard("export", "--runs", runs, "--records", records).stdout
