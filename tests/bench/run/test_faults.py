@@ -440,22 +440,39 @@ def _line(process):
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_one_run_ends_with_130_and_goes_on(tiny, convboard, tmp_path):
-    config = tmp_path / "run.yaml"
+@pytest.mark.parametrize("verb", ["fit", "search-dilation"])
+def test_ctrl_c_in_one_run_ends_with_130_and_goes_on(verb, tiny, convboard, tmp_path, capfd):
+    config, runs = tmp_path / "run.yaml", tmp_path / "runs"
     config.write_text(yaml.safe_dump(plan(str(tiny))[0].config))
-    runs = tmp_path / "runs"
-    command = ["fit", "--runs", runs, "--config", config, "--trainer.max_epochs", "80"]
+    command = {
+        "fit": ["fit", "--config", config, "--trainer.max_epochs", "30"],
+        "search-dilation": [
+            *("search-dilation", tiny, "--operators", "dwconv,icconv", "--dmax", "2"),
+            *("--set", "trainer.max_epochs=20", "--out", tmp_path / "searched.yaml"),
+        ],
+    }[verb]
+    command += ["--runs", runs]
     process = convboard(*command, wait=False)
     wait_for(lambda: next(runs.glob("cells/*/last.ckpt"), None))
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
+    said = capfd.readouterr().err
+    assert said.endswith("Stopped. The same command goes on from here.\n")
+    assert "Traceback" not in said
     store = Store(runs)
-    (run,) = store.kept().values()
-    assert run.status == "KILLED"
+    ((run, _),) = store.runs()
+    assert run.info.status == "KILLED"
+    assert not (tmp_path / "searched.yaml").exists()
+
     convboard(*command)
     (ended,) = store.kept().values()
     assert ended.done
-    assert ended.run_id == run.run_id
+    assert ended.run_id == run.info.run_id
+    history = store.client.get_metric_history(ended.run_id, "val/top1")
+    steps = [metric.step for metric in history]
+    assert steps == sorted(steps)  # it went on, and did not begin anew
+    assert {run.info.status for run, _ in store.runs()} == {"FINISHED"}
+    assert (tmp_path / "searched.yaml").exists() == (verb == "search-dilation")
 
 
 @pytest.mark.slow
