@@ -168,7 +168,7 @@ def test_a_score_that_is_not_a_number_says_why(small, convboard, plugin, tmp_pat
     import numpy as np
     from PIL import Image
 
-    root = tmp_path / "masks"
+    root = tmp_path / "my secret masks" / "set"
     for split, label in (("train", 1), ("val", 255)):
         for k in range(8):
             for kind in ("images", "masks"):
@@ -204,10 +204,19 @@ def test_a_score_that_is_not_a_number_says_why(small, convboard, plugin, tmp_pat
             }
         ],
     }
-    path = tmp_path / "ignored.yaml"
+    path = tmp_path / "my secret suites" / "ignored.yaml"
+    path.parent.mkdir()
     path.write_text(yaml.safe_dump(suite))
-    done = convboard("run", path, "--runs", tmp_path / "runs", status=1)
+    runs = tmp_path / "my secret place" / "runs"
+    done = convboard("run", path, "--runs", runs, status=1)
     assert re.search(r"`mIoU` is not a number.*ignored", done.stdout)
+    convboard("export", "--runs", runs, "--records", tmp_path / "records")
+    (record,) = (tmp_path / "records").iterdir()
+    words = record.read_text()  # names no folder, whatever it is called
+    assert "secret" not in words
+    assert tmp_path.name not in words
+    assert '"root": "…/set"' in words
+    assert "ignored.yaml" in words
 
 
 def wait_for(condition, seconds=240):
