@@ -95,11 +95,13 @@ def here(arguments, status):
 def convboard(cache):
     """Run the command in a process of its own; return the finished process.
 
-    Verbs that train and time nothing run in this process: a start takes seconds of imports.
+    Verbs that train and time nothing run in this process, and so does what is refused before it
+    does (`at_once`): a start takes seconds of imports.
     """
 
-    def run(*arguments, folder=ROOT, status=0, path=(), wait=True):
-        if wait and not path and folder == ROOT and arguments[0] in AT_ONCE:
+    def run(*arguments, folder=ROOT, status=0, path=(), wait=True, at_once=False):
+        at_once = at_once or arguments[0] in AT_ONCE
+        if wait and not path and folder == ROOT and at_once:
             return here(arguments, status)
         env = {**os.environ, "COLUMNS": "200"}
         env["PYTHONPATH"] = os.pathsep.join([*map(str, path), env.get("PYTHONPATH", "")])

@@ -31,7 +31,7 @@ IRRELEVANT = (
 LOCATION = "data.init_args.root"
 """Where a set lies: it says which set it is only as long as the set's identity is not known."""
 _BACKBONE = "model.init_args.backbone.init_args"
-_LEFT_OUT = tuple(f"{name}." for name in (*IRRELEVANT, *(f"{_BACKBONE}.{part}" for part in ARM)))
+_LEFT_OUT = frozenset((*IRRELEVANT, *(f"{_BACKBONE}.{part}" for part in ARM)))
 
 
 def shared(config: Mapping[str, Any], untuned: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -55,12 +55,8 @@ def shared(config: Mapping[str, Any], untuned: Mapping[str, Any] | None = None) 
     """
     flat: dict[str, Any] = {}
     _flatten(config, "", flat)
-    flat |= untuned or {}
-    return {
-        name: value
-        for name, value in flat.items()
-        if value is not None and not f"{name}.".startswith(_LEFT_OUT)
-    }
+    flat |= {name: value for name, value in (untuned or {}).items() if not _is_left_out(name)}
+    return {name: value for name, value in flat.items() if value is not None}
 
 
 def board_key(
@@ -111,9 +107,21 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _flatten(value: Mapping[str, Any], prefix: str, into: dict[str, Any]) -> None:
-    """Put the leaves of nested mappings into `into`, by their dotted names."""
+    """Put the leaves of nested mappings into `into`, by their dotted names, but what is left out.
+
+    It is asked at every part and not of every leaf: a board of thousands of records is keyed so.
+    """
     for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if name in _LEFT_OUT:
+            continue
         if isinstance(inner, dict) and inner:
-            _flatten(inner, f"{prefix}{key}.", into)
+            _flatten(inner, f"{name}.", into)
         else:
-            into[f"{prefix}{key}"] = inner
+            into[name] = inner
+
+
+def _is_left_out(dotted: str) -> bool:
+    """Whether a setting, or a part of the configuration in which it lies, is left out."""
+    parts = dotted.split(".")
+    return any(".".join(parts[:depth]) in _LEFT_OUT for depth in range(1, len(parts) + 1))

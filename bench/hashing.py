@@ -21,10 +21,12 @@ def digest(value: Any) -> str:
         >>> digest({"a": 1, "b": (2,)}) == digest({"b": [2], "a": 1})
         True
     """
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_COMPACT.encode(value).encode()).hexdigest()
+
+
+_COMPACT = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def file_sha256(path: Path) -> str:

@@ -8,52 +8,96 @@ import platform
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-_PATH = re.compile(r"""(?<![\w.:/<\\])(?:[A-Za-z]:)?[/\\](?:[^/\\\s'"`,;:()\[\]{}<>|]+[/\\])+""")
+_PATH = re.compile(r"""(?<![\w.:/<\\])(?:…|[A-Za-z]:)?[/\\](?:[^/\\\s'"`,;:()\[\]{}<>|]+[/\\])+""")
 """A path from the root, up to its last part, which stays: it says which file was meant."""
+_WHOLE = re.compile(r"(?:[A-Za-z]:)?[/\\][^\n]*")
+"""A path from the root that is known to end where the text ends, so that it may hold blanks."""
+_QUOTED = re.compile(rf"""(['"`])({_WHOLE.pattern}?)\1""")
+_FOLDER = re.compile(r"(?:[A-Za-z]:)?[/\\].*[/\\](?=[^/\\])")
 _URL_HOST = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?!/)[^/\s'\"]+")
 
 
 def without_places(value: Any) -> Any:
     """Return a JSON value whose texts name no folder from the root, no user and no host.
 
-    Of a path from the root its last part stays, of an address what comes behind the host.
+    Of a path from the root its last part stays, of an address what comes behind the host. Inside a
+    sentence a blank ends a path, but where it is known as a whole: in quotes, as a text of its own,
+    as an argument of the command, and wherever one that is known so is written once more.
 
     Example:
         >>> without_places({"error": "no file '/home/me/sets/a b.json' at http://me:pw@host:1/x"})
         {'error': "no file '…/a b.json' at http://…/x"}
-        >>> without_places(["/sets/coco", "a/b.png", "1/2"])
-        ['…/coco', 'a/b.png', '1/2']
+        >>> without_places(["/sets/coco", "a/b.png", "1/2", "/my sets/a b/c d"])
+        ['…/coco', 'a/b.png', '1/2', '…/c d']
+        >>> without_places({"root": "/my sets/coco", "error": "no /my sets/coco/a.json there"})
+        {'root': '…/coco', 'error': 'no …/a.json there'}
     """
+    return _without(value, _known({*_folders(), *_arguments(), *_whole_paths(value)}))
+
+
+def _without(value: Any, known: re.Pattern[str]) -> Any:
     if isinstance(value, str):
-        return _plain(value)
+        return _plain(value, known)
     if isinstance(value, dict):
-        return {_plain(str(key)): without_places(inner) for key, inner in value.items()}
+        return {_plain(str(key), known): _without(inner, known) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [without_places(inner) for inner in value]
+        return [_without(inner, known) for inner in value]
     return value
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, known: re.Pattern[str]) -> str:
     if "/" not in text and "\\" not in text and not _names().search(text):
         return text
+    if _WHOLE.fullmatch(text):
+        text = _last_part(text)
+    text = _QUOTED.sub(lambda match: f"{match[1]}{_last_part(match[2])}{match[1]}", text)
     text = _URL_HOST.sub(r"\1…", text)
-    for folder in _folders():
-        text = text.replace(f"{folder}/", "…/")
+    text = known.sub("…/", text)
     text = _PATH.sub("…/", text)
     return _names().sub("…", text)
 
 
-def _folders() -> list[str]:
-    """Return the folders of this process, longest first: their names may hold blanks."""
+def _last_part(path: str) -> str:
+    return _FOLDER.sub("…/", path, count=1)
+
+
+def _known(paths: set[str]) -> re.Pattern[str]:
+    """Match these paths and the folders above them, the longest first, with what parts them off."""
+    folders = {str(folder) for path in paths for folder in (Path(path), *Path(path).parents)}
+    longest = sorted((f for f in folders if f.strip("/\\")), key=lambda f: (-len(f), f))
+    return re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, longest))})[/\\]")
+
+
+def _folders() -> set[str]:
+    """Return the folders of this process."""
     variables = ("CONVBOARD_RUNS", "CONVBOARD_DATA", "CONVBOARD_CACHE", "HOME", "TMPDIR")
     folders = {str(Path(os.environ[name]).absolute()) for name in variables if os.environ.get(name)}
-    folders |= {str(Path.cwd()), sys.prefix, tempfile.gettempdir()}
-    return sorted((folder for folder in folders if folder.strip("/")), key=len, reverse=True)
+    return folders | {str(Path.cwd()), sys.prefix, tempfile.gettempdir()}
+
+
+def _arguments() -> set[str]:
+    """Return the paths from the root among the arguments of the command."""
+    values = {argument.partition("=")[2] or argument for argument in sys.argv}
+    return {value for value in values if _WHOLE.fullmatch(value)}
+
+
+def _whole_paths(value: Any) -> Iterator[str]:
+    """Yield the texts in a JSON value that are paths from the root."""
+    if isinstance(value, str):
+        if _WHOLE.fullmatch(value):
+            yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _whole_paths(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _whole_paths(inner)
 
 
 @cache

@@ -68,6 +68,7 @@ def look(
     if size is not None and size < 8:
         raise ConfigError(f"`--size` (={size}) must be at least 8 pixels.")
     store = Store(folder)
+    store.require_writable()
     kept = {key: run for key, run in store.kept().items() if run.done}
     if not fresh and not any(cell.hash in kept for cell in planned):
         raise ConfigError(

@@ -114,6 +114,7 @@ def _run(options: argparse.Namespace) -> int:
     _tell_absent(cells)
     if not left:
         return 0
+    store.require_writable()
     data = suite.preflight(left)
     running: dict[str, Cell] = {}
 

@@ -58,7 +58,7 @@ class Data(Part):
     split: str = Field(description="the split that was scored")
     train_samples: int
     scored_samples: int
-    skipped: dict[str, int] = Field({}, description="reason → files left out")
+    skipped: dict[str, int] = Field({}, description="what was left out or mended → number of times")
     options: dict[str, Any] = {}
 
 

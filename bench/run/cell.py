@@ -69,6 +69,7 @@ def run_cell(
         StoreError: the store cannot be used.
     """
     store = Store(folder, wait_s=WAIT_S)
+    store.require_writable()
     with locks.lock(locks.of_cell(store.folder, cell.hash)):
         before = store.of_cell(cell.hash)
         if before is not None and before.done and not (again and is_stale(cell, before.tags)):

@@ -33,6 +33,7 @@ from bench.run.dilation_search import Found, search
 from bench.run.suite import hush, preflight
 from bench.run.trained import trained
 from bench.store import Kept, Store
+from bench.whole_files import write_whole
 
 if TYPE_CHECKING:
     pass
@@ -110,12 +111,11 @@ def search_dilation(
     found = search(module, data, dmax, round(SHARE * run.metrics["samples_seen"]))
     stem = f"{cell.task}-{cell.host}-{cell.operator}-{reading}"
     path = out or store.folder / "searched" / f"{stem}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
     board = board_of(name, choice, cell)
     seeds = list(dict.fromkeys(c.seed for c in cells))
     told = searched_suite(load_suite(name), board, cell, found, reading, dmax, seeds)
     told["description"] += f", supernet {dense.hash}"
-    path.write_text(yaml.safe_dump(told | {"name": path.stem}, sort_keys=False), encoding="utf-8")
+    write_whole(path, yaml.safe_dump(told | {"name": path.stem}, sort_keys=False))
     _keep(store, dense, run, found, reading, dmax, path)
     _tell(found, run.metrics["train_seconds"], reading, path)
     return path
@@ -214,26 +214,30 @@ def _keep(
     params = {"dmax": dmax, "reading": reading, "images": found.images, "supernet": dense.hash}
     tags = {**dense.tags(), "search": reading}
     run_id = store.begin(dense.suite, f"search · {dense.title}", tags, params, parent=run.run_id)
-    train_seconds = run.metrics["train_seconds"]
-    numbers = {
-        "search_seconds": found.seconds,
-        "train_seconds": train_seconds,
-        "search_percent": 100 * found.seconds / train_seconds,
-        "agreement": found.agreement(),
-    }
-    with TemporaryDirectory() as scratch:
-        for each in get_args(Reading):
-            numbers[f"{each}/plain"] = found.plain(each)
-            files = _write(found, each, dmax, Path(scratch) / f"{each}.json")
-            for file in files:
-                store.keep(run_id, file, "patterns")
-                if each == reading:
-                    shutil.copyfile(file, path.with_suffix(file.suffix))
-        channels = Path(scratch) / "channels.json"
-        channels.write_text(json.dumps(_channels(found)), encoding="utf-8")
-        store.keep(run_id, channels, "patterns")
-    store.keep(run_id, path)
-    store.metrics(run_id, numbers)
+    try:
+        train_seconds = run.metrics["train_seconds"]
+        numbers = {
+            "search_seconds": found.seconds,
+            "train_seconds": train_seconds,
+            "search_percent": 100 * found.seconds / train_seconds,
+            "agreement": found.agreement(),
+        }
+        with TemporaryDirectory() as scratch:
+            for each in get_args(Reading):
+                numbers[f"{each}/plain"] = found.plain(each)
+                files = _write(found, each, dmax, Path(scratch) / f"{each}.json")
+                for file in files:
+                    store.keep(run_id, file, "patterns")
+                    if each == reading:
+                        shutil.copyfile(file, path.with_suffix(file.suffix))
+            channels = Path(scratch) / "channels.json"
+            channels.write_text(json.dumps(_channels(found)), encoding="utf-8")
+            store.keep(run_id, channels, "patterns")
+        store.keep(run_id, path)
+        store.metrics(run_id, numbers)
+    except BaseException as error:  # also Ctrl-C: no run is left that looks as if it went on
+        store.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
     store.end(run_id)
 
 

@@ -38,9 +38,14 @@ def states(cells: Sequence[Cell], store: Store) -> dict[str, State]:
     - failed: it ended without a score, and is to run again.
     - started: cut off; elsewhere: another process runs it just now.
     - waiting: never run.
+
+    Raises:
+        StoreError: the experiment of one that is not done was deleted in MLflow.
     """
     kept = store.kept()
-    return {cell.hash: _state(cell, kept.get(cell.hash), store) for cell in cells}
+    state = {cell.hash: _state(cell, kept.get(cell.hash), store) for cell in cells}
+    store.require_active(cell.suite for cell in cells if state[cell.hash] in TO_RUN)
+    return state
 
 
 def _state(cell: Cell, run: Kept | None, store: Store) -> State:

@@ -53,6 +53,8 @@ def time_race(
     from bench.speed import measure
 
     store = Store(folder, wait_s=WAIT_S)
+    store.require_writable()
+    store.require_active([race.cells[0].suite])
     plan = race.plan
     work = store.folder / "cells" / race.hash
     what = _backbones(race) if race.scope == "backbone" else _end_to_end(race, store, work)

@@ -94,6 +94,8 @@ def tune(
     preflight([cell.model_copy(update={"config": held_out})])
     spaces = space(cell)
     store = Store(folder, wait_s=WAIT_S)
+    store.require_writable()
+    store.require_active([f"{cell.suite}-tune"])
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([held_out, _dump(spaces)])[:12]}"
     study = _study(store, title)
@@ -138,7 +140,7 @@ def _study(store: Store, title: str) -> optuna.Study:
         store.database("optuna.db"),
         heartbeat_interval=HEARTBEAT_S,
         grace_period=2 * HEARTBEAT_S,
-        failed_trial_callback=optuna.storages.RetryFailedTrialCallback(),
+        heartbeat_stale_trial_callback=_again(store),
     )
     return optuna.create_study(
         storage=storage,
@@ -147,6 +149,25 @@ def _study(store: Store, title: str) -> optuna.Study:
         direction="maximize",
         load_if_exists=True,
     )
+
+
+def _again(store: Store) -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]:
+    """Return what becomes of a trial whose process died: it is queued again, its run is closed."""
+    retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
+
+    def queue_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        run_id = trial.user_attrs.get("mlflow_run")
+        if run_id is not None:  # else it died before it had a run
+            store.end(run_id, "KILLED")
+            shutil.rmtree(_work(store, run_id), ignore_errors=True)
+        retry(study, trial)
+
+    return queue_again
+
+
+def _work(store: Store, run_id: str) -> Path:
+    """Return the folder of a trial that is under way."""
+    return store.folder / "trials" / run_id
 
 
 def _parent(
@@ -263,7 +284,8 @@ class _Trials:
         run_id = self.store.begin(
             experiment, f"trial {trial.number}", tags, config, parent=self.parent
         )
-        work = self.store.folder / "trials" / run_id
+        trial.set_user_attr("mlflow_run", run_id)
+        work = _work(self.store, run_id)
         logger = self.store.logger(experiment, run_id)
         try:
             fitted = fit.fit(config, work, logger=logger, callbacks=[_Pruner(trial)])

@@ -56,10 +56,34 @@ def location(folder: Path, experiment: str) -> str:
 
 
 def opening(folder: Path) -> Any:
-    """Return a lock under which the database is made: two first runs must not race to make it."""
-    if (folder / DATABASE).exists() and not os.access(folder, os.W_OK):
+    """Return a lock under which the database is made: two first runs must not race to make it.
+
+    Raises:
+        StoreError: there is none yet, and the folder can only be read.
+    """
+    if not can_be_written(folder):
+        if not (folder / DATABASE).exists():
+            require_writable(folder)
         return nullcontext()
     return locks.lock(folder / locks.FOLDER / "store.lock", wait_s=300)
+
+
+def can_be_written(folder: Path) -> bool:
+    """Say whether runs can be kept in a folder: rights and mounts may forbid it."""
+    return all(os.access(path, os.W_OK) for path in (folder, folder / DATABASE) if path.exists())
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that can only be read.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if not can_be_written(folder):
+        raise StoreError(
+            f"the folder {folder.name}/ can only be read, and what is run would be kept there; "
+            "--runs chooses another."
+        )
 
 
 def relocate(folder: Path) -> None:

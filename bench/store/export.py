@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from bench.hashing import file_sha256
 from bench.record import Record
+from bench.store.errors import StoreError
 from bench.store.mlflow_store import Store
 from bench.whole_files import copy_whole
 
@@ -19,7 +20,7 @@ class Exported:
 
     records: list[Path] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    """One line for each record that was left out: which, and why."""
+    """One line for each record that was left out, or for all of an experiment: which, and why."""
 
 
 def export(store: Store, folder: Path, experiment: str | None = None) -> Exported:
@@ -27,9 +28,18 @@ def export(store: Store, folder: Path, experiment: str | None = None) -> Exporte
 
     Nothing is overwritten: a record's file name holds its own hash. A record is written when the
     files beside it are there with the hashes that it names, so that half an export is never read.
+
+    Raises:
+        StoreError: the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    exported = Exported()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the folder {folder.name}/ cannot be made ({error.strerror}); --records chooses "
+            "another."
+        ) from None
+    exported = Exported(faults=store.hidden(experiment))
     for run, _ in store.runs(experiment):
         if run.info.status not in ("FINISHED", "FAILED"):
             continue

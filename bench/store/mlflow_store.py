@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow import MlflowClient
-from mlflow.entities import Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Param, Run, RunTag, ViewType
 
 from bench.errors import UserError
 from bench.store import embedded
@@ -113,6 +114,14 @@ class Store:
         client.search_experiments(max_results=1)
         return client
 
+    def require_writable(self) -> None:
+        """Say before any work, not after it, that what comes of it could not be kept.
+
+        Raises:
+            StoreError: the runs folder can only be read.
+        """
+        embedded.require_writable(self.folder)
+
     def database(self, name: str) -> str:
         """Return the address of another database in the runs folder, such as Optuna's."""
         return embedded.address(self.folder, name)
@@ -131,12 +140,41 @@ class Store:
                 if known is None:
                     raise
         if known.lifecycle_stage == "deleted":
-            raise StoreError(
-                f"the experiment {name!r} was deleted in MLflow; restore it with "
-                f"`mlflow experiments restore --experiment-id {known.experiment_id}`, "
-                "or give the suite another name."
-            )
+            raise StoreError(f"{self._deleted(known)}, or give the suite another name.")
         return str(known.experiment_id)
+
+    def require_active(self, experiments: Iterable[str]) -> None:
+        """Say that runs are hidden, where they would be taken for runs that never were.
+
+        Raises:
+            StoreError: one of the experiments was deleted in MLflow.
+        """
+        names = set(experiments)
+        for experiment in self._experiments(ViewType.DELETED_ONLY):
+            if experiment.name in names:
+                raise StoreError(f"{self._deleted(experiment)}, or give the suite another name.")
+
+    def hidden(self, experiment: str | None = None) -> list[str]:
+        """Return a line for each experiment that was deleted in MLflow with results in it."""
+        lines = []
+        for deleted in self._experiments(ViewType.DELETED_ONLY, experiment):
+            runs = self._search([deleted.experiment_id], "", ViewType.ALL)
+            results = sum(DONE in run.data.tags for run in runs)
+            if results:
+                lines.append(f"{results} results: {self._deleted(deleted)}.")
+        return lines
+
+    def _deleted(self, experiment: Experiment) -> str:
+        """Say that an experiment was deleted, and the command that brings it back."""
+        at = f"MLFLOW_TRACKING_URI={shlex.quote(self.uri)} " if self.embedded else ""
+        command = f"{at}mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        name = experiment.name
+        return f"the experiment {name!r} was deleted in MLflow; restore it with `{command}`"
+
+    def _experiments(self, view: str, name: str | None = None) -> list[Experiment]:
+        """Return the experiments that are active, or deleted; all of them or that of a name."""
+        every = self.client.search_experiments(view_type=view)
+        return [experiment for experiment in every if name in (None, experiment.name)]
 
     def kept(self, experiment: str | None = None) -> dict[str, Kept]:
         """Return the run that counts of every cell, by the cell's hash: the newest, or the done."""
@@ -175,7 +213,7 @@ class Store:
         if not records:
             return tags
         mark = {DONE: Path(sorted(records)[-1]).name}
-        if os.access(self.folder, os.W_OK) or not self.embedded:
+        if embedded.can_be_written(self.folder) or not self.embedded:
             self.tag(run.info.run_id, mark)
         return tags | mark
 
@@ -215,18 +253,20 @@ class Store:
         self, experiment: str | None = None, *, cell: str | None = None
     ) -> Iterator[tuple[Run, str]]:
         """Yield every run with the name of its experiment; of one experiment or cell, if named."""
-        names = {
-            e.experiment_id: e.name
-            for e in self.client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
-            if experiment is None or e.name == experiment
-        }
+        active = self._experiments(ViewType.ACTIVE_ONLY, experiment)
+        names = {each.experiment_id: each.name for each in active}
         where = f"tags.`{CELL}` = '{cell}'" if cell is not None else ""
+        for run in self._search(list(names), where, ViewType.ACTIVE_ONLY):
+            yield run, names[run.info.experiment_id]
+
+    def _search(self, experiments: list[str], where: str, view: str) -> Iterator[Run]:
+        """Yield the runs of experiments, given by their ids."""
         token = None
-        while names:
+        while experiments:
             page = self.client.search_runs(
-                list(names), filter_string=where, max_results=1000, page_token=token
+                experiments, where, view, max_results=1000, page_token=token
             )
-            yield from ((run, names[run.info.experiment_id]) for run in page)
+            yield from page
             token = page.token
             if not token:
                 break

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from bench import locks
 from bench.errors import DataError
 from bench.hashing import canonical, digest, files_digest, hash_files
 from bench.whole_files import write_whole
 from tasks.data.locations import cache_folders, spare_cache
 
 MANIFEST = "manifest.json"
+PARTIAL = ".partial-"
+"""Beginning of the names of folders that are being written."""
+DAMAGED = ".damaged-"
+"""Of those that are being removed."""
+OLD_S = 24 * 3600
+"""Age at which such a folder without a lock, as older versions made them, is left over."""
 KEYS = ("name", "revision", "knobs", "files", "files_sha256")
 
 
@@ -29,8 +39,9 @@ def cached(
 
     The folder's name holds a hash of revision and knobs. `write` fills a folder beside it, which
     is renamed when all is written, so that neither a crash nor two processes at once leave half a
-    set. A set whose files no longer have the hashes of its manifest is written again. Where the
-    folder cannot be written the set lies in a temporary one for this run, and the log says so.
+    set; what a process that was killed has left there goes at the next generation. A set whose
+    files no longer have the hashes of its manifest is written again. Where the folder cannot be
+    written the set lies in a temporary one for this run, and the log says so.
 
     Args:
         name: of the generator.
@@ -65,17 +76,45 @@ def cached(
 
 def _written(folder: Path, identity: dict[str, Any], write: Callable[[Path], None]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    try:
+    _sweep(folder.parent)
+    with _unfinished(folder.parent) as partial:
         write(partial)
         hashes = hash_files(partial, (p for p in partial.rglob("*") if p.is_file()))
         content = {**identity, "files_sha256": files_digest(hashes), "files": hashes}
         write_whole(partial / MANIFEST, canonical(content) + "\n")
         partial.chmod(0o755)
         _move(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def _unfinished(parent: Path) -> Iterator[Path]:
+    """Give an empty folder, locked while it is written; what is left of it at the end goes."""
+    partial = parent / f"{PARTIAL}{uuid.uuid4().hex}"
+    lock = _lock_of(partial)
+    with locks.lock(lock):  # before there is a folder: nobody ever sees it without its lock
+        try:
+            partial.mkdir()
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what processes that were killed have left: its lock is free, or it is old."""
+    for prefix in (PARTIAL, DAMAGED):
+        for left in parent.glob(f"{prefix}*/"):
+            lock = _lock_of(left)
+            with suppress(OSError):  # somebody else sweeps too, or it is another user's
+                age_s = time.time() - left.stat().st_mtime
+                if not locks.held(lock) if lock.exists() else age_s > OLD_S:
+                    shutil.rmtree(left, ignore_errors=True)
+                    lock.unlink(missing_ok=True)
+
+
+def _lock_of(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.lock")
 
 
 def whole(folder: Path) -> bool:
@@ -111,7 +150,7 @@ def _move(partial: Path, folder: Path) -> None:
         # Either another process was quicker, and its set is as good, or what is there is damaged.
         if whole(folder):
             return
-        aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=folder.parent))
+        aside = Path(tempfile.mkdtemp(prefix=DAMAGED, dir=folder.parent))
         folder.rename(aside / folder.name)
         partial.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)

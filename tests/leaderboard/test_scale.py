@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.hashing import digest
 from leaderboard.board import boards
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
@@ -16,8 +17,11 @@ COUNT = 10_000
 
 
 def moved(record, host):
-    """The record on another host, as it would be had it run there."""
-    changes = {"entry": record.entry.model_copy(update={"host": host})}
+    """The record on another host, as it would be had it run there: another result than this."""
+    changes = {
+        "entry": record.entry.model_copy(update={"host": host}),
+        "identity": digest([record.identity, host]),
+    }
     if record.recipe:
         config = copy.deepcopy(record.recipe.config)
         config["model"]["init_args"]["backbone"]["init_args"]["host"] = host

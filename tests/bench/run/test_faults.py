@@ -3,7 +3,6 @@
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -169,7 +168,7 @@ def test_a_score_that_is_not_a_number_says_why(small, convboard, plugin, tmp_pat
     import numpy as np
     from PIL import Image
 
-    root = tmp_path / "masks"
+    root = tmp_path / "my secret masks" / "set"
     for split, label in (("train", 1), ("val", 255)):
         for k in range(8):
             for kind in ("images", "masks"):
@@ -205,10 +204,19 @@ def test_a_score_that_is_not_a_number_says_why(small, convboard, plugin, tmp_pat
             }
         ],
     }
-    path = tmp_path / "ignored.yaml"
+    path = tmp_path / "my secret suites" / "ignored.yaml"
+    path.parent.mkdir()
     path.write_text(yaml.safe_dump(suite))
-    done = convboard("run", path, "--runs", tmp_path / "runs", status=1)
+    runs = tmp_path / "my secret place" / "runs"
+    done = convboard("run", path, "--runs", runs, status=1)
     assert re.search(r"`mIoU` is not a number.*ignored", done.stdout)
+    convboard("export", "--runs", runs, "--records", tmp_path / "records")
+    (record,) = (tmp_path / "records").iterdir()
+    words = record.read_text()  # names no folder, whatever it is called
+    assert "secret" not in words
+    assert tmp_path.name not in words
+    assert '"root": "…/set"' in words
+    assert "ignored.yaml" in words
 
 
 def wait_for(condition, seconds=240):
@@ -377,26 +385,6 @@ def test_a_server_that_stops_for_a_while_costs_time_only(tiny, tmp_path):
     assert "the tracking server does not answer" in gone.stderr.splitlines()[-1]
 
 
-@pytest.mark.slow
-def test_a_moved_store_works_wherever_it_lies(tiny, convboard, tmp_path):
-    runs = tmp_path / "runs"
-    command = ["--only", "operator=dwconv", "--set", "trainer.max_epochs=1"]
-    convboard("run", tiny, "--runs", runs, *command)
-    moved = tmp_path / "a b" / "ü %20?#"
-    moved.parent.mkdir()
-    shutil.move(runs, moved)
-    assert "0 to run" in convboard("plan", tiny, "--runs", moved, *command).stdout
-    assert "1 records" in convboard("export", "--runs", moved).stdout
-    (record,) = load_all(moved / "records")
-    cell = record.provenance.cell
-    assert "finished" in convboard("show", cell, "--runs", moved).stdout
-    photo = ROOT / "leaderboard" / "board.png"
-    convboard("predict", cell, photo, "--out", tmp_path / "drawn", "--runs", moved)
-    assert len(list((tmp_path / "drawn").iterdir())) == 1
-    convboard("run", tiny, "--runs", moved, "--set", "trainer.max_epochs=1")
-    assert "2 records" in convboard("export", "--runs", moved).stdout
-
-
 def test_what_is_wrong_with_a_store_is_one_line(tiny, convboard, tmp_path):
     file = tmp_path / "file"
     file.write_text("no folder")
@@ -461,22 +449,39 @@ def _line(process):
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_one_run_ends_with_130_and_goes_on(tiny, convboard, tmp_path):
-    config = tmp_path / "run.yaml"
+@pytest.mark.parametrize("verb", ["fit", "search-dilation"])
+def test_ctrl_c_in_one_run_ends_with_130_and_goes_on(verb, tiny, convboard, tmp_path, capfd):
+    config, runs = tmp_path / "run.yaml", tmp_path / "runs"
     config.write_text(yaml.safe_dump(plan(str(tiny))[0].config))
-    runs = tmp_path / "runs"
-    command = ["fit", "--runs", runs, "--config", config, "--trainer.max_epochs", "80"]
+    command = {
+        "fit": ["fit", "--config", config, "--trainer.max_epochs", "30"],
+        "search-dilation": [
+            *("search-dilation", tiny, "--operators", "dwconv,icconv", "--dmax", "2"),
+            *("--set", "trainer.max_epochs=20", "--out", tmp_path / "searched.yaml"),
+        ],
+    }[verb]
+    command += ["--runs", runs]
     process = convboard(*command, wait=False)
     wait_for(lambda: next(runs.glob("cells/*/last.ckpt"), None))
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
+    said = capfd.readouterr().err
+    assert said.endswith("Stopped. The same command goes on from here.\n")
+    assert "Traceback" not in said
     store = Store(runs)
-    (run,) = store.kept().values()
-    assert run.status == "KILLED"
+    ((run, _),) = store.runs()
+    assert run.info.status == "KILLED"
+    assert not (tmp_path / "searched.yaml").exists()
+
     convboard(*command)
     (ended,) = store.kept().values()
     assert ended.done
-    assert ended.run_id == run.run_id
+    assert ended.run_id == run.info.run_id
+    history = store.client.get_metric_history(ended.run_id, "val/top1")
+    steps = [metric.step for metric in history]
+    assert steps == sorted(steps)  # it went on, and did not begin anew
+    assert {run.info.status for run, _ in store.runs()} == {"FINISHED"}
+    assert (tmp_path / "searched.yaml").exists() == (verb == "search-dilation")
 
 
 @pytest.mark.slow

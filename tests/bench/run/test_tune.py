@@ -1,7 +1,9 @@
 """Tuning: resumable, pruned, on a held-out split; its result is a suite."""
 
 import signal
+import sqlite3
 import time
+from contextlib import closing
 
 import optuna
 import pytest
@@ -90,26 +92,45 @@ def test_a_study_its_suite_and_its_row_on_the_board(tiny, tmp_path, convboard):
 
 
 @pytest.mark.slow
-def test_ctrl_c_queues_the_trial_again(tiny, tmp_path, convboard):
+def test_a_trial_that_is_cut_off_is_queued_again(tiny, tmp_path, convboard):
+    """By Ctrl-C, which says so, and by a kill, which says nothing: it is silent for a minute."""
     runs = tmp_path / "runs"
     command = ["tune", tiny, "--only", "operator=acb", "--runs", runs, "--trials", "1"]
-    command += ["--set", "trainer.max_epochs=40"]
-    process = convboard(*command, wait=False)
-    deadline = time.monotonic() + 240
-    while not list(runs.glob("trials/*/last.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    command += ["--set", "trainer.max_epochs=20"]
+
+    def cut_off(number):
+        process = convboard(*command, wait=False)
+        deadline = time.monotonic() + 240
+        while not list(runs.glob("trials/*/last.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(number)
+        return process.wait(60)
+
+    def of_trials():
+        by_number = {run.data.tags.get("trial"): run.info.status for run, _ in store.runs()}
+        by_number.pop(None)  # the study's own
+        return [by_number[number] for number in sorted(by_number)]
+
+    assert cut_off(signal.SIGINT) == 130
     store = Store(runs)
-    assert {run.info.status for run, _ in store.runs() if "trial" in run.data.tags} == {"KILLED"}
+    assert of_trials() == ["KILLED"]
+    assert cut_off(signal.SIGKILL) == -signal.SIGKILL
+    assert of_trials() == ["KILLED", "RUNNING"]
+    with closing(sqlite3.connect(runs / "optuna.db")) as connection, connection:
+        connection.execute(
+            "UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, ?)",
+            (f"-{2 * tune.HEARTBEAT_S + 1} seconds",),
+        )
     convboard(*command)
     (summary,) = optuna.get_all_study_summaries(store.database("optuna.db"))
     trials = optuna.load_study(
         study_name=summary.study_name, storage=store.database("optuna.db")
     ).trials
-    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
-    assert trials[0].params == trials[1].params
-    assert "error" not in trials[0].user_attrs
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE"]
+    assert trials[0].params == trials[1].params == trials[2].params
+    assert not any("error" in trial.user_attrs for trial in trials)
+    assert of_trials() == ["KILLED", "KILLED", "FINISHED"]
+    assert list(runs.glob("trials/*")) == []
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -134,6 +136,45 @@ def test_a_full_disk_while_a_set_is_written_costs_time(own_cache, caplog):
     assert not folder.is_relative_to(own_cache)
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "b.txt", MANIFEST]
     assert list(full.iterdir()) == []
+
+
+def test_what_a_killed_process_has_left_goes_at_the_next_generation(own_cache):
+    killed = (
+        "import os, signal\n"
+        "from tasks.data.cache import cached\n"
+        "def write(folder):\n"
+        "    (folder / 'a.txt').write_text('a')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "cached('thing', '1', {}, write)"
+    )
+    assert subprocess.run([sys.executable, "-c", killed]).returncode == -signal.SIGKILL
+    things = own_cache / "thing"
+    (left,) = things.glob(".partial-*/")
+    assert (left / "a.txt").read_text() == "a"
+
+    def age(name, seconds):
+        """A folder as versions before this one made them, without a lock."""
+        (things / name).mkdir()
+        moment = time.time() - seconds
+        os.utime(things / name, (moment, moment))
+        return things / name
+
+    old = [age(name, 2 * cache_module.OLD_S) for name in (".partial-old", ".damaged-old")]
+    young = age(".partial-young", 60)
+
+    def within(folder):
+        (folder / "b.txt").write_text("b")
+
+    def write(folder):
+        cached("thing", "1", {"within": True}, within)  # another one, which sweeps as well
+        assert folder.is_dir()
+        (folder / "a.txt").write_text("a")
+
+    folder = cached("thing", "1", {}, write)
+    assert whole(folder)
+    assert not any(path.exists() for path in (left, *old))
+    assert young.is_dir()
+    assert [path for path in things.iterdir() if path.name.startswith(".")] == [young]
 
 
 def test_nowhere_to_write_is_an_error_that_names_the_way_out(own_cache, caplog):
