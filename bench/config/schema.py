@@ -17,9 +17,8 @@ from pydantic import (
 
 from bench.config import files
 from bench.errors import ConfigError, near
-from bench.speed.protocol import COMPILED_END_TO_END
+from bench.speed.protocol import COMPILED_END_TO_END, Scope
 
-SuiteScope = Literal["backbone", "end_to_end"]
 Batches = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
@@ -140,11 +139,11 @@ class HostConfig(_Model):
 class SpeedConfig(_Model):
     """How a suite's speed run is made."""
 
-    scopes: dict[SuiteScope, Batches] = Field(
+    scopes: dict[Scope, Batches] = Field(
         {"backbone": [1, 8], "end_to_end": [1]},
         min_length=1,
-        description="what is timed → its batch sizes: `backbone` is image to feature pyramid, "
-        "`end_to_end` image to labels, boxes or masks",
+        description="what is timed → its batch sizes: `operator` is one layer at fixed shapes, "
+        "`backbone` image to feature pyramid, `end_to_end` image to labels, boxes or masks",
         examples=[{"backbone": [1, 8]}],
     )
     processes: int = Field(
@@ -180,6 +179,40 @@ class SpeedConfig(_Model):
         if self.compiled and "end_to_end" in self.scopes:
             raise ValueError(COMPILED_END_TO_END)
         return self
+
+
+BATCHES: dict[Scope, list[int]] = {"operator": [1, 8], "backbone": [1, 8], "end_to_end": [1]}
+"""Batch sizes of a scope that is asked for by name alone."""
+
+
+def speed_plan(
+    plan: SpeedConfig, scope: Scope | None = None, batches: str | None = None, **values: Any
+) -> SpeedConfig:
+    """Return a plan with what a command line says laid over it.
+
+    Args:
+        plan: a suite's, or the default one.
+        scope: time this alone, at the plan's batch sizes of it or else at those of BATCHES.
+        batches: comma-separated, in place of the batch sizes of every scope.
+        **values: more keys of SpeedConfig; what is None stays as it is.
+
+    Raises:
+        ConfigError: a value that SpeedConfig does not allow; it names key, value and rule.
+
+    Example:
+        >>> speed_plan(SpeedConfig(), "backbone", "1,4", dtype="bfloat16").scopes
+        {'backbone': [1, 4]}
+    """
+    scopes: dict[Any, Any] = dict(plan.scopes)
+    if scope is not None:
+        scopes = {scope: scopes.get(scope) or BATCHES.get(scope, [1])}
+    if batches is not None:
+        scopes = {name: [part.strip() for part in batches.split(",")] for name in scopes}
+    given = {name: value for name, value in values.items() if value is not None}
+    planned: SpeedConfig = check(
+        SpeedConfig, {**plan.model_dump(), "scopes": scopes, **given}, "speed"
+    )
+    return planned
 
 
 class BoardConfig(_Model):
