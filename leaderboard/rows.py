@@ -40,6 +40,8 @@ class Row:
     throughput: Record | None = None
     end_to_end: Record | None = None
     """Latency from image to result, on images of the board with trained weights."""
+    training: Record | None = None
+    """Training steps of the backbone, as samples per second."""
     views: tuple[Record, ...] = ()
     """The newest view of each seed and kind of weights, trained before fresh."""
     untimed: Record | None = None

@@ -143,7 +143,8 @@ class SpeedConfig(_Model):
         {"backbone": [1, 8], "end_to_end": [1]},
         min_length=1,
         description="what is timed → its batch sizes: `operator` is one layer at fixed shapes, "
-        "`backbone` image to feature pyramid, `end_to_end` image to labels, boxes or masks",
+        "`backbone` image to feature pyramid, `end_to_end` image to labels, boxes or masks, "
+        "`training` a training step of the backbone",
         examples=[{"backbone": [1, 8]}],
     )
     processes: int = Field(
@@ -181,7 +182,12 @@ class SpeedConfig(_Model):
         return self
 
 
-BATCHES: dict[Scope, list[int]] = {"operator": [1, 8], "backbone": [1, 8], "end_to_end": [1]}
+BATCHES: dict[Scope, list[int]] = {
+    "operator": [1, 8],
+    "backbone": [1, 8],
+    "end_to_end": [1],
+    "training": [8],
+}
 """Batch sizes of a scope that is asked for by name alone."""
 
 
@@ -205,7 +211,7 @@ def speed_plan(
     """
     scopes: dict[Any, Any] = dict(plan.scopes)
     if scope is not None:
-        scopes = {scope: scopes.get(scope) or BATCHES.get(scope, [1])}
+        scopes = {scope: scopes.get(scope, BATCHES[scope])}
     if batches is not None:
         scopes = {name: [part.strip() for part in batches.split(",")] for name in scopes}
     given = {name: value for name, value in values.items() if value is not None}

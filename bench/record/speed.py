@@ -48,7 +48,7 @@ class Speed(Part):
 
     run: str = Field(description="id of the speed run; ratios are formed only inside one run")
     protocol: str = Field(description="version of the protocol, e.g. '1'")
-    scope: Literal["operator", "backbone", "end_to_end"]
+    scope: Literal["operator", "backbone", "end_to_end", "training"]
     mode: Literal["latency", "throughput", "training_step"]
     batch: int
     input_size: tuple[int, int]
@@ -60,7 +60,7 @@ class Speed(Part):
     processes: int
     rounds: int = Field(description="rounds in each process")
     samples_ms: list[list[float]] = Field(
-        description="raw times of one forward in ms: per process, per round"
+        description="raw times of one forward or training step in ms: per process, per round"
     )
     baseline: str = Field(description="label of the baseline arm")
     baseline_samples_ms: list[list[float]]
@@ -107,10 +107,10 @@ class Speed(Part):
 
 
 class Memory(Part):
-    """Peak memory of inference at this batch, above what was there before the arm was built.
+    """Peak memory at this batch, above what was there before the arm was built.
 
-    Weights, the batch's input, activations and the library's workspaces, after one warm-up call;
-    measured in a pass of its own.
+    Weights, the batch's input, activations and the library's workspaces, in training gradients and
+    the optimiser's state too, after one warm-up call; measured in a pass of its own.
     """
 
     peak_rss_bytes: int | None = None

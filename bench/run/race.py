@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.config.schema import SpeedConfig
 from bench.hashing import digest
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bench.speed import Arm
+
+
+def form_of(scope: Scope) -> Literal["training", "fused"]:
+    """Return the form in which arms are timed.
+
+    Example:
+        >>> form_of("training"), form_of("backbone")
+        ('training', 'fused')
+    """
+    return "training" if scope == "training" else "fused"
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from bench.config.schema import SpeedConfig
 from bench.hashing import digest
 from bench.record import Data
 from bench.run.describe import entry_of, recipe_of
-from bench.run.race import Contender, Race, Timed
+from bench.run.race import Contender, Race, Timed, form_of
 from bench.run.untrained import layers_race, networks_race
 from bench.speed.protocol import Scope
 from bench.store import CHECKPOINT, Kept, Store
 
-ON_NOISE: tuple[Scope, ...] = ("backbone",)
+ON_NOISE: tuple[Scope, ...] = ("backbone", "training")
 """What is done with networks that need no training."""
 
 
@@ -97,7 +97,7 @@ def _of_operators(
 
 def _of_networks(arms: Sequence[Cell], scope: Scope, plan: SpeedConfig, words: str) -> Race:
     networks = [
-        (entry_of(c).model_copy(update={"form": "fused", "task": "backbone"}), network(c))
+        (entry_of(c).model_copy(update={"form": form_of(scope), "task": "backbone"}), network(c))
         for c in arms
     ]
     first = arms[0]
@@ -116,7 +116,7 @@ def _end_to_end(
         plan=plan,
         contenders=tuple(
             Contender(
-                entry_of(cell).model_copy(update={"form": "fused"}),
+                entry_of(cell).model_copy(update={"form": form_of("end_to_end")}),
                 [cell.hash, run_of[cell.hash]],
                 recipe_of(cell, None),
             )

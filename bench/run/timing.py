@@ -49,6 +49,7 @@ def time_race(
     plan = race.plan
     work = store.folder / "cells" / race.hash
     timed = race.load(store, work)
+    first = race.contenders[0].entry
     results = measure(
         timed.arms,
         baseline=race.baseline,
@@ -56,7 +57,7 @@ def time_race(
         in_channels=race.in_channels,
         images=timed.images,
         folder=store.folder / "speed",
-        prepare=fuse,
+        prepare=fuse if first.form == "fused" else None,
         batches=race.batches,
         dtype=plan.dtype,
         layout=plan.layout,
@@ -73,7 +74,6 @@ def time_race(
         progress=progress,
     )
     experiment = race.suite or ADHOC
-    first = race.contenders[0].entry
     tags = {"suite": experiment, "host": first.host, "task": first.task, CELL: race.hash}
     run_id = store.begin(experiment, race.title, tags, {"speed": plan.model_dump()}, resume=False)
     contenders = {contender.entry.label: contender for contender in race.contenders}

@@ -13,7 +13,7 @@ from bench.errors import UserError
 from bench.record import Entry
 from bench.run.code import operator_sha256
 from bench.run.describe import entry_of_network
-from bench.run.race import Contender, Race, Timed
+from bench.run.race import Contender, Race, Timed, form_of
 from bench.speed.protocol import Scope
 from bench.store import Store
 
@@ -109,7 +109,7 @@ def host_race(
             operator.label,
             backbone,
             task="backbone",
-            form="fused",
+            form=form_of(scope),
             baseline=operator.label == operators[0].label,
         )
         networks.append((entry, backbone))
@@ -168,7 +168,7 @@ def layers_race(
             host=LAYER,
             host_options=place.to_json(),
             task="operator",
-            form="fused",
+            form=form_of("operator"),
             baseline=operator.label == baseline,
         )
         contenders.append(Contender(entry, [operator.operator, options, str(place)]))

@@ -32,7 +32,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Arm:
-    """One thing to time: `factory` returns its fp32 training form in eval mode.
+    """One thing to time: `factory` returns its fp32 training form.
 
     The factory must be picklable (a function of a module, or functools.partial of one), and make
     equal weights whenever torch's seed is equal.
@@ -93,9 +93,10 @@ def measure(
             intervals.
         rounds: turns of each arm in each process and batch size; a published row takes 20.
         seed: of weights, inputs and the order of turns.
-        scope: what the arms are: 'operator', 'backbone' or 'end_to_end'; end to end their weights
-            are timed as they are, else constant ones are drawn anew before forms are compared. A
-            module with a method `compared(x)` is compared by what that returns.
+        scope: what is timed: 'operator', 'backbone' or 'end_to_end' inference, or 'training'
+            steps; end to end weights are timed as they are, else constant ones are drawn anew
+            before forms are compared. A module with a method `compared(x)` is compared by what
+            that returns, a training step by its loss and gradients.
         min_block_ms: the least time of a sample's block of iterations.
         warmup_min_ms: the least time of a warm-up.
         warmup_cap_ms: the time after which a warm-up that has not settled is ended.

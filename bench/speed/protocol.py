@@ -12,6 +12,7 @@ Protocol 2, as the workers follow it:
 * Weights and inputs are the same in every process; the orders in which arms are built, warmed up
   and take turns are drawn anew in each.
 * A worker process does its share of one run after the other, so that imports are paid for once.
+* A training step is timed, warmed up and gated like an inference; see `bench.speed.training`.
 
 Protocol 1 built the arms in one order in all processes, which favoured some of them, and judged
 its warm-ups by blocks of 2 ms, which settled by chance.
@@ -25,7 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from bench.errors import UserError
 
@@ -33,7 +34,7 @@ PROTOCOL = "2"
 
 T = TypeVar("T")
 
-Scope = Literal["operator", "backbone", "end_to_end"]
+Scope = Literal["operator", "backbone", "end_to_end", "training"]
 Layout = Literal["contiguous", "channels_last"]
 
 COMPILED_END_TO_END = (
@@ -88,9 +89,9 @@ class Settings:
             _require_count("input_size", side)
         for name, known in (
             ("dtype", DTYPES),
-            ("layout", ("contiguous", "channels_last")),
+            ("layout", get_args(Layout)),
             ("device", ("cpu", "cuda")),
-            ("scope", ("operator", "backbone", "end_to_end")),
+            ("scope", get_args(Scope)),
         ):
             if getattr(self, name) not in known:
                 raise UserError(f"`{name}` (={getattr(self, name)!r}) must be one of {known}.")
@@ -100,6 +101,11 @@ class Settings:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise UserError(f"`{name}` (={value!r}) must be a time in ms >= 0.")
+
+    @property
+    def training(self) -> bool:
+        """Whether training steps are timed, in place of inference."""
+        return self.scope == "training"
 
 
 def _require_count(name: str, value: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from bench.intervals import LEVEL, t_interval
 from bench.record import Conditions, Interval, Memory, Speed, Status
 from bench.speed import stats
-from bench.speed.gate import TOLERANCE
+from bench.speed.gate import tolerance
 from bench.speed.protocol import PROTOCOL, Settings
 
 
@@ -86,6 +86,13 @@ class ArmResult:
         return self._interval([log_batch - t for t in times])
 
     @property
+    def mode(self) -> str:
+        """A training step, or else the latency of one image or the throughput of more."""
+        if self.settings.training:
+            return "training_step"
+        return "latency" if self.batch == 1 else "throughput"
+
+    @property
     def noise(self) -> stats.Noise | None:
         """Stable, noisy or unstable."""
         return stats.noise_class(self.samples_ms, self.drift_pct) if self._timed else None
@@ -122,7 +129,7 @@ class ArmResult:
                 "run": self.run,
                 "protocol": PROTOCOL,
                 "scope": s.scope,
-                "mode": "latency" if self.batch == 1 else "throughput",
+                "mode": self.mode,
                 "batch": self.batch,
                 "input_size": s.input_size,
                 "dtype": s.dtype,
@@ -146,7 +153,7 @@ class ArmResult:
                 "first_call_ms": self.first_call_ms,
                 "outliers": stats.outliers(self.samples_ms) if self._timed else 0,
                 "gate_max_error": self.gate_error,
-                "gate_tolerance": TOLERANCE[s.dtype],
+                "gate_tolerance": tolerance(s.dtype, gradients=s.training),
                 "conditions": self.conditions,
                 "block_iterations": self.block_iterations,
                 "host_bound": self.host_bound,

@@ -16,7 +16,9 @@ from bench.failures import device_lost, out_of_memory
 from bench.speed import gpu_state
 from bench.speed.forms import (
     compared,
+    grad_mode,
     inputs,
+    iteration,
     synchronise,
     timed_form,
     timed_input,
@@ -93,7 +95,7 @@ class Stage:
         gc.collect()
         gc.disable()
         try:
-            with torch.inference_mode():
+            with grad_mode(s):
                 for batch in drawn(batch_sizes, s.seed, process, "batches"):
                     self.time_batch(batch)
         finally:
@@ -113,29 +115,31 @@ class Stage:
             reference = {}
             for cell in self.of(label):
                 self.note("reference", label, cell.batch)
-                with failures_become_rows([cell]), torch.inference_mode():
-                    reference[cell.batch] = snapshot(compared(model)(arrays[cell.batch]))
+                with failures_become_rows([cell]), grad_mode(self.settings):
+                    values = compared(model, self.settings)(arrays[cell.batch])
+                    reference[cell.batch] = snapshot(values)
             self.note("build", label)
             timed = timed_form(model, self.job.load_prepare(), self.settings)
             if self.settings.compiled:
                 timed.compile(dynamic=False)
             for cell in self.of(label):
                 self.note("gate", label, cell.batch)
-                with failures_become_rows([cell]), torch.inference_mode():
+                with failures_become_rows([cell]), grad_mode(self.settings):
                     self.gate(cell, timed, arrays[cell.batch], reference[cell.batch])
 
     def gate(self, cell: Timing, timed: nn.Module, x: Tensor, reference: dict[str, Tensor]) -> None:
         """Call the timed form for the first time and compare what it returns."""
         x = timed_input(x, self.settings)
-        step = partial(timed, x)
+        step = iteration(timed, x, self.settings)
         synchronise(self.settings)
         start = time.perf_counter_ns()
         output = step()
         synchronise(self.settings)
         cell.first_call_ms = (time.perf_counter_ns() - start) / 1e6
-        whole = compared(timed) is timed
-        values = snapshot(output if whole else compared(timed)(x))
-        cell.gate_error = compare(values, reference, self.settings.dtype)
+        looked_at = compared(timed, self.settings)
+        values = snapshot(output if looked_at is timed else looked_at(x))
+        s = self.settings
+        cell.gate_error = compare(values, reference, s.dtype, gradients=s.training)
         self.steps[cell.label, cell.batch] = step
 
     def time_batch(self, batch: int) -> None:

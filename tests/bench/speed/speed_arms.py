@@ -34,6 +34,17 @@ def fuse(model):
     return model.fused() if hasattr(model, "fused") else model
 
 
+class Detached(nn.Module):
+    """Computes what another module does, with a gradient that stops half-way."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return {"maps": [(values + values.detach()) / 2 for values in self.model(x)["maps"]]}
+
+
 class Deciding(Block):
     """Returns a decision, which no rounding may change, of maps that are compared."""
 
