@@ -138,6 +138,7 @@ class Setup:
             speed.dtype,
             speed.layout,
             *(["compiled"] if speed.compiled else []),
+            *(["unfused"] if self.speed.entry.form == "training" else []),
             f"input {height}×{width}",
             f"{speed.processes} processes of {speed.rounds} rounds",
             f"protocol {speed.protocol}",

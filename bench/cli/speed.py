@@ -21,6 +21,7 @@ _PLAN = {
     "device": "auto, cpu or cuda",
     "dtype": "float32, bfloat16 or float16",
     "layout": "contiguous or channels_last",
+    "form": "train or fused",
     "threads": "CPU threads",
     "processes": "fresh processes; intervals are over them",
     "rounds": "turns of every arm in each process",

@@ -168,6 +168,12 @@ class SpeedConfig(_Model):
     layout: Literal["contiguous", "channels_last"] = Field(
         "contiguous", description="of weights and input in memory", examples=["channels_last"]
     )
+    form: Literal["train", "fused"] = Field(
+        "fused",
+        description="of operators: as they are trained, or fused for inference; training steps are "
+        "always those of the form that is trained",
+        examples=["train"],
+    )
     compiled: bool = Field(
         False, description="time the form under torch.compile; backbones only", examples=[True]
     )
@@ -203,7 +209,8 @@ def speed_plan(
         **values: more keys of SpeedConfig; what is None stays as it is.
 
     Raises:
-        ConfigError: a value that SpeedConfig does not allow; it names key, value and rule.
+        ConfigError: a value that SpeedConfig does not allow, or training steps of the fused form;
+            it names key, value and rule.
 
     Example:
         >>> speed_plan(SpeedConfig(), "backbone", "1,4", dtype="bfloat16").scopes
@@ -215,6 +222,8 @@ def speed_plan(
     if batches is not None:
         scopes = {name: [part.strip() for part in batches.split(",")] for name in scopes}
     given = {name: value for name, value in values.items() if value is not None}
+    if scope == "training" and given.get("form") == "fused":
+        raise ConfigError("`form` (='fused') must be 'train' for scope 'training'.")
     planned: SpeedConfig = check(
         SpeedConfig, {**plan.model_dump(), "scopes": scopes, **given}, "speed"
     )

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from bench.speed import Arm
 
 
-def form_of(scope: Scope) -> Literal["training", "fused"]:
+def form_of(scope: Scope, plan: SpeedConfig) -> Literal["training", "fused"]:
     """Return the form in which arms are timed.
 
     Example:
-        >>> form_of("training"), form_of("backbone")
+        >>> form_of("training", SpeedConfig()), form_of("backbone", SpeedConfig())
         ('training', 'fused')
     """
-    return "training" if scope == "training" else "fused"
+    return "training" if scope == "training" or plan.form == "train" else "fused"
 
 
 @dataclass(frozen=True)

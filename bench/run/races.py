@@ -96,9 +96,10 @@ def _of_operators(
 
 
 def _of_networks(arms: Sequence[Cell], scope: Scope, plan: SpeedConfig, words: str) -> Race:
+    form = form_of(scope, plan)
     networks = [
-        (entry_of(c).model_copy(update={"form": form_of(scope), "task": "backbone"}), network(c))
-        for c in arms
+        (entry_of(cell).model_copy(update={"form": form, "task": "backbone"}), network(cell))
+        for cell in arms
     ]
     first = arms[0]
     return networks_race(networks, scope, plan, host=first.host, words=words, suite=first.suite)
@@ -107,7 +108,7 @@ def _of_networks(arms: Sequence[Cell], scope: Scope, plan: SpeedConfig, words: s
 def _end_to_end(
     arms: Sequence[Cell], run_of: Mapping[str, str], plan: SpeedConfig, words: str
 ) -> Race:
-    first = arms[0]
+    first, form = arms[0], form_of("end_to_end", plan)
     height, width = first.input_size
     return Race(
         title=f"speed · end to end · {first.task} · {first.host} · {height}×{width}",
@@ -116,7 +117,7 @@ def _end_to_end(
         plan=plan,
         contenders=tuple(
             Contender(
-                entry_of(cell).model_copy(update={"form": form_of("end_to_end")}),
+                entry_of(cell).model_copy(update={"form": form}),
                 [cell.hash, run_of[cell.hash]],
                 recipe_of(cell, None),
             )

@@ -109,7 +109,7 @@ def host_race(
             operator.label,
             backbone,
             task="backbone",
-            form=form_of(scope),
+            form=form_of(scope, plan),
             baseline=operator.label == operators[0].label,
         )
         networks.append((entry, backbone))
@@ -168,7 +168,7 @@ def layers_race(
             host=LAYER,
             host_options=place.to_json(),
             task="operator",
-            form=form_of("operator"),
+            form=form_of("operator", plan),
             baseline=operator.label == baseline,
         )
         contenders.append(Contender(entry, [operator.operator, options, str(place)]))

@@ -92,6 +92,19 @@ def test_columns_show_one_setup_that_of_most_arms():
     assert make.MACHINE.cpu in board.setup.words
 
 
+def test_times_of_unlike_forms_share_no_column():
+    score = make.accuracy(make.entry("parc"), 0, 0.8)
+    fused = make.speed(make.entry("parc", form="fused", task="backbone"), 1.3)
+    later = make.provenance("2026-11-24T00:00:00")
+    trained = make.speed(
+        make.entry("parc", form="training", task="backbone"), 1.5, provenance=later
+    )
+    (board,) = boards([score, fused, trained])
+    assert len(board.rows[0].speeds) == 2
+    assert board.rows[0].latency == trained
+    assert "unfused" in board.setup.words
+
+
 def test_training_steps_have_a_column_of_their_own():
     who = make.entry("parc", form="training", task="backbone")
     score = make.accuracy(make.entry("parc"), 0, 0.8)

@@ -35,6 +35,16 @@ def test_a_suite_without_a_plan_is_timed_where_a_scope_is_asked_for(tiny, tmp_pa
     assert race.batches == [1, 8]
 
 
+@pytest.mark.parametrize(
+    ("flags", "form"),
+    [("", "fused"), ("--form train", "training"), ("--scope training", "training")],
+)
+def test_the_form_is_in_the_entry(flags, form):
+    line = f"--operators dwconv,acb --hosts test_convnext --size 32 {flags}"
+    (race,) = planned(*line.split())
+    assert {contender.entry.form for contender in race.contenders} == {form}
+
+
 def test_operators_in_hosts_race_by_host():
     races = planned(
         *("--operators", "dwconv,parc,dwconv", "--hosts", "test_convnext,test_resnet"),
@@ -80,6 +90,7 @@ def test_operators_alone_race_by_shape():
             r"`rounds` \(='one'\): Input should be a valid integer",
         ),
         ("--operators dwconv --batch 1,", r"`scopes.operator.1` \(=''\)"),
+        ("quick --scope training --form fused", r"`form` \(='fused'\) must be 'train' for scope"),
         ("quick --shapes 8x14-k5", r"`--shapes` \(='8x14-k5'\) must be left out but for"),
         ("quick --size 64", r"`--size` \(='64'\) must be there without a suite alone"),
         ("quick --where kernel_size=7", "`--where`"),

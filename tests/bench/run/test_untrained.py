@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.backbones import fuse
 from bench.config.schema import SpeedConfig, load_host, load_operator
 from bench.record import Record
 from bench.run.timing import time_race
@@ -43,6 +44,20 @@ def test_operators_in_a_host_are_timed_and_kept(tmp_path):
     assert (parc.entry.host, parc.entry.task, parc.recipe) == ("test_convnext", "backbone", None)
     assert parc.provenance.reproduce == "convboard speed --operators dwconv,parc"
     assert parc.provenance.suite is None
+
+
+@pytest.mark.parametrize(("form", "prepare"), [("train", None), ("fused", fuse)])
+def test_the_form_that_is_asked_for_is_timed(form, prepare, tmp_path, monkeypatch):
+    asked = {}
+
+    def measure(arms, **settings):
+        asked.update(settings)
+        raise InterruptedError
+
+    monkeypatch.setattr("bench.speed.arms.measure", measure)
+    with pytest.raises(InterruptedError):
+        time_race(in_host("dwconv", form=form), tmp_path / "runs", "convboard speed")
+    assert asked["prepare"] is prepare
 
 
 def test_operators_alone_are_timed_at_their_shape(tmp_path):
