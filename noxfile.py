@@ -96,6 +96,7 @@ def pin(session: nox.Session) -> None:
         "compile",
         "pyproject.toml",
         *groups,
+        "--all-extras",
         "--universal",
         "--python-version",
         "3.11",

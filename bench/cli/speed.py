@@ -22,6 +22,7 @@ _PLAN = {
     "dtype": "float32, bfloat16 or float16",
     "layout": "contiguous or channels_last",
     "form": "train or fused",
+    "engine": "torch, compile, onnxruntime or openvino",
     "threads": "CPU threads",
     "processes": "fresh processes; intervals are over them",
     "rounds": "turns of every arm in each process",
@@ -68,6 +69,7 @@ def time_target(options: argparse.Namespace) -> int:
     """Time the races that are not done on this machine; return how many failed."""
     from bench.cli.progress import Bar, console
     from bench.machine import usable_cores
+    from bench.record import SETTLED
     from bench.run.timing import time_race
     from bench.speed.crew import Crew
     from bench.store import Store
@@ -86,7 +88,7 @@ def time_target(options: argparse.Namespace) -> int:
                     race, folder, options.line, lambda done, total, _: bar.step(done, total), crew
                 )
             _print(records)
-            failed += any(record.status != "ok" for record in records)
+            failed += any(record.status not in SETTLED for record in records)
     return failed
 
 

@@ -17,7 +17,7 @@ from pydantic import (
 
 from bench.config import files
 from bench.errors import ConfigError, near
-from bench.speed.protocol import COMPILED_END_TO_END, Scope
+from bench.speed.protocol import Engine, Layout, Scope, check_engine
 
 Batches = Annotated[list[PositiveInt], Field(min_length=1)]
 
@@ -165,7 +165,7 @@ class SpeedConfig(_Model):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of weights and input", examples=["bfloat16"]
     )
-    layout: Literal["contiguous", "channels_last"] = Field(
+    layout: Layout = Field(
         "contiguous", description="of weights and input in memory", examples=["channels_last"]
     )
     form: Literal["train", "fused"] = Field(
@@ -174,17 +174,23 @@ class SpeedConfig(_Model):
         "always those of the form that is trained",
         examples=["train"],
     )
-    compiled: bool = Field(
-        False, description="time the form under torch.compile; backbones only", examples=[True]
+    engine: Engine = Field(
+        "torch",
+        description="what runs the form: torch as it is or under its compiler, not end to end; or "
+        "ONNX Runtime or OpenVINO, for inference in float32 on a CPU alone",
+        examples=["compile"],
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: a GPU, if there is one", examples=["cuda"]
+        "auto",
+        description="auto: a GPU, if there is one that the engine runs on",
+        examples=["cuda"],
     )
 
     @model_validator(mode="after")
-    def _compiled_before_decisions(self) -> Self:
-        if self.compiled and "end_to_end" in self.scopes:
-            raise ValueError(COMPILED_END_TO_END)
+    def _engine_can_run_it(self) -> Self:
+        device = "cpu" if self.device == "auto" else self.device
+        for scope in self.scopes:
+            check_engine(self.engine, scope, self.dtype, self.layout, device)
         return self
 
 
@@ -341,6 +347,8 @@ def _faults(model: type[BaseModel], error: ValidationError) -> Iterable[str]:
         name = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             yield f"`{name}` is not known; {near(str(fault['loc'][-1]), model.model_fields)}"
+        elif fault["type"] == "value_error":  # ours, which names what is wrong
+            yield f"`{name}`: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
         else:
             yield f"`{name}` (={fault['input']!r}): {fault['msg']}"
 

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.errors import UserError
 
-Status = Literal["ok", "oom", "error", "timeout", "invalid"]
+Status = Literal["ok", "oom", "error", "timeout", "invalid", "unsupported"]
+SETTLED: tuple[Status, ...] = ("ok", "unsupported")
+"""What would come out the same once more; the others are failures."""
 
 
 class Part(BaseModel):

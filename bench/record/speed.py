@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.record.parts import Interval, Part
 
@@ -54,7 +54,10 @@ class Speed(Part):
     input_size: tuple[int, int]
     dtype: str
     layout: Literal["contiguous", "channels_last"]
-    compiled: bool = False
+    compiled: bool = Field(False, description="engine 'compile', as older records say it")
+    engine: Literal["torch", "compile", "onnxruntime", "openvino"] = Field(
+        "torch", description="what runs the form; of the last two, exported to ONNX"
+    )
     device: str = Field(description="'cpu' or 'cuda'")
     threads: int
     processes: int
@@ -74,7 +77,9 @@ class Speed(Part):
     drift_pct: float | None = Field(None, description="slope of the baseline over the run")
     steady: bool | None = Field(None, description="whether the warm-up settled in every process")
     warmup_iterations: list[int] = Field([], description="of every process")
-    first_call_ms: list[float] = Field([], description="of every process")
+    first_call_ms: list[float] = Field(
+        [], description="until the first result, compiling and exporting included; of every process"
+    )
     outliers: int = Field(0, description="flagged, never dropped")
     gate_max_error: float | None = Field(
         None, description="largest relative error of the timed form against the fp32 training form"
@@ -93,6 +98,13 @@ class Speed(Part):
     gpu: GpuState | None = None
     memory_error: str | None = Field(None, description="why there is no peak memory, if it failed")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _engine_of_older_records(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and "engine" not in fields and fields.get("compiled"):
+            return {**fields, "engine": "compile"}
+        return fields
+
     @property
     def setting(self) -> list[Any]:
         """What two times must share, beside the machine, to stand in one column.
@@ -100,7 +112,7 @@ class Speed(Part):
         Older records, without conditions, share among themselves what they know.
         """
         base: list[Any] = [self.protocol, self.scope, self.input_size, self.dtype, self.layout]
-        base += [self.compiled, self.device, self.threads]
+        base += [self.engine, self.device, self.threads]
         if self.conditions is None:
             return base
         return [*base, self.processes, self.rounds, self.conditions.model_dump()]

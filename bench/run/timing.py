@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from bench.config.schema import SpeedConfig
 from bench.machine import machine, provenance, software
-from bench.record import Record
+from bench.record import SETTLED, Record
 from bench.run.cell import WAIT_S
 from bench.run.race import Race
+from bench.speed.protocol import EXPORTED
 from bench.store import CELL, Store
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def time_race(
 
     Samples of finished processes are kept as they come, so the same call goes on where it was
     cut off. A race in which an arm failed ends as failed: it is not done, and the next call
-    measures it anew.
+    measures it anew. An arm that is not supported is no failure.
 
     Args:
         race: what is timed.
@@ -61,7 +62,7 @@ def time_race(
         batches=race.batches,
         dtype=plan.dtype,
         layout=plan.layout,
-        compiled=plan.compiled,
+        engine=plan.engine,
         device=_device(plan),
         threads=plan.threads,
         processes=plan.processes,
@@ -104,7 +105,7 @@ def time_race(
             name = f"{result.label}/batch_{result.batch}_ms".replace("(", "").replace(")", "")
             store.metrics(run_id, {name: result.latency_median_ms.value})
         records.append(record)
-    if all(record.status == "ok" for record in records):
+    if all(record.status in SETTLED for record in records):
         store.done(run_id, records[-1].filename)
     else:
         store.end(run_id, "FAILED")
@@ -117,4 +118,6 @@ def _device(plan: SpeedConfig) -> str:
 
     if plan.device != "auto":
         return plan.device
+    if plan.engine in EXPORTED:
+        return "cpu"
     return "cuda" if torch.cuda.is_available() else "cpu"

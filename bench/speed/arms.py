@@ -24,7 +24,7 @@ from bench.speed import gpu_state
 from bench.speed.campaign import Campaign
 from bench.speed.crew import Crew
 from bench.speed.job import Job
-from bench.speed.protocol import PROTOCOL, Layout, Scope, Settings
+from bench.speed.protocol import PROTOCOL, Engine, Layout, Scope, Settings
 from bench.speed.result import ArmResult
 
 Progress = Callable[[int, int, str], None]
@@ -55,7 +55,7 @@ def measure(
     device: str = "cpu",
     dtype: str = "float32",
     layout: Layout = "contiguous",
-    compiled: bool = False,
+    engine: Engine = "torch",
     threads: int | None = None,
     processes: int = 5,
     rounds: int = 20,
@@ -87,7 +87,8 @@ def measure(
         device: 'cpu' or 'cuda'.
         dtype: 'float32', 'bfloat16' or 'float16'; weights and input are cast.
         layout: 'contiguous' or 'channels_last'.
-        compiled: time the form under torch.compile.
+        engine: what runs the form: 'torch', 'compile' (torch.compile), or on a CPU 'onnxruntime'
+            or 'openvino', for which it is exported to ONNX.
         threads: CPU threads; by default every core that this process may use.
         processes: fresh processes; a published row takes at least 5. With 1 there are no
             intervals.
@@ -100,7 +101,7 @@ def measure(
         min_block_ms: the least time of a sample's block of iterations.
         warmup_min_ms: the least time of a warm-up.
         warmup_cap_ms: the time after which a warm-up that has not settled is ended.
-        memory: take the memory pass too (not under `compiled`).
+        memory: take the memory pass too (of engine 'torch' alone).
         process_limit_s: the time after which a process is killed.
         fingerprint: anything else that must be equal for kept samples to count, such as a hash
             of the operators' code.
@@ -119,7 +120,7 @@ def measure(
         device=device,
         dtype=dtype,
         layout=layout,
-        compiled=compiled,
+        engine=engine,
         threads=usable_cores() if threads is None else threads,
         processes=processes,
         rounds=rounds,
@@ -148,7 +149,7 @@ def measure(
             "machine": machine().model_dump(),
         }
     )
-    wanted = memory and not compiled
+    wanted = memory and engine == "torch"
     names = ["memory"] * wanted + [f"process-{process:03}" for process in range(processes)]
     run_folder = Path(folder) / f"run-{key[:12]}"
     with (

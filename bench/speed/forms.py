@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.speed import exported
 from bench.speed.gate import randomise
 from bench.speed.job import Job
-from bench.speed.protocol import Settings
+from bench.speed.protocol import EXPORTED, Settings
 from bench.speed.training import TrainingStep, gradients
 
 Prepare = Callable[[nn.Module], nn.Module]
@@ -83,11 +84,13 @@ def training_form(factory: Callable[[], nn.Module], settings: Settings) -> nn.Mo
 
 
 def timed_form(model: nn.Module, prepare: Prepare | None, settings: Settings) -> nn.Module:
-    """Turn the training form into the form that is timed, by `prepare`, dtype and layout."""
+    """Turn the training form into the timed one, by `prepare`, dtype, layout and compiler."""
     timed = model if prepare is None else prepare(model)
     timed = timed.train(settings.training).to(dtype=getattr(torch, settings.dtype))
     if settings.layout == "channels_last":
         timed = timed.to(memory_format=torch.channels_last)
+    if settings.engine == "compile":
+        timed.compile(dynamic=False)
     return timed
 
 
@@ -106,8 +109,12 @@ def grad_mode(settings: Settings) -> AbstractContextManager[object]:
 
 
 def iteration(timed: nn.Module, x: Tensor, settings: Settings) -> Callable[[], Any]:
-    """Return what is timed: one inference on the input, or one training step."""
-    return TrainingStep(timed, x) if settings.training else partial(timed, x)
+    """Return what is timed: one inference on the input by the engine, or one training step."""
+    if settings.training:
+        return TrainingStep(timed, x)
+    if settings.engine in EXPORTED:
+        return exported.iteration(timed, x, settings.engine, settings.threads)
+    return partial(timed, x)
 
 
 def compared(model: nn.Module, settings: Settings) -> Callable[[Tensor], Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.failures import device_lost, out_of_memory
 from bench.speed import gpu_state
 from bench.speed.forms import (
@@ -48,6 +49,9 @@ def timer_for(device: str) -> Timer:
 def failures_become_rows(cells: list[Timing]) -> Iterator[None]:
     """Turn an exception into the status of `cells`; all other arms go on.
 
+    A UserError says what cannot be, such as an operator in a host without a slot for it: that is
+    `unsupported`, not a failure.
+
     Not so an error after which the device answers no one any more: the process ends with it, and
     what the others are owed is done in a new one.
     """
@@ -57,6 +61,9 @@ def failures_become_rows(cells: list[Timing]) -> Iterator[None]:
         for cell in cells:
             cell.gate_error = error.error
             cell.fail("invalid", str(error))
+    except UserError as error:
+        for cell in cells:
+            cell.fail("unsupported", str(error))
     except Exception as error:
         if device_lost(error):
             raise
@@ -120,8 +127,6 @@ class Stage:
                     reference[cell.batch] = snapshot(values)
             self.note("build", label)
             timed = timed_form(model, self.job.load_prepare(), self.settings)
-            if self.settings.compiled:
-                timed.compile(dynamic=False)
             for cell in self.of(label):
                 self.note("gate", label, cell.batch)
                 with failures_become_rows([cell]), grad_mode(self.settings):
@@ -130,9 +135,9 @@ class Stage:
     def gate(self, cell: Timing, timed: nn.Module, x: Tensor, reference: dict[str, Tensor]) -> None:
         """Call the timed form for the first time and compare what it returns."""
         x = timed_input(x, self.settings)
-        step = iteration(timed, x, self.settings)
         synchronise(self.settings)
         start = time.perf_counter_ns()
+        step = iteration(timed, x, self.settings)
         output = step()
         synchronise(self.settings)
         cell.first_call_ms = (time.perf_counter_ns() - start) / 1e6

@@ -1,5 +1,7 @@
 """`convboard speed`: what its target and flags plan, and what it refuses before anything starts."""
 
+import re
+
 import pytest
 import yaml
 
@@ -91,6 +93,12 @@ def test_operators_alone_race_by_shape():
         ),
         ("--operators dwconv --batch 1,", r"`scopes.operator.1` \(=''\)"),
         ("quick --scope training --form fused", r"`form` \(='fused'\) must be 'train' for scope"),
+        ("quick --engine compile", r"`engine` \(='compile'\) must be 'torch' for `scope` 'end_to"),
+        ("quick --scope backbone --engine onnx", r"`engine` \(='onnx'\): Input should be 'torch'"),
+        (
+            "quick --scope backbone --engine openvino --dtype float16",
+            r"speed: `dtype` \(='float16'\) must be 'float32' for `engine` 'openvino'",
+        ),
         ("quick --shapes 8x14-k5", r"`--shapes` \(='8x14-k5'\) must be left out but for"),
         ("quick --size 64", r"`--size` \(='64'\) must be there without a suite alone"),
         ("quick --where kernel_size=7", "`--where`"),
@@ -110,9 +118,12 @@ def test_an_unknown_scope_names_those_that_there_are(capsys):
     assert "end_to_end" in told
 
 
-def test_operators_alone_are_timed_by_the_command(tmp_path, convboard):
-    line = "--operators dwconv,parc --shapes 8x14-k5 --batch 1 --processes 2 --rounds 2 --threads 1"
+@pytest.mark.slow
+def test_what_is_named_is_timed_once(tmp_path, convboard):
+    line = "--operators dwconv,parc --hosts test_convnext --size 32 --scope training --batch 2"
+    line += " --processes 2 --rounds 2 --threads 1"
     done = convboard("speed", *line.split(), "--runs", tmp_path / "runs")
-    assert "parc" in done.stdout
+    assert re.search(r"parc +2 +\d", done.stdout)
+    assert "error" not in done.stdout
     again = convboard("speed", *line.split(), "--runs", tmp_path / "runs")
     assert "done before" in again.stdout

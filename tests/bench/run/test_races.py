@@ -219,9 +219,15 @@ def test_the_device_is_a_gpu_if_there_is_one(asked, there, taken, monkeypatch):
     assert timing._device(SpeedConfig(device=asked)) == taken
 
 
+def test_an_exported_form_runs_on_the_cpu_though_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    plan = SpeedConfig(scopes={"backbone": [1]}, engine="onnxruntime")
+    assert timing._device(plan) == "cpu"
+
+
 def test_a_compiled_form_cannot_be_compared_end_to_end(tmp_path):
-    path = write(tmp_path / "compiled.yaml", SMALL.values(), compiled=True)
-    with pytest.raises(UserError, match=r"`compiled` .* must be False for `scope`"):
+    path = write(tmp_path / "compiled.yaml", SMALL.values(), engine="compile")
+    with pytest.raises(UserError, match=r"`engine` \(='compile'\) must be 'torch' for `scope`"):
         schema.load_suite(path)
 
 

@@ -13,29 +13,35 @@ from bench.store.export import export
 SHORT = {"processes": 2, "rounds": 2, "min_block_ms": 0.1, "warmup_cap_ms": 5, "threads": 1}
 
 
-def arms(*names):
-    return [load_operator(name) for name in names]
+def arms(*operators):
+    return [load_operator(operator) for operator in operators]
 
 
-def in_host(*names, where=None, **plan):
+def in_host(*operators, where=None, **plan):
     return host_race(
         load_host("test_convnext"),
-        arms(*names),
+        arms(*operators),
         "backbone",
         SpeedConfig(**{**SHORT, "scopes": {"backbone": [1]}, **plan}),
         size=(32, 64),
         where=where,
-        words="--operators " + ",".join(names),
+        words="--operators dwconv,parc",
     )
 
 
-def test_operators_in_a_host_are_timed_and_kept(tmp_path):
-    race = in_host("dwconv", "parc", where={"kernel_size": 7})
+@pytest.mark.slow
+def test_operators_in_a_host_are_timed_and_kept_and_one_without_a_slot_is_a_row(tmp_path):
+    fields = {"label": "nowhere", "where": {"kernel_size": 9}}
+    nowhere = load_operator("parc").model_copy(update=fields)
+    race = in_host("dwconv", "parc", nowhere, where={"kernel_size": 7})
     assert time_race(race, tmp_path / "runs", "convboard speed")
     assert Store(tmp_path / "runs").kept()[race.hash].done
     records = [Record.load(p) for p in export(Store(tmp_path / "runs"), tmp_path / "out").records]
     by_label = {record.entry.label: record for record in records}
-    assert {r.status for r in records} == {"ok"}
+    lost = by_label.pop("nowhere")
+    assert lost.status == "unsupported"
+    assert "kernel_size" in lost.error
+    assert {record.status for record in by_label.values()} == {"ok"}
     parc = by_label["parc"]
     assert parc.speed.input_size == (32, 64)
     assert parc.speed.baseline == "dwconv"
@@ -60,8 +66,9 @@ def test_the_form_that_is_asked_for_is_timed(form, prepare, tmp_path, monkeypatc
     assert asked["prepare"] is prepare
 
 
+@pytest.mark.slow
 def test_operators_alone_are_timed_at_their_shape(tmp_path):
-    plan = SpeedConfig(**SHORT, scopes={"operator": [1, 2]})
+    plan = SpeedConfig(**{**SHORT, "processes": 1}, scopes={"operator": [1, 2]})
     race = layers_race(arms("dwconv", "shift"), "8x14-k5", plan, baseline="dwconv", words="")
     records = time_race(race, tmp_path / "runs", "convboard speed")
     assert [(r.entry.label, r.speed.batch) for r in records] == [

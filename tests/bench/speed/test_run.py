@@ -117,7 +117,7 @@ def test_the_compiled_form_is_compiled_gated_and_its_first_call_is_apart(make, r
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Module, "compile", spy)
-        cells = run_here({"conv": make.Block}, baseline="conv", compiled=True)
+        cells = run_here({"conv": make.Block}, baseline="conv", engine="compile")
     assert seen == [{"dynamic": False}]
     cell = cells["conv", 1]
     assert cell["status"] == "ok"
