@@ -96,6 +96,11 @@ class Speed(Part):
         None, description="on a GPU: whether heat or power lowered its clocks in any sample"
     )
     gpu: GpuState | None = None
+    energy_per_image_joules: float | None = Field(
+        None,
+        description="of the whole GPU while it does nothing else, what it takes when idle "
+        "included; median of the processes",
+    )
     memory_error: str | None = Field(None, description="why there is no peak memory, if it failed")
 
     @model_validator(mode="before")

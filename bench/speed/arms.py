@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,7 @@ def _result(
     bad = next((cell for cell in cells if cell["status"] != "ok"), None)
     status: Status = bad["status"] if bad else "ok"
     memory = next(iter(values("memory")), None)
+    energies = values("energy_per_image_joules")
     blocks = sum(len(samples) for samples in values("samples_ms"))
     return result(
         status=status,
@@ -269,6 +271,7 @@ def _result(
         steady=all(values("steady")) if values("steady") else None,
         gate_error=max(values("gate_error"), default=None),
         gpu=gpu_state.summary([sample for samples in values("gpu") for sample in samples]),
+        energy_per_image_joules=median(energies) if energies else None,
         memory=Memory(**memory) if memory else None,
         memory_error=next(iter(values("memory_error")), None),
     )

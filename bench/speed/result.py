@@ -23,8 +23,9 @@ class ArmResult:
     before stay, and there is no summary. Intervals are None with one process; ratio and verdict
     are None too where the baseline failed. `gate_error` is the largest of all processes.
     `wall_ms` (the wall clock beside the device's events) and `host_bound` (most blocks waited
-    for the host to launch them) are there on a GPU only, `gpu` (its state beside the times) where
-    NVML answers too. `memory_error` says why there is no `memory`, if that pass failed.
+    for the host to launch them) are there on a GPU only, `gpu` (its state beside the times) and
+    `energy_per_image_joules` (the median of the processes) where NVML answers too. `memory_error`
+    says why there is no `memory`, if that pass failed.
     """
 
     label: str
@@ -40,6 +41,7 @@ class ArmResult:
     conditions: Conditions | None = None
     block_iterations: list[int] = field(default_factory=list)
     gpu: dict[str, Any] | None = None
+    energy_per_image_joules: float | None = None
     first_call_ms: list[float] = field(default_factory=list)
     warmup_iterations: list[int] = field(default_factory=list)
     steady: bool | None = None
@@ -160,6 +162,7 @@ class ArmResult:
                 "host_bound": self.host_bound,
                 "throttled": None if self.gpu is None else bool(self.gpu["throttle_reasons"]),
                 "gpu": self.gpu,
+                "energy_per_image_joules": self.energy_per_image_joules,
                 "memory_error": self.memory_error,
             }
         )

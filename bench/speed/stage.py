@@ -89,7 +89,9 @@ class Stage:
         self.cells = [Timing(label, batch) for label, batch in job.places]
         self.steps: dict[Place, Callable[[], Any]] = {}
         self.timer = timer_for(self.settings.device)
-        self.gpu = gpu_state.reader() if self.settings.device == "cuda" else None
+        on_gpu = self.settings.device == "cuda"
+        self.gpu = gpu_state.reader() if on_gpu else None
+        self.energy = gpu_state.energy_counter() if on_gpu else None
 
     def run(self) -> None:
         """Build all arms and time them, batch size by batch size."""
@@ -170,6 +172,23 @@ class Stage:
                 self.note("rounds", label, batch)
                 with failures_become_rows([cell]):
                     self.turn(cell)
+
+        for label in drawn(labels, s.seed, process, batch, "energy"):
+            if cells[label].alive:
+                self.note("energy", label, batch)
+                with failures_become_rows([cells[label]]):
+                    self.count_energy(cells[label])
+
+    def count_energy(self, cell: Timing) -> None:
+        """Measure the energy of an arm, where the GPU tells it; its times are taken by then."""
+        if self.energy is None:
+            return
+        assert cell.block_iterations is not None
+        iterations = cell.block_iterations
+        block = partial(self.timer, self.steps[cell.label, cell.batch], iterations)
+        joules = gpu_state.energy_joules(block, self.energy)
+        if joules is not None:
+            cell.energy_per_image_joules = joules / iterations / cell.batch
 
     def turn(self, cell: Timing) -> None:
         """Take one sample: one untimed iteration, then one block."""
