@@ -19,7 +19,7 @@ from bench.record import Metric, Record
 from leaderboard import stats
 from leaderboard.blocks import Blocks
 from leaderboard.grouping import Group, grouped
-from leaderboard.join import Times, backbone_times, board_times, with_speed
+from leaderboard.join import Times, board_times, network_times, with_speed
 from leaderboard.keys import arm_key, in_order, newest_code
 from leaderboard.ranks import ranks
 from leaderboard.rows import Board, Row
@@ -30,13 +30,15 @@ def boards(records: Iterable[Record]) -> list[Board]:
     """Group records into boards, in a fixed order whatever the order of the records."""
     ordered = in_order(records)
     code = newest_code(ordered)
-    times = backbone_times(ordered)
-    every = [_board(key, group, code, times) for key, group in grouped(ordered).items()]
+    backbones, steps = (network_times(ordered, scope) for scope in ("backbone", "training"))
+    every = [_board(key, group, code, backbones, steps) for key, group in grouped(ordered).items()]
     every = with_settings(every)
     return sorted(every, key=lambda b: (b.title, b.first.entry.host, b.settings, b.key))
 
 
-def _board(key: str, group: Group, code: Mapping[str, str], times: Times) -> Board:
+def _board(
+    key: str, group: Group, code: Mapping[str, str], backbones: Times, steps: Times
+) -> Board:
     first = _standing(group.scored)
     headline = first.accuracy.headline if first.accuracy else None
     metric = first.accuracy.metrics[headline] if first.accuracy and headline else None
@@ -60,7 +62,7 @@ def _board(key: str, group: Group, code: Mapping[str, str], times: Times) -> Boa
             f"No chain of shared seeds links {', '.join(apart)} with the other arms: no contrast "
             "and no rank."
         )
-    rows, setup = with_speed(rows, times, board_times(group.timed))
+    rows, setup = with_speed(rows, backbones, steps, board_times(group.timed))
     rows.sort(key=lambda row: _order(row, metric))
     return Board(
         key=key,

@@ -234,6 +234,8 @@ def _board_view(board: Board) -> dict[str, Any]:
         "latency_batch": _batch(row.latency for row in board.rows),
         "throughput_batch": _batch(row.throughput for row in board.rows),
         "whole_batch": _batch(row.end_to_end for row in board.rows),
+        "training_batch": _batch(row.training for row in board.rows),
+        "training_timed": any(row.training for row in board.rows),
         "whole_timed": any(row.end_to_end or row.untimed_end_to_end for row in board.rows),
     }
 

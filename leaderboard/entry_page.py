@@ -129,6 +129,7 @@ def _speed_view(record: Record, show: Show, stale: bool) -> dict[str, Any]:
         ("Outliers, kept", speed.outliers),
         ("Throttled", {True: "yes", False: "no", None: None}[speed.throttled]),
         ("Host-bound", {True: "yes", False: "no", None: None}[speed.host_bound]),
+        ("Energy per image (J)", _number(speed.energy_per_image_joules)),
         ("Gate: largest relative error", _scientific(speed.gate_max_error)),
         ("Gate: tolerance", _scientific(speed.gate_tolerance)),
     ]
@@ -158,6 +159,10 @@ def _speed_view(record: Record, show: Show, stale: bool) -> dict[str, Any]:
 
 def _with_interval(show: Show, interval: Any) -> str | None:
     return f"{show.number(interval.value)} {show.interval(interval)}" if interval else None
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else Show.number(value)
 
 
 def _scientific(value: float | None) -> str | None:

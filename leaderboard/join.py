@@ -23,12 +23,15 @@ Times = Mapping[str, Sequence[Time]]
 """Network, or arm of a board → its speed records, from the oldest to the newest."""
 
 
-def backbone_times(ordered: Iterable[Record]) -> Times:
-    """Return the speed records of backbones by their network."""
+def network_times(ordered: Iterable[Record], scope: str) -> Times:
+    """Return the speed records of one scope, 'backbone' or 'training', by their network.
+
+    A failure before anything was known of its time is one of the backbone.
+    """
     times: dict[str, list[Time]] = defaultdict(list)
     for record in ordered:
-        scope = record.speed.scope if record.speed else "backbone"
-        if record.kind == "speed" and record.recipe is None and scope == "backbone":
+        of = record.speed.scope if record.speed else "backbone"
+        if record.kind == "speed" and record.recipe is None and of == scope:
             times[network_key(record)].append(_time(record))
     return times
 
@@ -46,42 +49,50 @@ def _time(record: Record) -> Time:
 
 
 def with_speed(
-    rows: Sequence[Row], backbones: Times, whole: Times
+    rows: Sequence[Row], backbones: Times, steps: Times, whole: Times
 ) -> tuple[list[Row], Setup | None]:
     """Join rows with their speed; the columns show one setup for all rows.
 
     Args:
         rows: of one board.
         backbones: times of backbones; a row's are those of its network and input size.
+        steps: training steps of backbones, likewise.
         whole: times of this board, end to end; a row's are those of its arm.
     """
     sizes = {row.cost.input_size for row in rows if row.cost}
     common = next(iter(sizes)) if len(sizes) == 1 else None
-    all_alone, all_behind, lost = [], [], []
+    all_alone, all_steps, all_behind, lost = [], [], [], []
     for row in rows:
         size = row.cost.input_size if row.cost else common
-        of_network = backbones.get(network_key(row.first), ())
-        of_arm = whole.get(arm_key(row.first), ())
-        fitting = [t for t in of_network if not t.record.speed or t.record.speed.input_size == size]
-        all_alone.append(_newest(fitting))
-        all_behind.append(_newest(of_arm))
-        lost.append((_untimed(fitting, all_alone[-1]), _untimed(of_arm, all_behind[-1])))
+        alone = _fitting(backbones.get(network_key(row.first), ()), size)
+        behind = whole.get(arm_key(row.first), ())
+        all_alone.append(_newest(alone))
+        all_steps.append(_newest(_fitting(steps.get(network_key(row.first), ()), size)))
+        all_behind.append(_newest(behind))
+        lost.append((_untimed(alone, all_alone[-1]), _untimed(behind, all_behind[-1])))
     setup = _setup(all_alone)
     latency = _column(all_alone, setup, "latency", smallest=True)
     throughput = _column(all_alone, setup, "throughput", smallest=False)
+    training = _column(all_steps, _setup(all_steps), "training_step", smallest=False)
     end_to_end = _column(all_behind, _setup(all_behind), "latency", smallest=True)
     return [
         replace(
             row,
-            speeds=tuple(time.record for time in (*all_alone[i], *all_behind[i])),
+            speeds=tuple(t.record for t in (*all_alone[i], *all_steps[i], *all_behind[i])),
             untimed=lost[i][0],
             untimed_end_to_end=lost[i][1],
             latency=latency[i],
             throughput=throughput[i],
+            training=training[i],
             end_to_end=end_to_end[i],
         )
         for i, row in enumerate(rows)
     ], setup
+
+
+def _fitting(times: Sequence[Time], size: tuple[int, int] | None) -> list[Time]:
+    """Return the times at an input size, and those that failed before it was known."""
+    return [t for t in times if not t.record.speed or t.record.speed.input_size == size]
 
 
 def _newest(times: Iterable[Time]) -> list[Time]:
@@ -89,7 +100,7 @@ def _newest(times: Iterable[Time]) -> list[Time]:
     newest: dict[tuple[str, str, int], Time] = {}
     for time in times:
         speed = time.record.speed
-        if speed and time.setup and speed.mode != "training_step":
+        if speed and time.setup:
             newest[time.setup, speed.mode, speed.batch] = time
     return [newest[key] for key in sorted(newest)]
 

@@ -73,4 +73,4 @@ def setup_key(record: Record) -> str:
     """Hash of machine and settings, which rows of one column share."""
     speed = record.speed
     assert speed is not None
-    return digest([*speed.setting, record.machine.model_dump()])
+    return digest([*speed.setting, record.entry.form, record.machine.model_dump()])

@@ -8,6 +8,9 @@ from bench.record import Cost, Interval, Metric, Record
 from leaderboard.blocks import Difference
 from leaderboard.ranks import Rank
 
+ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+"""What is said of a time by which it was run, unless that was torch as it is."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -40,6 +43,8 @@ class Row:
     throughput: Record | None = None
     end_to_end: Record | None = None
     """Latency from image to result, on images of the board with trained weights."""
+    training: Record | None = None
+    """Training steps of the backbone, as samples per second."""
     views: tuple[Record, ...] = ()
     """The newest view of each seed and kind of weights, trained before fresh."""
     untimed: Record | None = None
@@ -135,7 +140,8 @@ class Setup:
             f"{speed.threads} thread{'s' * (speed.threads != 1)}",
             speed.dtype,
             speed.layout,
-            *(["compiled"] if speed.compiled else []),
+            *([] if speed.engine == "torch" else [ENGINES.get(speed.engine, speed.engine)]),
+            *(["unfused"] if self.speed.entry.form == "training" else []),
             f"input {height}×{width}",
             f"{speed.processes} processes of {speed.rounds} rounds",
             f"protocol {speed.protocol}",

@@ -16,6 +16,7 @@ from PIL import Image
 from bench import operators
 from bench.cli.arguments import choice_of
 from bench.cli.main import commands, main, parser
+from bench.cli.speed import races_of
 from bench.config import files, plan
 
 ROOT = Path(__file__).parents[1]
@@ -108,12 +109,21 @@ def test_every_verb_is_shown():
     assert {arguments[0] for arguments in OURS} >= {*commands()} - {"ui"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [words for words in OURS if words[0] == "speed" and "--operators" in words],
+    ids=" ".join,
+)
+def test_every_race_without_a_suite_is_planned(arguments):
+    assert races_of(parsed(arguments))
+
+
 def choices():
     """The commands that choose from a suite, one for each choice."""
     by_choice = {}
     for words in OURS:
         options = parsed(words)
-        if hasattr(options, "suite"):
+        if getattr(options, "suite", None):
             by_choice.setdefault((options.suite, repr(choice_of(options))), words)
     return list(by_choice.values())
 

@@ -51,10 +51,12 @@ def add_data(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def add_choice(verb: argparse.ArgumentParser) -> None:
-    """Add a suite, and which part of it is meant."""
+def add_choice(verb: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """Add a suite, and which part of it is meant; `needed` says whether there must be one."""
     add_data(verb)
-    verb.add_argument("suite", help="name of a suite, or a path to its YAML file")
+    verb.add_argument(
+        "suite", nargs=None if needed else "?", help="name of a suite, or a path to its YAML file"
+    )
     verb.add_argument(
         "--only",
         action="append",
@@ -115,19 +117,25 @@ def choice_of(options: argparse.Namespace) -> Choice:
         axis, equals, values = text.partition("=")
         if not equals:
             raise UserError(f"`--only` (={text!r}) must read AXIS=VALUE, e.g. operator=parc,acb.")
-        only.setdefault(axis, []).extend(_split(values))
+        only.setdefault(axis, []).extend(split(values))
     try:
-        seeds = [int(seed) for seed in _split(options.seeds)] if options.seeds else None
+        seeds = [int(seed) for seed in split(options.seeds)] if options.seeds else None
     except ValueError:
         raise UserError(f"`--seeds` (={options.seeds!r}) must be whole numbers: 0,1,2.") from None
     return Choice(
         only=only,
         seeds=seeds,
-        hosts=_split(options.hosts) if options.hosts else None,
-        operators=_split(options.operators) if options.operators else None,
+        hosts=split(options.hosts) if options.hosts else None,
+        operators=split(options.operators) if options.operators else None,
         sets=tuple(options.set),
     )
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
+    """Return what stands between commas.
+
+    Example:
+        >>> split("parc, acb")
+        ['parc', 'acb']
+    """
     return [part.strip() for part in text.split(",") if part.strip()]

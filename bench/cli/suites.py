@@ -1,4 +1,4 @@
-"""The verbs of a suite: plan, run, speed, and bench, which does it all."""
+"""The verbs of a suite: plan, run, and bench, which also times it and shows the results."""
 
 from __future__ import annotations
 
@@ -37,8 +37,6 @@ def add(verbs: Verbs) -> None:
     verb = verbs.add("run", run, "run the cells of a suite that are not done")
     add_choice(verb)
     add_running(verb)
-    text = "measure the speed of a suite's operators, all arms interleaved"
-    add_choice(verbs.add("speed", speed, text))
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -76,10 +74,11 @@ def bench(options: argparse.Namespace) -> None:
     Status 1 where something failed.
     """
     from bench.cli.publish import export_records, site
+    from bench.cli.speed import time_target
 
     failed = _run(options) > 0
     try:
-        failed = _speed(options) > 0 or failed
+        failed = time_target(options) > 0 or failed
     except Exception as error:
         traceback.print_exc()
         print(f"speed: {type(error).__name__}: {error}; the records are exported all the same.")
@@ -209,78 +208,3 @@ def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
         mean = sum(values) / len(values)
         table.add_row(cell.task, cell.host, cell.operator, name, f"{mean:.4f}", str(len(values)))
     console.print(table)
-
-
-def speed(options: argparse.Namespace) -> None:
-    """Measure the speed of a suite's operators; status 1 where an arm failed."""
-    if _speed(options):
-        sys.exit(1)
-
-
-def _speed(options: argparse.Namespace) -> int:
-    """Time the races that are not done on this machine; return how many failed."""
-    from bench.cli.progress import Bar, console
-    from bench.config.plan import plan
-    from bench.config.schema import load_suite
-    from bench.machine import usable_cores
-    from bench.run import races
-    from bench.run.timing import time_race
-    from bench.speed.crew import Crew
-    from bench.store import Store
-
-    folder = runs_of(options)
-    whole = load_suite(options.suite)
-    if whole.speed is None:
-        console.print(f"{whole.name}: no speed run is asked for.")
-        return 0
-    kept = Store(folder).kept()
-    present = [cell for cell in plan(options.suite, choice_of(options)) if not cell.absent]
-    if "end_to_end" in whole.speed.scopes and (untrained := races.waiting(present, kept)):
-        console.print(
-            f"{len(untrained)} arms are not trained yet and not timed end to end; "
-            "`convboard run` trains them."
-        )
-    failed = 0
-    with Crew(usable_cores()) as crew:
-        for race in races.races(present, whole.speed, kept):
-            if race.hash in kept and kept[race.hash].done:
-                console.print(f"{race.title}: done before.")
-                continue
-            with Bar(race.title, race.plan.processes) as bar:
-                records = time_race(
-                    race, folder, options.line, lambda done, total, _: bar.step(done, total), crew
-                )
-            _print_speed(records)
-            failed += any(record.status != "ok" for record in records)
-    return failed
-
-
-def _print_speed(records: Sequence[Record]) -> None:
-    from rich.table import Table
-
-    from bench.cli.progress import console
-
-    table = Table("operator", "batch", "median ms", "time / baseline", "verdict", "noise", box=None)
-    for record in records:
-        speed = record.speed
-        if speed is None or record.status != "ok":
-            table.add_row(record.entry.label, "", record.status, str(record.error))
-            continue
-        ms, ratio = speed.latency_median_ms, speed.ratio_to_baseline
-        table.add_row(
-            record.entry.label,
-            str(speed.batch),
-            f"{ms.value:.3f} [{ms.low:.3f}, {ms.high:.3f}]" if ms else "",
-            f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else "",
-            speed.verdict or "",
-            speed.noise or "",
-        )
-    console.print(table)
-    for record in records:
-        if record.speed is not None and record.speed.memory_error is not None:
-            console.print(
-                f"{record.entry.label}, batch {record.speed.batch}: no peak memory:",
-                record.speed.memory_error,
-                markup=False,
-                soft_wrap=True,
-            )

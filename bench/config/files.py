@@ -71,21 +71,29 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def assign(config: dict[str, Any], dotted: str) -> None:
-    """Apply one `a.b.c=value` to a configuration; the value is read as YAML."""
+def assign(config: dict[str, Any], dotted: str, flag: str = "--set") -> None:
+    """Apply one `a.b.c=value` to a configuration; the value is read as YAML.
+
+    Args:
+        config: changed in place.
+        dotted: what a user typed.
+        flag: behind which he typed it, for errors.
+    """
     name, equals, text = dotted.partition("=")
     if not equals or not name:
-        raise ConfigError(f"`--set` (={dotted!r}) must read name=value, e.g. trainer.max_epochs=3.")
+        raise ConfigError(
+            f"`{flag}` (={dotted!r}) must read name=value: trainer.max_epochs=3, kernel_size=7."
+        )
     at = config
     *path, last = name.split(".")
     for key in path:
         at = at.setdefault(key, {})
         if not isinstance(at, dict):
-            raise ConfigError(f"`--set` (={dotted!r}): {key} holds a value, not a mapping.")
+            raise ConfigError(f"`{flag}` (={dotted!r}): {key} holds a value, not a mapping.")
     try:
         at[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"`--set` (={dotted!r}) must have a value in YAML: {error}") from None
+        raise ConfigError(f"`{flag}` (={dotted!r}) must have a value in YAML: {error}") from None
 
 
 def dotted(config: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -96,18 +96,39 @@ def compose(
     for assignment in sets:
         files.assign(config, assignment)
     size = config.get("data", {}).get("init_args", {}).get("image_size", 224)
+    sides = (size, size) if isinstance(size, int) else size
+    backbone = backbone_of(host, operator, where, sides)
+    return _placed(_resolved(json.dumps(config, sort_keys=True)), backbone, seed)
+
+
+def backbone_of(
+    host: HostConfig, operator: OperatorConfig, where: dict[str, Any] | None, size: Sequence[int]
+) -> dict[str, Any]:
+    """Return the arguments of `bench.backbones.build`; those that are None are left out.
+
+    Args:
+        host: network.
+        operator: what stands in its slots.
+        where: a selection of slots, for an operator that has none of its own.
+        size: height and width of the images, in pixels.
+
+    Example:
+        >>> backbone_of(load_host("resnet18"), load_operator("parc"), None, (64, 64))["operator"]
+        'parc'
+    """
     whole_host = operator.operator is None
-    backbone = {
+    arguments = {
         "host": host.host,
         "host_options": host.host_options or None,
         "pretrained": host.pretrained,
         "operator": operator.operator,
-        "options": _options(operator),
+        "options": options_of(operator) or None,
         "where": operator.where if operator.where is not None or whole_host else where,
         "mix": operator.mix,
-        "input_size": [size, size] if isinstance(size, int) else list(size),
+        "input_size": list(size),
     }
-    return _placed(_resolved(json.dumps(config, sort_keys=True)), backbone, seed)
+    # as jsonargparse leaves them out
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 @functools.lru_cache(maxsize=256)
@@ -123,21 +144,20 @@ def _resolved(config: str) -> dict[str, Any]:
 def _placed(shared: dict[str, Any], backbone: dict[str, Any], seed: int) -> dict[str, Any]:
     """Return a resolved configuration with the axes of one cell in their places."""
     config = copy.deepcopy(shared)
-    # what is None is left out, as jsonargparse leaves it out
-    given = {name: value for name, value in backbone.items() if value is not None}
-    config["model"]["init_args"]["backbone"]["init_args"] |= given
+    config["model"]["init_args"]["backbone"]["init_args"] |= backbone
     for part in (config["model"]["init_args"], config["data"]["init_args"]):
         part["seed"] = seed
     config["seed_everything"] = seed
     return config
 
 
-def _options(operator: OperatorConfig) -> dict[str, Any] | None:
+def options_of(operator: OperatorConfig) -> dict[str, Any]:
+    """Return an operator's options, with the contents of the files that they name."""
     if operator.operator is None:
-        return operator.options or None
+        return operator.options
     from bench import operators
 
-    return operators.get(operator.operator).with_files(operator.options) or None
+    return dict(operators.get(operator.operator).with_files(operator.options))
 
 
 def plan(name: str, choice: Choice | None = None) -> list[Cell]:

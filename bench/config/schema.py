@@ -17,9 +17,8 @@ from pydantic import (
 
 from bench.config import files
 from bench.errors import ConfigError, near
-from bench.speed.protocol import COMPILED_END_TO_END
+from bench.speed.protocol import Engine, Layout, Scope, check_engine
 
-SuiteScope = Literal["backbone", "end_to_end"]
 Batches = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
@@ -140,11 +139,12 @@ class HostConfig(_Model):
 class SpeedConfig(_Model):
     """How a suite's speed run is made."""
 
-    scopes: dict[SuiteScope, Batches] = Field(
+    scopes: dict[Scope, Batches] = Field(
         {"backbone": [1, 8], "end_to_end": [1]},
         min_length=1,
-        description="what is timed → its batch sizes: `backbone` is image to feature pyramid, "
-        "`end_to_end` image to labels, boxes or masks",
+        description="what is timed → its batch sizes: `operator` is one layer at fixed shapes, "
+        "`backbone` image to feature pyramid, `end_to_end` image to labels, boxes or masks, "
+        "`training` a training step of the backbone",
         examples=[{"backbone": [1, 8]}],
     )
     processes: int = Field(
@@ -165,21 +165,75 @@ class SpeedConfig(_Model):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of weights and input", examples=["bfloat16"]
     )
-    layout: Literal["contiguous", "channels_last"] = Field(
+    layout: Layout = Field(
         "contiguous", description="of weights and input in memory", examples=["channels_last"]
     )
-    compiled: bool = Field(
-        False, description="time the form under torch.compile; backbones only", examples=[True]
+    form: Literal["train", "fused"] = Field(
+        "fused",
+        description="of operators: as they are trained, or fused for inference; training steps are "
+        "always those of the form that is trained",
+        examples=["train"],
+    )
+    engine: Engine = Field(
+        "torch",
+        description="what runs the form: torch as it is or under its compiler, not end to end; or "
+        "ONNX Runtime or OpenVINO, for inference in float32 on a CPU alone",
+        examples=["compile"],
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: a GPU, if there is one", examples=["cuda"]
+        "auto",
+        description="auto: a GPU, if there is one that the engine runs on",
+        examples=["cuda"],
     )
 
     @model_validator(mode="after")
-    def _compiled_before_decisions(self) -> Self:
-        if self.compiled and "end_to_end" in self.scopes:
-            raise ValueError(COMPILED_END_TO_END)
+    def _engine_can_run_it(self) -> Self:
+        device = "cpu" if self.device == "auto" else self.device
+        for scope in self.scopes:
+            check_engine(self.engine, scope, self.dtype, self.layout, device)
         return self
+
+
+BATCHES: dict[Scope, list[int]] = {
+    "operator": [1, 8],
+    "backbone": [1, 8],
+    "end_to_end": [1],
+    "training": [8],
+}
+"""Batch sizes of a scope that is asked for by name alone."""
+
+
+def speed_plan(
+    plan: SpeedConfig, scope: Scope | None = None, batches: str | None = None, **values: Any
+) -> SpeedConfig:
+    """Return a plan with what a command line says laid over it.
+
+    Args:
+        plan: a suite's, or the default one.
+        scope: time this alone, at the plan's batch sizes of it or else at those of BATCHES.
+        batches: comma-separated, in place of the batch sizes of every scope.
+        **values: more keys of SpeedConfig; what is None stays as it is.
+
+    Raises:
+        ConfigError: a value that SpeedConfig does not allow, or training steps of the fused form;
+            it names key, value and rule.
+
+    Example:
+        >>> speed_plan(SpeedConfig(), "backbone", "1,4", dtype="bfloat16").scopes
+        {'backbone': [1, 4]}
+    """
+    scopes: dict[Any, Any] = dict(plan.scopes)
+    if scope is not None:
+        scopes = {scope: scopes.get(scope, BATCHES[scope])}
+    if batches is not None:
+        scopes = {name: [part.strip() for part in batches.split(",")] for name in scopes}
+    given = {name: value for name, value in values.items() if value is not None}
+    if scope == "training" and given.get("form") == "fused":
+        raise ConfigError("`form` (='fused') must be 'train' for scope 'training'.")
+    planned: SpeedConfig = check(
+        SpeedConfig, {**plan.model_dump(), "scopes": scopes, **given}, "speed"
+    )
+    return planned
 
 
 class BoardConfig(_Model):
@@ -293,6 +347,8 @@ def _faults(model: type[BaseModel], error: ValidationError) -> Iterable[str]:
         name = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             yield f"`{name}` is not known; {near(str(fault['loc'][-1]), model.model_fields)}"
+        elif fault["type"] == "value_error":  # ours, which names what is wrong
+            yield f"`{name}`: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
         else:
             yield f"`{name}` (={fault['input']!r}): {fault['msg']}"
 

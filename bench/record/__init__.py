@@ -6,6 +6,7 @@ Units stand in the field names; what is missing is None, never imputed; failures
 """
 
 from bench.record.parts import (
+    SETTLED,
     Accuracy,
     Cost,
     Data,
@@ -24,6 +25,7 @@ from bench.record.view import FieldArea, Picture, View
 
 __all__ = [
     "SCHEMA_VERSION",
+    "SETTLED",
     "Accuracy",
     "Conditions",
     "Cost",

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.errors import UserError
 
-Status = Literal["ok", "oom", "error", "timeout", "invalid"]
+Status = Literal["ok", "oom", "error", "timeout", "invalid", "unsupported"]
+SETTLED: tuple[Status, ...] = ("ok", "unsupported")
+"""What would come out the same once more; the others are failures."""
 
 
 class Part(BaseModel):
@@ -40,7 +42,10 @@ class Entry(Part):
     mix: str | None = Field(None, description="'pointwise': followed by a 1×1 convolution")
     slots_swapped: int | None = None
     slots_refused: dict[str, str] = Field({}, description="slot → why it kept its convolution")
-    task: str = Field(description="classification, detection, segmentation or backbone")
+    task: str = Field(
+        description="classification, detection or segmentation; of times without a task: backbone "
+        "or operator"
+    )
     head: str | None = None
     form: Literal["training", "fused"] = Field(description="the form of the operator measured")
     baseline: bool = Field(False, description="the arm to which the others are compared")

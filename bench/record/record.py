@@ -102,6 +102,8 @@ class Record(Part):
                     speed.threads,
                     # only where there are: other records' identities are older than conditions
                     *([speed.conditions.model_dump()] if speed.conditions else []),
+                    # only where `compiled` does not say it all, for the same reason
+                    *([speed.engine] if speed.engine not in ("torch", "compile") else []),
                 ],
                 "machine": speed and self.machine.model_dump(),
                 # only where there is one: other records' identities are older than views

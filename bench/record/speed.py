@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.record.parts import Interval, Part
 
@@ -48,19 +48,22 @@ class Speed(Part):
 
     run: str = Field(description="id of the speed run; ratios are formed only inside one run")
     protocol: str = Field(description="version of the protocol, e.g. '1'")
-    scope: Literal["operator", "backbone", "end_to_end"]
+    scope: Literal["operator", "backbone", "end_to_end", "training"]
     mode: Literal["latency", "throughput", "training_step"]
     batch: int
     input_size: tuple[int, int]
     dtype: str
     layout: Literal["contiguous", "channels_last"]
-    compiled: bool = False
+    compiled: bool = Field(False, description="engine 'compile', as older records say it")
+    engine: Literal["torch", "compile", "onnxruntime", "openvino"] = Field(
+        "torch", description="what runs the form; of the last two, exported to ONNX"
+    )
     device: str = Field(description="'cpu' or 'cuda'")
     threads: int
     processes: int
     rounds: int = Field(description="rounds in each process")
     samples_ms: list[list[float]] = Field(
-        description="raw times of one forward in ms: per process, per round"
+        description="raw times of one forward or training step in ms: per process, per round"
     )
     baseline: str = Field(description="label of the baseline arm")
     baseline_samples_ms: list[list[float]]
@@ -74,7 +77,9 @@ class Speed(Part):
     drift_pct: float | None = Field(None, description="slope of the baseline over the run")
     steady: bool | None = Field(None, description="whether the warm-up settled in every process")
     warmup_iterations: list[int] = Field([], description="of every process")
-    first_call_ms: list[float] = Field([], description="of every process")
+    first_call_ms: list[float] = Field(
+        [], description="until the first result, compiling and exporting included; of every process"
+    )
     outliers: int = Field(0, description="flagged, never dropped")
     gate_max_error: float | None = Field(
         None, description="largest relative error of the timed form against the fp32 training form"
@@ -91,7 +96,19 @@ class Speed(Part):
         None, description="on a GPU: whether heat or power lowered its clocks in any sample"
     )
     gpu: GpuState | None = None
+    energy_per_image_joules: float | None = Field(
+        None,
+        description="of the whole GPU while it does nothing else, what it takes when idle "
+        "included; median of the processes",
+    )
     memory_error: str | None = Field(None, description="why there is no peak memory, if it failed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _engine_of_older_records(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and "engine" not in fields and fields.get("compiled"):
+            return {**fields, "engine": "compile"}
+        return fields
 
     @property
     def setting(self) -> list[Any]:
@@ -100,17 +117,17 @@ class Speed(Part):
         Older records, without conditions, share among themselves what they know.
         """
         base: list[Any] = [self.protocol, self.scope, self.input_size, self.dtype, self.layout]
-        base += [self.compiled, self.device, self.threads]
+        base += [self.engine, self.device, self.threads]
         if self.conditions is None:
             return base
         return [*base, self.processes, self.rounds, self.conditions.model_dump()]
 
 
 class Memory(Part):
-    """Peak memory of inference at this batch, above what was there before the arm was built.
+    """Peak memory at this batch, above what was there before the arm was built.
 
-    Weights, the batch's input, activations and the library's workspaces, after one warm-up call;
-    measured in a pass of its own.
+    Weights, the batch's input, activations and the library's workspaces, in training gradients and
+    the optimiser's state too, after one warm-up call; measured in a pass of its own.
     """
 
     peak_rss_bytes: int | None = None

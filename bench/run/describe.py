@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.config.cell import Cell
 from bench.hashing import digest, file_sha256
@@ -18,30 +19,49 @@ if TYPE_CHECKING:
 
 def entry_of(cell: Cell, fitted: Fitted | None = None) -> Entry:
     """Return what the cell measures."""
-    build = cell.backbone
     swapped, refused = None, {}
     if fitted is not None and cell.backbone.get("operator") is not None:
         from bench.backbones import swap_report
 
         report = swap_report(fitted.module.backbone)
         swapped, refused = len(report.swapped), dict(report.refused)
-    return Entry(
-        label=cell.operator,
-        operator=cell.backbone.get("operator") or "host",
-        operator_options=build.get("options") or {},
-        operator_sha256=operator_sha256(cell.backbone.get("operator")),
-        host=build.get("host") or "own",
-        host_options=build.get("host_options") or {},
-        selection=build.get("where") or {},
-        mix=build.get("mix"),
+    return entry_of_network(
+        cell.operator,
+        cell.backbone,
         slots_swapped=swapped,
         slots_refused=refused,
         task=cell.config["model"]["class_path"].rpartition(".")[2].lower(),
         head=cell.config["model"]["init_args"].get("head"),
-        form="training",
         baseline=cell.baseline,
         ranked=cell.ranked,
     )
+
+
+def entry_of_network(label: str, backbone: Mapping[str, Any], **others: Any) -> Entry:
+    """Return what is measured of a network in its training form.
+
+    Args:
+        label: of the arm.
+        backbone: arguments of `bench.backbones.build`.
+        **others: more fields of the entry, such as `task`.
+
+    Example:
+        >>> entry_of_network("own", {"host": "resnet18"}, task="backbone").operator
+        'host'
+    """
+    operator = backbone.get("operator")
+    fields = {
+        "label": label,
+        "operator": operator or "host",
+        "operator_options": backbone.get("options") or {},
+        "operator_sha256": operator_sha256(operator),
+        "host": backbone.get("host") or "own",
+        "host_options": backbone.get("host_options") or {},
+        "selection": backbone.get("where") or {},
+        "mix": backbone.get("mix"),
+        "form": "training",
+    }
+    return Entry.model_validate({**fields, **others})
 
 
 def recipe_of(cell: Cell, fitted: Fitted | None) -> Recipe:

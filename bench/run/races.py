@@ -1,85 +1,33 @@
 """The speed runs of a suite: which of its operators race together.
 
-Two scopes, by one rule for all tasks. The backbone alone, image to feature pyramid, is timed once
-per host and input size, whatever the tasks, on noise and fresh weights. End to end, image to
-labels, boxes or masks (head, NMS and resizing included; decoding and loading are not), is timed
-per board, on images of the scored split with the weights that were trained: what a head has to
-sort out hangs on both.
+By one rule for all tasks. Operators alone are timed once per shape, and networks, image to feature
+pyramid, once per host and input size, whatever the tasks, on noise and fresh weights. End to end,
+image to labels, boxes or masks (head, NMS and resizing included; decoding and loading are not), is
+timed per board, on images of the scored split with the weights that were trained: what a head has
+to sort out hangs on both.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench import board_key
 from bench.config import files
 from bench.config.cell import Cell
-from bench.config.schema import SpeedConfig, SuiteScope
+from bench.config.schema import SpeedConfig
 from bench.hashing import digest
-from bench.machine import machine, software
-from bench.run.code import operator_sha256
-from bench.speed.protocol import PROTOCOL
-from bench.store import Kept
+from bench.record import Data
+from bench.run.describe import entry_of, recipe_of
+from bench.run.race import Contender, Race, Timed, form_of
+from bench.run.untrained import layers_race, networks_race
+from bench.speed.protocol import Scope
+from bench.store import CHECKPOINT, Kept, Store
 
-
-@dataclass(frozen=True)
-class Race:
-    """The arms of one host at one input size: they are timed together.
-
-    Attributes:
-        cells: one per arm, the baseline among them.
-        plan: how they are timed.
-        words: the suite as the command line names it.
-        scope: what of them is timed.
-        runs: end to end, the run of each cell (by hash) whose weights are timed.
-    """
-
-    cells: tuple[Cell, ...]
-    plan: SpeedConfig
-    words: str
-    scope: SuiteScope
-    runs: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def baseline(self) -> str:
-        """Label of the arm to which the others are compared."""
-        return next(cell.operator for cell in self.cells if cell.baseline)
-
-    @property
-    def batches(self) -> list[int]:
-        """The batch sizes that are timed."""
-        return self.plan.scopes[self.scope]
-
-    @property
-    def title(self) -> str:
-        """A name for people."""
-        first = self.cells[0]
-        h, w = first.input_size
-        what = "backbone" if self.scope == "backbone" else f"end to end · {first.task}"
-        return f"speed · {what} · {first.host} · {h}×{w}"
-
-    @functools.cached_property
-    def hash(self) -> str:
-        """Hash of everything that the result depends on."""
-        return digest(
-            {
-                "protocol": PROTOCOL,
-                "plan": self.plan.model_dump(exclude={"scopes"}),
-                "scope": [self.scope, self.batches],
-                "arms": {
-                    c.operator: [
-                        network(c) if self.scope == "backbone" else [c.hash, self.runs[c.hash]],
-                        operator_sha256(c.backbone.get("operator")),
-                    ]
-                    for c in self.cells
-                },
-                "machine": machine().model_dump(),
-                "software": software(),
-            }
-        )[:12]
+ON_NOISE: tuple[Scope, ...] = ("backbone", "training")
+"""What is done with networks that need no training."""
 
 
 def network(cell: Cell) -> dict[str, Any]:
@@ -87,26 +35,122 @@ def network(cell: Cell) -> dict[str, Any]:
     return {**cell.backbone, "features_only": True, "pretrained": False}
 
 
-def races(cells: Sequence[Cell], plan: SpeedConfig, kept: Mapping[str, Kept]) -> list[Race]:
-    """Return the races of a suite's cells: of backbones, then end to end.
+def races(
+    cells: Sequence[Cell],
+    plan: SpeedConfig,
+    kept: Mapping[str, Kept],
+    *,
+    shapes: Sequence[str] = (),
+    flags: str = "",
+) -> list[Race]:
+    """Return the races of a suite's cells: of operators, of networks, then end to end.
 
     Only what could stand on one board races together. End to end an arm takes part with its first
     seed that is trained; a board whose baseline is not trained yet has no race. A supernet is
     trained on the way to a network, and is none itself: it never races.
+
+    Args:
+        cells: of the suite.
+        plan: how they are timed.
+        kept: runs of the store, by cell.
+        shapes: where operators are timed alone; none: `bench.speed.SHAPES`.
+        flags: of the command line, that were laid over the suite's plan.
     """
     cells = [cell for cell in cells if _is_network(cell)]
+    words = f"{cells[0].words} {flags}".strip() if cells else ""
     planned: list[Race] = []
-    if "backbone" in plan.scopes:
-        hosts = _grouped(cells, _host, _arm)
-        planned += [Race(arms, plan, cells[0].words, "backbone") for arms in hosts]
+    if "operator" in plan.scopes:
+        planned += _of_operators(cells, plan, shapes, words)
+    for scope in ON_NOISE:
+        if scope in plan.scopes:
+            hosts = _grouped(cells, _host, _arm)
+            planned += [_of_networks(arms, scope, plan, words) for arms in hosts]
     if "end_to_end" in plan.scopes:
         run_of = {cell.hash: kept[cell.hash].run_id for cell in cells if _done(cell, kept)}
         trained = [cell for cell in cells if cell.hash in run_of]
         planned += [
-            Race(arms, plan, cells[0].words, "end_to_end", {c.hash: run_of[c.hash] for c in arms})
+            _end_to_end(arms, run_of, plan, words)
             for arms in _grouped(trained, _board, _trained_arm)
         ]
     return planned
+
+
+def _of_operators(
+    cells: Sequence[Cell], plan: SpeedConfig, shapes: Sequence[str], words: str
+) -> list[Race]:
+    from bench.speed import SHAPES
+
+    alone = [cell for cell in cells if cell.backbone.get("operator") is not None]
+    return [
+        layers_race(
+            [cell.operator_config for cell in arms],
+            shape,
+            plan,
+            baseline=next(cell.operator for cell in arms if cell.baseline),
+            words=words,
+            suite=arms[0].suite,
+        )
+        for arms in _grouped(alone, lambda cell: "", _operator)
+        for shape in shapes or map(str, SHAPES)
+    ]
+
+
+def _of_networks(arms: Sequence[Cell], scope: Scope, plan: SpeedConfig, words: str) -> Race:
+    form = form_of(scope, plan)
+    networks = [
+        (entry_of(cell).model_copy(update={"form": form, "task": "backbone"}), network(cell))
+        for cell in arms
+    ]
+    first = arms[0]
+    return networks_race(networks, scope, plan, host=first.host, words=words, suite=first.suite)
+
+
+def _end_to_end(
+    arms: Sequence[Cell], run_of: Mapping[str, str], plan: SpeedConfig, words: str
+) -> Race:
+    first, form = arms[0], form_of("end_to_end", plan)
+    height, width = first.input_size
+    return Race(
+        title=f"speed · end to end · {first.task} · {first.host} · {height}×{width}",
+        words=words,
+        scope="end_to_end",
+        plan=plan,
+        contenders=tuple(
+            Contender(
+                entry_of(cell).model_copy(update={"form": form}),
+                [cell.hash, run_of[cell.hash]],
+                recipe_of(cell, None),
+            )
+            for cell in arms
+        ),
+        input_size=first.input_size,
+        load=functools.partial(_trained, arms, run_of, max(plan.scopes["end_to_end"])),
+        suite=first.suite,
+    )
+
+
+def _trained(
+    cells: Sequence[Cell], run_of: Mapping[str, str], images: int, store: Store, folder: Path
+) -> Timed:
+    from bench.config import lightning
+    from bench.run import fit
+    from bench.speed import Arm
+
+    data = lightning.build(next(cell.config for cell in cells if cell.baseline)).data
+    scored = data.scored_images(images, cells[0].input_size)
+    arms = []
+    for cell in cells:
+        into = folder / "weights" / cell.hash
+        into.mkdir(parents=True, exist_ok=True)
+        with store.artifact(run_of[cell.hash], CHECKPOINT, into) as checkpoint:
+            weights = checkpoint
+        model = files.merge(cell.config["model"], _FRESH)
+        factory = functools.partial(fit.inference_module, model, data.num_classes, weights)
+        arms.append(Arm(cell.operator, factory))
+    return Timed(arms, scored.numpy(), Data.model_validate(data.describe()))
+
+
+_FRESH = {"init_args": {"backbone": {"init_args": {"pretrained": False}}}}
 
 
 def waiting(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Cell]:
@@ -127,6 +171,11 @@ def _done(cell: Cell, kept: Mapping[str, Kept]) -> bool:
 
 def _is_network(cell: Cell) -> bool:
     return cell.ranked and cell.backbone.get("operator") != "edo"
+
+
+def _operator(cell: Cell) -> str:
+    """Key of an operator alone: slots and host are no part of it."""
+    return digest([cell.backbone.get(name) for name in ("operator", "options")])
 
 
 def _arm(cell: Cell) -> str:

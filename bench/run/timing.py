@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config import files
-from bench.config.cell import Cell
-from bench.config.schema import SpeedConfig, SuiteScope
+from bench.config.schema import SpeedConfig
 from bench.machine import machine, provenance, software
-from bench.record import Data, Entry, Record
+from bench.record import SETTLED, Record
 from bench.run.cell import WAIT_S
-from bench.run.describe import entry_of, recipe_of
-from bench.run.races import Race, network
-from bench.store import CELL, CHECKPOINT, Store
+from bench.run.race import Race
+from bench.speed.protocol import EXPORTED
+from bench.store import CELL, Store
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from bench.speed import Arm
     from bench.speed.crew import Crew
 
 Progress = Callable[[int, int, str], None]
+ADHOC = "speed"
+"""Experiment of the races of no suite."""
 
 
 def time_race(
@@ -40,7 +34,7 @@ def time_race(
 
     Samples of finished processes are kept as they come, so the same call goes on where it was
     cut off. A race in which an arm failed ends as failed: it is not done, and the next call
-    measures it anew.
+    measures it anew. An arm that is not supported is no failure.
 
     Args:
         race: what is timed.
@@ -57,18 +51,20 @@ def time_race(
     store.require_active([race.cells[0].suite])
     plan = race.plan
     work = store.folder / "cells" / race.hash
-    what = _backbones(race) if race.scope == "backbone" else _end_to_end(race, store, work)
+    timed = race.load(store, work)
+    first = race.contenders[0].entry
     results = measure(
-        what.arms,
+        timed.arms,
         baseline=race.baseline,
-        input_size=race.cells[0].input_size,
-        images=what.images,
+        input_size=race.input_size,
+        in_channels=race.in_channels,
+        images=timed.images,
         folder=store.folder / "speed",
-        prepare=fuse,
+        prepare=fuse if first.form == "fused" else None,
         batches=race.batches,
         dtype=plan.dtype,
         layout=plan.layout,
-        compiled=plan.compiled,
+        engine=plan.engine,
         device=_device(plan),
         threads=plan.threads,
         processes=plan.processes,
@@ -80,21 +76,20 @@ def time_race(
         crew=crew,
         progress=progress,
     )
-    suite = race.cells[0].suite
-    task = "backbone" if race.scope == "backbone" else race.cells[0].task
-    tags = {"suite": suite, "host": race.cells[0].host, "task": task, CELL: race.hash}
-    run_id = store.begin(suite, race.title, tags, {"speed": plan.model_dump()}, resume=False)
-    cells = {cell.operator: cell for cell in race.cells}
+    experiment = race.suite or ADHOC
+    tags = {"suite": experiment, "host": first.host, "task": first.task, CELL: race.hash}
+    run_id = store.begin(experiment, race.title, tags, {"speed": plan.model_dump()}, resume=False)
+    contenders = {contender.entry.label: contender for contender in race.contenders}
     records = []
     for result in results:
-        cell = cells[result.label]
+        contender = contenders[result.label]
         record = Record.make(
             kind="speed",
             status=result.status,
             error=result.error,
-            entry=_entry(cell, race.scope),
-            data=what.data,
-            recipe=recipe_of(cell, None) if race.scope == "end_to_end" else None,
+            entry=contender.entry,
+            data=timed.data,
+            recipe=contender.recipe,
             speed=result.speed(),
             memory=result.memory,
             machine=machine(),
@@ -103,7 +98,7 @@ def time_race(
                 command=command,
                 reproduce=f"convboard speed {race.words}",
                 mlflow_run=run_id,
-                suite=suite,
+                suite=race.suite,
                 cell=race.hash,
             ),
         )
@@ -112,7 +107,7 @@ def time_race(
             name = f"{result.label}/batch_{result.batch}_ms".replace("(", "").replace(")", "")
             store.metrics(run_id, {name: result.latency_median_ms.value})
         records.append(record)
-    if all(record.status == "ok" for record in records):
+    if all(record.status in SETTLED for record in records):
         store.done(run_id, records[-1].filename)
     else:
         store.end(run_id, "FAILED")
@@ -125,47 +120,6 @@ def _device(plan: SpeedConfig) -> str:
 
     if plan.device != "auto":
         return plan.device
+    if plan.engine in EXPORTED:
+        return "cpu"
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _entry(cell: Cell, scope: SuiteScope) -> Entry:
-    entry = entry_of(cell).model_copy(update={"form": "fused"})
-    return entry.model_copy(update={"task": "backbone"}) if scope == "backbone" else entry
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """What is handed to the protocol."""
-
-    arms: list[Arm]
-    images: NDArray[np.float32] | None = None
-    data: Data | None = None
-
-
-def _backbones(race: Race) -> _Timed:
-    from bench.backbones import build
-    from bench.speed import Arm
-
-    return _Timed([Arm(c.operator, functools.partial(build, **network(c))) for c in race.cells])
-
-
-def _end_to_end(race: Race, store: Store, work: Path) -> _Timed:
-    from bench.config import lightning
-    from bench.run import fit
-    from bench.speed import Arm
-
-    data = lightning.build(next(cell.config for cell in race.cells if cell.baseline)).data
-    images = data.scored_images(max(race.batches), race.cells[0].input_size)
-    arms = []
-    for cell in race.cells:
-        into = work / "weights" / cell.hash
-        into.mkdir(parents=True, exist_ok=True)
-        with store.artifact(race.runs[cell.hash], CHECKPOINT, into) as checkpoint:
-            weights = checkpoint
-        model = files.merge(cell.config["model"], _FRESH)
-        factory = functools.partial(fit.inference_module, model, data.num_classes, weights)
-        arms.append(Arm(cell.operator, factory))
-    return _Timed(arms, images.numpy(), Data.model_validate(data.describe()))
-
-
-_FRESH = {"init_args": {"backbone": {"init_args": {"pretrained": False}}}}

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from bench.speed import gpu_state
 from bench.speed.campaign import Campaign
 from bench.speed.crew import Crew
 from bench.speed.job import Job
-from bench.speed.protocol import PROTOCOL, Layout, Scope, Settings
+from bench.speed.protocol import PROTOCOL, Engine, Layout, Scope, Settings
 from bench.speed.result import ArmResult
 
 Progress = Callable[[int, int, str], None]
@@ -32,7 +33,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Arm:
-    """One thing to time: `factory` returns its fp32 training form in eval mode.
+    """One thing to time: `factory` returns its fp32 training form.
 
     The factory must be picklable (a function of a module, or functools.partial of one), and make
     equal weights whenever torch's seed is equal.
@@ -55,7 +56,7 @@ def measure(
     device: str = "cpu",
     dtype: str = "float32",
     layout: Layout = "contiguous",
-    compiled: bool = False,
+    engine: Engine = "torch",
     threads: int | None = None,
     processes: int = 5,
     rounds: int = 20,
@@ -87,19 +88,21 @@ def measure(
         device: 'cpu' or 'cuda'.
         dtype: 'float32', 'bfloat16' or 'float16'; weights and input are cast.
         layout: 'contiguous' or 'channels_last'.
-        compiled: time the form under torch.compile.
+        engine: what runs the form: 'torch', 'compile' (torch.compile), or on a CPU 'onnxruntime'
+            or 'openvino', for which it is exported to ONNX.
         threads: CPU threads; by default every core that this process may use.
         processes: fresh processes; a published row takes at least 5. With 1 there are no
             intervals.
         rounds: turns of each arm in each process and batch size; a published row takes 20.
         seed: of weights, inputs and the order of turns.
-        scope: what the arms are: 'operator', 'backbone' or 'end_to_end'; end to end their weights
-            are timed as they are, else constant ones are drawn anew before forms are compared. A
-            module with a method `compared(x)` is compared by what that returns.
+        scope: what is timed: 'operator', 'backbone' or 'end_to_end' inference, or 'training'
+            steps; end to end weights are timed as they are, else constant ones are drawn anew
+            before forms are compared. A module with a method `compared(x)` is compared by what
+            that returns, a training step by its loss and gradients.
         min_block_ms: the least time of a sample's block of iterations.
         warmup_min_ms: the least time of a warm-up.
         warmup_cap_ms: the time after which a warm-up that has not settled is ended.
-        memory: take the memory pass too (not under `compiled`).
+        memory: take the memory pass too (of engine 'torch' alone).
         process_limit_s: the time after which a process is killed.
         fingerprint: anything else that must be equal for kept samples to count, such as a hash
             of the operators' code.
@@ -118,7 +121,7 @@ def measure(
         device=device,
         dtype=dtype,
         layout=layout,
-        compiled=compiled,
+        engine=engine,
         threads=usable_cores() if threads is None else threads,
         processes=processes,
         rounds=rounds,
@@ -147,7 +150,7 @@ def measure(
             "machine": machine().model_dump(),
         }
     )
-    wanted = memory and not compiled
+    wanted = memory and engine == "torch"
     names = ["memory"] * wanted + [f"process-{process:03}" for process in range(processes)]
     run_folder = Path(folder) / f"run-{key[:12]}"
     with (
@@ -253,6 +256,7 @@ def _result(
     bad = next((cell for cell in cells if cell["status"] != "ok"), None)
     status: Status = bad["status"] if bad else "ok"
     memory = next(iter(values("memory")), None)
+    energies = values("energy_per_image_joules")
     blocks = sum(len(samples) for samples in values("samples_ms"))
     return result(
         status=status,
@@ -267,6 +271,7 @@ def _result(
         steady=all(values("steady")) if values("steady") else None,
         gate_error=max(values("gate_error"), default=None),
         gpu=gpu_state.summary([sample for samples in values("gpu") for sample in samples]),
+        energy_per_image_joules=median(energies) if energies else None,
         memory=Memory(**memory) if memory else None,
         memory_error=next(iter(values("memory_error")), None),
     )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.hashing import canonical, digest
+from bench.record import SETTLED
 from bench.speed.crew import Crew, Death, Result
 from bench.speed.job import Job, Place
 from bench.whole_files import write_whole
@@ -39,7 +40,7 @@ class Campaign:
         """
         path = self.folder / "run.json"
         files = [self._file(name) for name in names]
-        if all(file.exists() for file in files) and any(map(_failures, map(_read, files))):
+        if all(file.exists() for file in files) and any(map(_failed, map(_read, files))):
             for file in (path, *files):
                 file.unlink(missing_ok=True)
         if not path.exists():
@@ -57,7 +58,7 @@ class Campaign:
             for name in jobs:
                 tell(len(done), len(jobs), name)
                 if not self._file(name).exists():
-                    failed = frozenset(place for result in done for place in _failures(result))
+                    failed = frozenset(place for result in done for place in _without_times(result))
                     self._do(name, jobs, failed)
                 done.append(_read(self._file(name)))
         finally:
@@ -113,7 +114,11 @@ def _read(path: Path) -> Result:
     return result
 
 
-def _failures(result: Result) -> list[Place]:
+def _failed(result: Result) -> bool:
+    return any(cell["status"] not in SETTLED for cell in result["cells"])
+
+
+def _without_times(result: Result) -> list[Place]:
     return [_place(cell) for cell in result["cells"] if cell["status"] != "ok"]
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bench.speed import exported
 from bench.speed.gate import randomise
 from bench.speed.job import Job
-from bench.speed.protocol import Settings
+from bench.speed.protocol import EXPORTED, Settings
+from bench.speed.training import TrainingStep, gradients
 
 Prepare = Callable[[nn.Module], nn.Module]
 
@@ -67,7 +71,7 @@ def inputs(job: Job, batch: int) -> Tensor:
 
 
 def training_form(factory: Callable[[], nn.Module], settings: Settings) -> nn.Module:
-    """Build the reference: fp32, eval mode, deterministic.
+    """Build the reference: fp32, deterministic, in eval mode unless training steps are timed.
 
     End to end the weights are trained, and are kept; else nothing is left at its identity.
     """
@@ -75,15 +79,18 @@ def training_form(factory: Callable[[], nn.Module], settings: Settings) -> nn.Mo
     model = factory()
     if settings.scope != "end_to_end":
         randomise(model, settings.seed)
-    return model.float().eval().requires_grad_(False).to(settings.device)
+    model = model.float().train(settings.training).to(settings.device)
+    return model if settings.training else model.requires_grad_(False)
 
 
 def timed_form(model: nn.Module, prepare: Prepare | None, settings: Settings) -> nn.Module:
-    """Turn the training form into the form that is timed, by `prepare`, dtype and layout."""
+    """Turn the training form into the timed one, by `prepare`, dtype, layout and compiler."""
     timed = model if prepare is None else prepare(model)
-    timed = timed.eval().to(dtype=getattr(torch, settings.dtype))
+    timed = timed.train(settings.training).to(dtype=getattr(torch, settings.dtype))
     if settings.layout == "channels_last":
         timed = timed.to(memory_format=torch.channels_last)
+    if settings.engine == "compile":
+        timed.compile(dynamic=False)
     return timed
 
 
@@ -96,9 +103,26 @@ def timed_input(x: Tensor, settings: Settings) -> Tensor:
     )
 
 
-def compared(model: nn.Module) -> Callable[[Tensor], Any]:
+def grad_mode(settings: Settings) -> AbstractContextManager[object]:
+    """Return the context in which forms are called: gradients are recorded in training alone."""
+    return torch.enable_grad() if settings.training else torch.inference_mode()
+
+
+def iteration(timed: nn.Module, x: Tensor, settings: Settings) -> Callable[[], Any]:
+    """Return what is timed: one inference on the input by the engine, or one training step."""
+    if settings.training:
+        return TrainingStep(timed, x)
+    if settings.engine in EXPORTED:
+        return exported.iteration(timed, x, settings.engine, settings.threads)
+    return partial(timed, x)
+
+
+def compared(model: nn.Module, settings: Settings) -> Callable[[Tensor], Any]:
     """Return what the gate compares: the output, or what `model.compared` returns, if it has that.
 
     Labels and boxes that are kept or dropped hang on the last bit; the maps before them do not.
+    Of a training step loss and gradients are compared.
     """
+    if settings.training:
+        return partial(gradients, model)
     return getattr(model, "compared", model)

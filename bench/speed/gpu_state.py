@@ -1,11 +1,15 @@
-"""Clocks, temperature, power and throttling of the GPU that is timed, as NVML tells them."""
+"""Clocks, temperature, power, throttling and energy of the timed GPU, as NVML tells them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
+ENERGY_S, ENERGY_CAP_S = 0.3, 2.0
+"""The least time over which energy is counted, and the time after which it is given up, in s."""
 Sample = dict[str, Any]
 """sm_clock_mhz, memory_clock_mhz, temperature_celsius, power_watts (None where the driver does
 not tell) and throttle_reasons."""
@@ -16,16 +20,78 @@ def reader() -> Callable[[], Sample] | None:
 
     A reading takes well under a millisecond; it is taken after a block, never inside of one.
     """
+    handle = _handle()
+    return None if handle is None else partial(read, handle)
+
+
+def energy_counter() -> Callable[[], int] | None:
+    """Return what reads the energy of torch's GPU in mJ since its driver was loaded, if it tells.
+
+    GPUs older than Volta do not.
+    """
+    import pynvml
+
+    handle = _handle()
+    if handle is None:
+        return None
+    try:
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return None
+    return partial(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
+
+
+def _handle() -> Any | None:
+    """Return NVML's handle of torch's GPU, or None where no driver answers."""
     import pynvml
     import torch
 
     try:
         pynvml.nvmlInit()
         uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
     except pynvml.NVMLError:
         return None
-    return lambda: read(handle)
+
+
+def energy_joules(
+    block: Callable[[], object],
+    counter: Callable[[], int],
+    clock: Callable[[], float] = time.perf_counter,
+) -> float | None:
+    """Return the energy of one block in J: of the whole GPU, what it takes when idle included.
+
+    The counter moves in steps of some 10 ms, longer than a block. Blocks are therefore repeated,
+    and counted from one step of it to another, at least ENERGY_S later.
+
+    Args:
+        block: runs a block of iterations, and returns when they are done.
+        counter: reads the energy in mJ.
+        clock: in seconds.
+
+    Returns:
+        None where the counter does not move within ENERGY_CAP_S.
+
+    Example:
+        >>> from itertools import count
+        >>> energy_joules(lambda: None, count(0, 3000).__next__)  # 3 J a block
+        3.0
+    """
+    begun = clock()
+    first: tuple[int, int, float] | None = None
+    before, blocks = counter(), 0
+    while clock() - begun < ENERGY_CAP_S:
+        block()
+        blocks += 1
+        now = counter()
+        if now == before:
+            continue
+        before = now
+        if first is None:
+            first = now, blocks, clock()
+        elif clock() - first[2] >= ENERGY_S:
+            return (now - first[0]) / 1000 / (blocks - first[1])
+    return None
 
 
 def read(handle: Any) -> Sample:

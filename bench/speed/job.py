@@ -93,6 +93,7 @@ class Timing:
     wall_ms: list[float] = field(default_factory=list)
     host_bound_blocks: int = 0
     gpu: list[dict[str, Any]] = field(default_factory=list)
+    energy_per_image_joules: float | None = None
     memory: dict[str, int] | None = None
     memory_error: str | None = None
 

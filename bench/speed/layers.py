@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
+from bench.errors import UserError
 from bench.operators import registry
 from bench.speed.arms import Arm
 
@@ -21,6 +23,30 @@ class Shape:
     size: int
     kernel_size: int
     stride: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a shape as boards print it; '96x56-k7' is short for '96x56x56-k7'.
+
+        Raises:
+            UserError: it reads otherwise.
+
+        Example:
+            >>> Shape.parse("96x56-k7s2")
+            Shape(channels=96, size=56, kernel_size=7, stride=2)
+        """
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)(?:x\2)?-k([1-9]\d*)(?:s([1-9]\d*))?", text)
+        if match is None:
+            raise UserError(
+                f"`shape` (={text!r}) must read CHANNELSxSIZE-kKERNEL, with sSTRIDE behind it "
+                "where that is not 1: 96x56-k7, 96x56-k7s2."
+            )
+        channels, size, kernel_size, stride = (int(number or 1) for number in match.groups())
+        return cls(channels, size, kernel_size, stride)
+
+    def to_json(self) -> dict[str, int]:
+        """Return the fields as a JSON object."""
+        return asdict(self)
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -43,21 +69,27 @@ def layer(name: str, shape: Shape, options: Mapping[str, Any]) -> nn.Module:
     Inside a Sequential, so that `bench.backbones.fuse` finds it as it does in a host. An operator
     that absorbs the norm behind it keeps its own; the others are timed without a norm.
 
+    Args:
+        name: a registered operator.
+        shape: where it stands.
+        options: its own, or `kernel_size`, `groups` and `dilation` in place of the shape's.
+
+    Raises:
+        UserError: it cannot stand there, or does not have these options.
+
     Example:
         >>> import torch
         >>> layer("dwconv", Shape(8, 14, 7), {})(torch.zeros(1, 8, 14, 14)).shape
         torch.Size([1, 8, 14, 14])
     """
-    operator = registry.create(
-        name,
-        in_channels=shape.channels,
-        out_channels=shape.channels,
-        kernel_size=shape.kernel_size,
-        stride=shape.stride,
-        resolution=shape.input_size,
-        **options,
-    )
-    return nn.Sequential(operator).eval()
+    arguments = {
+        "in_channels": shape.channels,
+        "out_channels": shape.channels,
+        "kernel_size": shape.kernel_size,
+        "stride": shape.stride,
+        "resolution": shape.input_size,
+    }
+    return nn.Sequential(registry.create(name, **{**arguments, **options})).eval()
 
 
 def operator_arms(

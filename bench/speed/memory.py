@@ -1,8 +1,9 @@
-"""The memory pass: what inference by the timed form of an arm adds to what was there before.
+"""The memory pass: what the iterations of an arm add to what was there before it was built.
 
 The peak of an arm at a batch size holds its weights, that batch's input, activations and the
-library's workspaces, over calls that follow a warm-up call: what only the first call takes (the
-trials by which cuDNN picks algorithms) is not part of it.
+library's workspaces (in training gradients and the optimiser's state too), over calls that follow
+a warm-up call: what only the first call takes (the trials by which cuDNN picks algorithms) is not
+part of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ import torch
 from torch import nn
 
 from bench.failures import device_lost, killed_for_memory
-from bench.speed.forms import configure, inputs, timed_form, timed_input, training_form
+from bench.speed.forms import (
+    configure,
+    grad_mode,
+    inputs,
+    iteration,
+    timed_form,
+    timed_input,
+    training_form,
+)
 from bench.speed.job import Job, Note, Timing
 from bench.speed.lifetime import end_with_parent
 from bench.speed.protocol import drawn
@@ -103,13 +112,14 @@ def _peak_rss(job: Job, label: str, batch: int) -> int:
     idle = _status("VmRSS")
     model = _model(job, label)
     x = timed_input(inputs(job, batch), job.settings)
-    with torch.inference_mode():
-        model(x)
+    with grad_mode(job.settings):
+        step = iteration(model, x, job.settings)
+        step()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         _CLEAR_REFS.write_text("5")
         for _ in range(CALLS):
-            model(x)
+            step()
     return max(0, _status("VmHWM") - idle)
 
 
@@ -160,12 +170,13 @@ def _allocated() -> tuple[int, int]:
 
 def _gpu_peak(job: Job, model: nn.Module, batch: int, before: tuple[int, int]) -> dict[str, int]:
     x = timed_input(inputs(job, batch), job.settings)
-    with torch.inference_mode():
-        model(x)
+    with grad_mode(job.settings):
+        step = iteration(model, x, job.settings)
+        step()
         _allocated()
         torch.cuda.reset_peak_memory_stats()
         for _ in range(CALLS):
-            model(x)
+            step()
         torch.cuda.synchronize()
     return {
         "peak_allocated_bytes": torch.cuda.max_memory_allocated() - before[0],

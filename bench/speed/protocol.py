@@ -12,6 +12,7 @@ Protocol 2, as the workers follow it:
 * Weights and inputs are the same in every process; the orders in which arms are built, warmed up
   and take turns are drawn anew in each.
 * A worker process does its share of one run after the other, so that imports are paid for once.
+* A training step is timed, warmed up and gated like an inference; see `bench.speed.training`.
 
 Protocol 1 built the arms in one order in all processes, which favoured some of them, and judged
 its warm-ups by blocks of 2 ms, which settled by chance.
@@ -25,7 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from bench.errors import UserError
 
@@ -33,13 +34,12 @@ PROTOCOL = "2"
 
 T = TypeVar("T")
 
-Scope = Literal["operator", "backbone", "end_to_end"]
+Scope = Literal["operator", "backbone", "end_to_end", "training"]
 Layout = Literal["contiguous", "channels_last"]
+Engine = Literal["torch", "compile", "onnxruntime", "openvino"]
+EXPORTED: tuple[Engine, ...] = ("onnxruntime", "openvino")
+"""Engines that run an exported form, on the CPU."""
 
-COMPILED_END_TO_END = (
-    "`compiled` (=True) must be False for `scope` 'end_to_end': the gate compares the maps before "
-    "boxes and labels, which are inside the compiled form."
-)
 DTYPES = ("float32", "bfloat16", "float16")
 MIN_ITERATIONS = 10
 SEGMENTS = 3
@@ -62,7 +62,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"
     layout: Layout = "contiguous"
-    compiled: bool = False
+    engine: Engine = "torch"
     threads: int = 1
     processes: int = 5
     rounds: int = 20
@@ -88,18 +88,53 @@ class Settings:
             _require_count("input_size", side)
         for name, known in (
             ("dtype", DTYPES),
-            ("layout", ("contiguous", "channels_last")),
+            ("layout", get_args(Layout)),
             ("device", ("cpu", "cuda")),
-            ("scope", ("operator", "backbone", "end_to_end")),
+            ("scope", get_args(Scope)),
+            ("engine", get_args(Engine)),
         ):
             if getattr(self, name) not in known:
                 raise UserError(f"`{name}` (={getattr(self, name)!r}) must be one of {known}.")
-        if self.compiled and self.scope == "end_to_end":
-            raise UserError(COMPILED_END_TO_END)
+        check_engine(self.engine, self.scope, self.dtype, self.layout, self.device)
         for name in ("min_block_ms", "warmup_min_ms", "warmup_cap_ms"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise UserError(f"`{name}` (={value!r}) must be a time in ms >= 0.")
+
+    @property
+    def training(self) -> bool:
+        """Whether training steps are timed, in place of inference."""
+        return self.scope == "training"
+
+
+def check_engine(engine: Engine, scope: Scope, dtype: str, layout: Layout, device: str) -> None:
+    """UserError unless an engine can run what is timed, in this form.
+
+    Example:
+        >>> check_engine("onnxruntime", "backbone", "bfloat16", "contiguous", "cpu")
+        Traceback (most recent call last):
+            ...
+        bench.errors.UserError: `dtype` (='bfloat16') must be 'float32' for `engine` 'onnxruntime'.
+    """
+    if engine != "torch" and scope == "end_to_end":
+        raise UserError(
+            f"`engine` (={engine!r}) must be 'torch' for `scope` 'end_to_end': the gate compares "
+            "the maps before boxes and labels, which are inside of what is compiled or exported."
+        )
+    if engine not in EXPORTED:
+        return
+    if scope == "training":
+        raise UserError(
+            f"`engine` (={engine!r}) must be 'torch' or 'compile' for `scope` 'training': it runs "
+            "inference alone."
+        )
+    for name, value, only in (
+        ("dtype", dtype, "float32"),
+        ("layout", layout, "contiguous"),
+        ("device", device, "cpu"),
+    ):
+        if value != only:
+            raise UserError(f"`{name}` (={value!r}) must be {only!r} for `engine` {engine!r}.")
 
 
 def _require_count(name: str, value: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from bench.intervals import LEVEL, t_interval
 from bench.record import Conditions, Interval, Memory, Speed, Status
 from bench.speed import stats
-from bench.speed.gate import TOLERANCE
+from bench.speed.gate import tolerance
 from bench.speed.protocol import PROTOCOL, Settings
 
 
@@ -23,8 +23,9 @@ class ArmResult:
     before stay, and there is no summary. Intervals are None with one process; ratio and verdict
     are None too where the baseline failed. `gate_error` is the largest of all processes.
     `wall_ms` (the wall clock beside the device's events) and `host_bound` (most blocks waited
-    for the host to launch them) are there on a GPU only, `gpu` (its state beside the times) where
-    NVML answers too. `memory_error` says why there is no `memory`, if that pass failed.
+    for the host to launch them) are there on a GPU only, `gpu` (its state beside the times) and
+    `energy_per_image_joules` (the median of the processes) where NVML answers too. `memory_error`
+    says why there is no `memory`, if that pass failed.
     """
 
     label: str
@@ -40,6 +41,7 @@ class ArmResult:
     conditions: Conditions | None = None
     block_iterations: list[int] = field(default_factory=list)
     gpu: dict[str, Any] | None = None
+    energy_per_image_joules: float | None = None
     first_call_ms: list[float] = field(default_factory=list)
     warmup_iterations: list[int] = field(default_factory=list)
     steady: bool | None = None
@@ -86,6 +88,13 @@ class ArmResult:
         return self._interval([log_batch - t for t in times])
 
     @property
+    def mode(self) -> str:
+        """A training step, or else the latency of one image or the throughput of more."""
+        if self.settings.training:
+            return "training_step"
+        return "latency" if self.batch == 1 else "throughput"
+
+    @property
     def noise(self) -> stats.Noise | None:
         """Stable, noisy or unstable."""
         return stats.noise_class(self.samples_ms, self.drift_pct) if self._timed else None
@@ -122,12 +131,13 @@ class ArmResult:
                 "run": self.run,
                 "protocol": PROTOCOL,
                 "scope": s.scope,
-                "mode": "latency" if self.batch == 1 else "throughput",
+                "mode": self.mode,
                 "batch": self.batch,
                 "input_size": s.input_size,
                 "dtype": s.dtype,
                 "layout": s.layout,
-                "compiled": s.compiled,
+                "compiled": s.engine == "compile",
+                "engine": s.engine,
                 "device": s.device,
                 "threads": s.threads,
                 "processes": s.processes,
@@ -146,12 +156,13 @@ class ArmResult:
                 "first_call_ms": self.first_call_ms,
                 "outliers": stats.outliers(self.samples_ms) if self._timed else 0,
                 "gate_max_error": self.gate_error,
-                "gate_tolerance": TOLERANCE[s.dtype],
+                "gate_tolerance": tolerance(s.dtype, gradients=s.training),
                 "conditions": self.conditions,
                 "block_iterations": self.block_iterations,
                 "host_bound": self.host_bound,
                 "throttled": None if self.gpu is None else bool(self.gpu["throttle_reasons"]),
                 "gpu": self.gpu,
+                "energy_per_image_joules": self.energy_per_image_joules,
                 "memory_error": self.memory_error,
             }
         )

@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.failures import device_lost, out_of_memory
 from bench.speed import gpu_state
 from bench.speed.forms import (
     compared,
+    grad_mode,
     inputs,
+    iteration,
     synchronise,
     timed_form,
     timed_input,
@@ -46,6 +49,9 @@ def timer_for(device: str) -> Timer:
 def failures_become_rows(cells: list[Timing]) -> Iterator[None]:
     """Turn an exception into the status of `cells`; all other arms go on.
 
+    A UserError says what cannot be, such as an operator in a host without a slot for it: that is
+    `unsupported`, not a failure.
+
     Not so an error after which the device answers no one any more: the process ends with it, and
     what the others are owed is done in a new one.
     """
@@ -55,6 +61,9 @@ def failures_become_rows(cells: list[Timing]) -> Iterator[None]:
         for cell in cells:
             cell.gate_error = error.error
             cell.fail("invalid", str(error))
+    except UserError as error:
+        for cell in cells:
+            cell.fail("unsupported", str(error))
     except Exception as error:
         if device_lost(error):
             raise
@@ -80,7 +89,9 @@ class Stage:
         self.cells = [Timing(label, batch) for label, batch in job.places]
         self.steps: dict[Place, Callable[[], Any]] = {}
         self.timer = timer_for(self.settings.device)
-        self.gpu = gpu_state.reader() if self.settings.device == "cuda" else None
+        on_gpu = self.settings.device == "cuda"
+        self.gpu = gpu_state.reader() if on_gpu else None
+        self.energy = gpu_state.energy_counter() if on_gpu else None
 
     def run(self) -> None:
         """Build all arms and time them, batch size by batch size."""
@@ -93,7 +104,7 @@ class Stage:
         gc.collect()
         gc.disable()
         try:
-            with torch.inference_mode():
+            with grad_mode(s):
                 for batch in drawn(batch_sizes, s.seed, process, "batches"):
                     self.time_batch(batch)
         finally:
@@ -113,29 +124,29 @@ class Stage:
             reference = {}
             for cell in self.of(label):
                 self.note("reference", label, cell.batch)
-                with failures_become_rows([cell]), torch.inference_mode():
-                    reference[cell.batch] = snapshot(compared(model)(arrays[cell.batch]))
+                with failures_become_rows([cell]), grad_mode(self.settings):
+                    values = compared(model, self.settings)(arrays[cell.batch])
+                    reference[cell.batch] = snapshot(values)
             self.note("build", label)
             timed = timed_form(model, self.job.load_prepare(), self.settings)
-            if self.settings.compiled:
-                timed.compile(dynamic=False)
             for cell in self.of(label):
                 self.note("gate", label, cell.batch)
-                with failures_become_rows([cell]), torch.inference_mode():
+                with failures_become_rows([cell]), grad_mode(self.settings):
                     self.gate(cell, timed, arrays[cell.batch], reference[cell.batch])
 
     def gate(self, cell: Timing, timed: nn.Module, x: Tensor, reference: dict[str, Tensor]) -> None:
         """Call the timed form for the first time and compare what it returns."""
         x = timed_input(x, self.settings)
-        step = partial(timed, x)
         synchronise(self.settings)
         start = time.perf_counter_ns()
+        step = iteration(timed, x, self.settings)
         output = step()
         synchronise(self.settings)
         cell.first_call_ms = (time.perf_counter_ns() - start) / 1e6
-        whole = compared(timed) is timed
-        values = snapshot(output if whole else compared(timed)(x))
-        cell.gate_error = compare(values, reference, self.settings.dtype)
+        looked_at = compared(timed, self.settings)
+        values = snapshot(output if looked_at is timed else looked_at(x))
+        s = self.settings
+        cell.gate_error = compare(values, reference, s.dtype, gradients=s.training)
         self.steps[cell.label, cell.batch] = step
 
     def time_batch(self, batch: int) -> None:
@@ -161,6 +172,23 @@ class Stage:
                 self.note("rounds", label, batch)
                 with failures_become_rows([cell]):
                     self.turn(cell)
+
+        for label in drawn(labels, s.seed, process, batch, "energy"):
+            if cells[label].alive:
+                self.note("energy", label, batch)
+                with failures_become_rows([cells[label]]):
+                    self.count_energy(cells[label])
+
+    def count_energy(self, cell: Timing) -> None:
+        """Measure the energy of an arm, where the GPU tells it; its times are taken by then."""
+        if self.energy is None:
+            return
+        assert cell.block_iterations is not None
+        iterations = cell.block_iterations
+        block = partial(self.timer, self.steps[cell.label, cell.batch], iterations)
+        joules = gpu_state.energy_joules(block, self.energy)
+        if joules is not None:
+            cell.energy_per_image_joules = joules / iterations / cell.batch
 
     def turn(self, cell: Timing) -> None:
         """Take one sample: one untimed iteration, then one block."""

@@ -10,10 +10,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bench.speed import memory
+from bench.speed import exported, memory
 from bench.speed.forms import conditions, configure
 from bench.speed.job import READY, Job, Note
 from bench.speed.lifetime import end_with_parent
+from bench.speed.protocol import EXPORTED
 from bench.speed.stage import Stage
 
 
@@ -53,6 +54,9 @@ def serve(connection: Connection, note: Note) -> None:
                     job.factory(label)
             with suppress(Exception):
                 job.load_prepare()
+            if job.settings.engine in EXPORTED:
+                with suppress(Exception):
+                    exported.preload(job.settings.engine)
             note("start")
             connection.send(READY)
         else:

@@ -70,6 +70,20 @@ def test_outcomes_of_a_run_do_not_split_a_column():
     assert setup_key(other) == setup_key(record(speed))
 
 
+def test_the_engine_splits_columns_and_identities_and_older_records_say_it_by_compiled():
+    def of(engine):
+        return record(ArmResult("a", 1, Settings("a", (8, 8), engine=engine), "run").speed())
+
+    records = {engine: of(engine) for engine in ("torch", "compile", "onnxruntime", "openvino")}
+    assert len({setup_key(r) for r in records.values()}) == 4
+    assert len({r.identity for r in records.values()}) == 4
+    for engine, compiled in (("torch", False), ("compile", True)):
+        older = records[engine].speed.model_dump()
+        del older["engine"]
+        assert older["compiled"] is compiled
+        assert Speed.model_validate(older) == records[engine].speed
+
+
 def test_records_from_before_the_conditions_load_and_keep_their_columns():
     paths = sorted(RESULTS.rglob("speed-*.json"))
     old = [path for path in paths if "conditions" not in json.loads(path.read_text())["speed"]]

@@ -90,3 +90,31 @@ def test_columns_show_one_setup_that_of_most_arms():
     assert row.latency == parc
     assert elsewhere in row.speeds
     assert make.MACHINE.cpu in board.setup.words
+
+
+def test_times_of_unlike_forms_share_no_column():
+    score = make.accuracy(make.entry("parc"), 0, 0.8)
+    fused = make.speed(make.entry("parc", form="fused", task="backbone"), 1.3)
+    later = make.provenance("2026-11-24T00:00:00")
+    trained = make.speed(
+        make.entry("parc", form="training", task="backbone"), 1.5, provenance=later
+    )
+    (board,) = boards([score, fused, trained])
+    assert len(board.rows[0].speeds) == 2
+    assert board.rows[0].latency == trained
+    assert "unfused" in board.setup.words
+
+
+def test_training_steps_have_a_column_of_their_own():
+    who = make.entry("parc", form="training", task="backbone")
+    score = make.accuracy(make.entry("parc"), 0, 0.8)
+    time = make.speed(make.entry("parc", form="fused", task="backbone"), 1.3)
+    step = make.speed(who, 1.2, mode="training_step", batch=8)
+    step = make.changed(step, speed=step.speed.model_copy(update={"scope": "training"}))
+    (board,) = boards([score, time, step])
+    (row,) = board.rows
+    assert (row.latency, row.throughput, row.training) == (time, None, step)
+    assert row.speeds == (time, step)
+    small = make.changed(step, speed=step.speed.model_copy(update={"input_size": (9, 9)}))
+    (board,) = boards([score, small])
+    assert board.rows[0].training is None

@@ -93,6 +93,22 @@ def test_a_failed_gate_is_told_in_the_table_and_on_the_page():
     assert "relative error 0.3" in Page(files[name]).text
 
 
+def test_training_is_a_column_of_samples_per_second():
+    who = make.entry("parc", form="training", task="backbone")
+    step = make.speed(who, 1.3, mode="training_step", batch=8)
+    step = make.changed(step, speed=step.speed.model_copy(update={"scope": "training"}))
+    files = site([make.accuracy(make.entry("parc"), 0, 0.8), step])
+    page = Page(files["index.html"])
+    (row,) = [row for row in page.rows if row[1][0] == "parc"]
+    assert float(row[8][0]) == step.speed.images_per_second.value
+    assert "slower" in row[9][1]
+    assert "samples/s, batch 8" in page.text
+    (name,) = [n for n in files if n.startswith("entries/")]
+    text = Page(files[name]).text
+    assert "Training: training step, batch 8" in text
+    assert "Form timed: training" in text
+
+
 def test_the_column_of_scores_is_of_fitted_means_with_the_boards_interval(plain):
     records, files = plain
     page = Page(files["index.html"])

@@ -1,6 +1,7 @@
 """The speed runs of a suite: which arms race together, and end to end in all tasks."""
 
 import copy
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bench.config.schema import SpeedConfig
 from bench.errors import UserError
 from bench.record import Record
 from bench.run import races, timing
+from bench.run.race import Timed
 from bench.speed import Arm
 from bench.store import CELL, DONE, Kept, Store
 from bench.store.export import export
@@ -69,10 +71,25 @@ def cells(tmp_path_factory):
     return plan(path)
 
 
+def labels(race):
+    return [contender.entry.label for contender in race.contenders]
+
+
 def test_backbones_of_all_tasks_race_once(cells):
     (race,) = races.races(cells, SpeedConfig(scopes={"backbone": [1, 8]}), {})
-    assert [cell.operator for cell in race.cells] == ["dwconv", "acb"]
+    assert labels(race) == ["dwconv", "acb"]
     assert race.baseline == "dwconv"
+
+
+def test_operators_of_all_tasks_race_once_at_each_shape(cells):
+    plan = SpeedConfig(scopes={"operator": [1]})
+    (race,) = races.races(cells, plan, {}, shapes=["8x16-k5"], flags="--scope operator")
+    assert labels(race) == ["dwconv", "acb"]
+    assert (race.in_channels, race.input_size) == (8, (16, 16))
+    assert race.words == "two.yaml --scope operator"
+    entry = race.contenders[0].entry
+    assert (entry.host, entry.host_options["kernel_size"], entry.baseline) == ("layer", 5, True)
+    assert len(races.races(cells, plan, {})) == 4
 
 
 def test_end_to_end_each_board_races_with_what_is_trained(cells):
@@ -81,10 +98,10 @@ def test_end_to_end_each_board_races_with_what_is_trained(cells):
     assert len(races.waiting(cells, {})) == 4
     some = [c for c in cells if c.task == "scenes-detection" and c.seed == 1]
     (race,) = races.races(cells, plan, kept(*some))
-    assert {cell.seed for cell in race.cells} == {1}
+    assert {contender.recipe.seed for contender in race.contenders} == {1}
     assert "detection" in race.title
     detection, segmentation = races.races(cells, plan, kept(*cells))
-    assert {cell.seed for cell in detection.cells + segmentation.cells} == {0}
+    assert {c.recipe.seed for c in detection.contenders + segmentation.contenders} == {0}
     assert races.waiting(cells, kept(*cells)) == []
     # other weights are another race
     assert len({race.hash, detection.hash, segmentation.hash}) == 3
@@ -122,7 +139,7 @@ def test_arms_that_differ_in_more_than_the_operator_never_race_end_to_end(cells,
     plan = SpeedConfig(scopes={"end_to_end": [1]})
     both = [baseline, changed(other, path, value)]
     assert races.races(both, plan, kept(*both)) != []
-    assert [race.cells for race in races.races(both, plan, kept(*both))] == [(baseline,)]
+    assert [labels(race) for race in races.races(both, plan, kept(*both))] == [["dwconv"]]
     assert races.waiting(both, kept(baseline)) == both[1:]
     assert [c.operator for c in races.waiting([baseline, other], kept(baseline))] == ["acb"]
 
@@ -131,7 +148,7 @@ def test_backbones_are_the_same_whatever_their_training(cells):
     baseline, other = [c for c in cells if c.task == "scenes-detection" and c.seed == 0]
     both = [baseline, changed(other, "trainer.max_epochs", 7)]
     (race,) = races.races(both, SpeedConfig(scopes={"backbone": [1]}), {})
-    assert len(race.cells) == 2
+    assert len(race.contenders) == 2
 
 
 def test_two_arms_of_one_label_keep_apart(cells):
@@ -139,7 +156,7 @@ def test_two_arms_of_one_label_keep_apart(cells):
     options = "model.init_args.backbone.init_args.where"
     wider = changed(other, options, {"kernel_size": 7, "stages": [0]})
     (race,) = races.races([baseline, other, wider], SpeedConfig(scopes={"backbone": [1]}), {})
-    assert [c.operator for c in race.cells] == ["dwconv", "acb", "acb (scenes-detection)"]
+    assert labels(race) == ["dwconv", "acb", "acb (scenes-detection)"]
 
 
 def test_a_supernet_never_races(cells):
@@ -147,7 +164,7 @@ def test_a_supernet_never_races(cells):
     supernet = changed(mine[1], "model.init_args.backbone.init_args.operator", "edo")
     both = [mine[0], supernet]
     for race in races.races(both, SpeedConfig(), kept(*both)):
-        assert [c.operator for c in race.cells] == ["dwconv"]
+        assert labels(race) == ["dwconv"]
     assert races.waiting(both, {}) == [mine[0]]
 
 
@@ -163,7 +180,7 @@ def test_a_race_with_a_failed_arm_is_not_done_and_is_measured_anew(cells, tmp_pa
         Arm("dwconv", speed_arms.Block),
         Arm("acb", functools.partial(speed_arms.Mended, str(marker))),
     ]
-    monkeypatch.setattr(timing, "_backbones", lambda race: timing._Timed(arms))
+    race = dataclasses.replace(race, load=lambda store, folder: Timed(arms))
     runs = tmp_path / "runs"
 
     def time():
@@ -202,9 +219,15 @@ def test_the_device_is_a_gpu_if_there_is_one(asked, there, taken, monkeypatch):
     assert timing._device(SpeedConfig(device=asked)) == taken
 
 
+def test_an_exported_form_runs_on_the_cpu_though_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    plan = SpeedConfig(scopes={"backbone": [1]}, engine="onnxruntime")
+    assert timing._device(plan) == "cpu"
+
+
 def test_a_compiled_form_cannot_be_compared_end_to_end(tmp_path):
-    path = write(tmp_path / "compiled.yaml", SMALL.values(), compiled=True)
-    with pytest.raises(UserError, match=r"`compiled` .* must be False for `scope`"):
+    path = write(tmp_path / "compiled.yaml", SMALL.values(), engine="compile")
+    with pytest.raises(UserError, match=r"`engine` \(='compile'\) must be 'torch' for `scope`"):
         schema.load_suite(path)
 
 

@@ -1,8 +1,13 @@
 """What the speed tests share: quick settings, and arms that worker processes can import."""
 
+import pickle
 from pathlib import Path
 
 import pytest
+import torch
+
+from bench.speed import Settings, worker
+from bench.speed.job import Job, Note
 
 
 @pytest.fixture
@@ -28,3 +33,20 @@ def quick():
         "warmup_cap_ms": 5,
         "memory": False,
     }
+
+
+@pytest.fixture
+def run_here(make, quick, tmp_path):
+    """Run one worker's job in this process and put torch's settings back."""
+    threads = torch.get_num_threads()
+
+    def run(arms, prepare=make.fuse, images=None, **changes):
+        known = {name: value for name, value in quick.items() if name != "memory"}
+        pickled = [(label, pickle.dumps(factory)) for label, factory in arms.items()]
+        job = Job(Settings(**{**known, **changes}), pickled, pickle.dumps(prepare), 0, images)
+        result = worker.carry_out(job, Note(tmp_path / "note"))
+        return {(c["label"], c["batch"]): c for c in result["cells"]}
+
+    yield run
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)

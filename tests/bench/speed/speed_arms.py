@@ -34,6 +34,24 @@ def fuse(model):
     return model.fused() if hasattr(model, "fused") else model
 
 
+class Detached(nn.Module):
+    """Computes what another module does, with a gradient that stops half-way."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return {"maps": [(values + values.detach()) / 2 for values in self.model(x)["maps"]]}
+
+
+class Branching(nn.Module):
+    """Takes one way or the other by its input's values, which no exported graph can."""
+
+    def forward(self, x):
+        return x + 1 if float(x.mean()) > 0 else x - 1
+
+
 class Deciding(Block):
     """Returns a decision, which no rounding may change, of maps that are compared."""
 

@@ -99,6 +99,19 @@ def test_outputs_that_cannot_be_compared_are_stopped(timed, reference, message):
         compare(snapshot(timed), snapshot(reference), "float32")
 
 
+def test_gradients_are_compared_as_a_whole():
+    """One element in a thousand that is all wrong is that of a kink."""
+    wanted = torch.ones(1000)
+    kink = wanted.clone()
+    kink[0] = 0
+    timed, reference = snapshot(kink), snapshot(wanted)
+    with pytest.raises(GateError):
+        compare(timed, reference, "float16")
+    assert compare(timed, reference, "float16", gradients=True) == pytest.approx(0.0316, abs=1e-4)
+    with pytest.raises(GateError, match=r"float32 allows 0\.001"):
+        compare(timed, reference, "float32", gradients=True)
+
+
 def test_empty_and_equal_whole_number_outputs_pass():
     output = {"boxes": torch.empty(0, 4), "labels": torch.tensor([3, 1])}
     assert compare(snapshot(output), snapshot(output), "float32") == 0

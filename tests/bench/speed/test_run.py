@@ -15,8 +15,8 @@ from torch import nn
 
 from bench import operators
 from bench.record import Entry, Record
-from bench.speed import SHAPES, Arm, Settings, Shape, forms, measure, operator_arms, worker
-from bench.speed.job import Job, Note
+from bench.speed import SHAPES, Arm, Settings, Shape, forms, measure, operator_arms
+from bench.speed.job import Job
 
 QUICK = {
     "input_size": (8, 8),
@@ -29,23 +29,6 @@ QUICK = {
     "warmup_cap_ms": 5,
     "memory": False,
 }
-
-
-@pytest.fixture
-def run_here(make, tmp_path):
-    """Run one worker's job in this process and put torch's settings back."""
-    threads = torch.get_num_threads()
-
-    def run(arms, prepare=make.fuse, images=None, **changes):
-        known = {name: value for name, value in QUICK.items() if name != "memory"}
-        pickled = [(label, pickle.dumps(factory)) for label, factory in arms.items()]
-        job = Job(Settings(**{**known, **changes}), pickled, pickle.dumps(prepare), 0, images)
-        result = worker.carry_out(job, Note(tmp_path / "note"))
-        return {(c["label"], c["batch"]): c for c in result["cells"]}
-
-    yield run
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def test_what_is_made_of_decisions_is_compared_before_them(make, run_here):
@@ -134,7 +117,7 @@ def test_the_compiled_form_is_compiled_gated_and_its_first_call_is_apart(make, r
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Module, "compile", spy)
-        cells = run_here({"conv": make.Block}, baseline="conv", compiled=True)
+        cells = run_here({"conv": make.Block}, baseline="conv", engine="compile")
     assert seen == [{"dynamic": False}]
     cell = cells["conv", 1]
     assert cell["status"] == "ok"
@@ -304,3 +287,11 @@ def test_operator_arms_build_layers_at_their_shapes():
     assert layer(torch.zeros(2, 8, 14, 14)).shape == (2, 8, 7, 7)
     assert str(SHAPES[0]) == "48x56x56-k7"
     assert str(Shape(8, 14, 5, stride=2)) == "8x14x14-k5s2"
+    for shape in (*SHAPES, Shape(8, 14, 5, stride=2)):
+        assert Shape.parse(str(shape)) == shape
+
+
+@pytest.mark.parametrize("text", ["8x14", "8x14x15-k5", "0x14-k5", "8x14-k5s0", "8x14-k5 ", ""])
+def test_what_is_no_shape_is_refused(text):
+    with pytest.raises(ValueError, match=r"`shape` .* must read CHANNELSxSIZE-kKERNEL"):
+        Shape.parse(text)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -143,6 +144,61 @@ def test_the_state_of_a_gpu_is_read_by_nvml(nvml):
     assert ArmResult("a", 1, Settings("a", (8, 8)), "run").speed().throttled is None
 
 
+class Meter:
+    """A GPU of 200 W whose counter of energy moves every 70 ms; blocks take 10 ms."""
+
+    def __init__(self, stuck=False):
+        self.ms, self.stuck = 0.0, stuck
+
+    def block(self):
+        self.ms += 10
+
+    def clock(self):
+        return self.ms / 1000
+
+    def counter(self):
+        return 0 if self.stuck else int(200 * (self.ms // 70 * 70))
+
+
+def test_energy_is_counted_from_one_step_of_the_counter_to_another():
+    meter = Meter()
+    joules = gpu_state.energy_joules(meter.block, meter.counter, meter.clock)
+    assert joules == pytest.approx(200 * 0.010)
+    assert 300 <= meter.ms <= 300 + 3 * 70
+    stuck = Meter(stuck=True)
+    assert gpu_state.energy_joules(stuck.block, stuck.counter, stuck.clock) is None
+    assert 2000 <= stuck.ms <= 2010
+
+
+def test_the_counter_of_energy_is_nvmls_where_there_is_one(monkeypatch):
+    import pynvml
+
+    def none(handle):
+        raise NVMLError_NotSupported
+
+    monkeypatch.setattr(gpu_state, "_handle", object)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda handle: 1234)
+    assert gpu_state.energy_counter()() == 1234
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", none)
+    assert gpu_state.energy_counter() is None
+    monkeypatch.setattr(gpu_state, "_handle", lambda: None)
+    assert gpu_state.energy_counter() is None
+
+
+def test_energy_of_a_row_is_the_median_of_its_processes_per_image():
+    from bench.speed.arms import _results
+
+    def process(joules):
+        cell = {"label": "a", "batch": 8, "status": "ok", "energy_per_image_joules": joules}
+        return {"cells": [cell]}
+
+    settings = Settings("a", (8, 8), batches=(8,))
+    (result,) = _results(["a"], settings, "run", [process(j) for j in (0.5, 0.2, 0.3, None)])
+    assert result.speed().energy_per_image_joules == 0.3
+    (result,) = _results(["a"], settings, "run", [process(None)])
+    assert result.speed().energy_per_image_joules is None
+
+
 def test_without_a_driver_there_is_no_state(monkeypatch):
     import pynvml
 
@@ -151,6 +207,7 @@ def test_without_a_driver_there_is_no_state(monkeypatch):
 
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
     assert gpu_state.reader() is None
+    assert gpu_state.energy_counter() is None
     assert gpu_state.summary([]) is None
 
 
@@ -165,11 +222,13 @@ def test_on_a_gpu_the_state_is_read_after_every_block(make, tmp_path, monkeypatc
 
     readings = iter(range(100))
     monkeypatch.setattr(gpu_state, "reader", lambda: lambda: {"sm_clock_mhz": next(readings)})
+    monkeypatch.setattr(gpu_state, "energy_counter", lambda: count(0, 3000).__next__)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(stage, "timer_for", lambda device: lambda step, n: Block(1.0, 1.0, 0.95))
+    monkeypatch.setattr(gpu_state, "ENERGY_S", 0.0)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: self)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *a, **k: self)
-    settings = Settings("k3", (8, 8), batches=(1,), device="cuda", rounds=4, min_block_ms=1)
+    settings = Settings("k3", (8, 8), batches=(2,), device="cuda", rounds=4, min_block_ms=2)
     job = Job(settings, [("k3", pickle.dumps(make.Block))], pickle.dumps(make.fuse), 0)
     work = stage.Stage(job, Note(tmp_path / "note"))
     work.run()
@@ -177,3 +236,5 @@ def test_on_a_gpu_the_state_is_read_after_every_block(make, tmp_path, monkeypatc
     assert cell.error is None
     assert [sample["sm_clock_mhz"] for sample in cell.gpu] == [0, 1, 2, 3]
     assert cell.host_bound_blocks == 4
+    # 3 J a block of two iterations of two images
+    assert cell.energy_per_image_joules == 0.75

@@ -1,0 +1,202 @@
+"""Races of what needs no training: networks on fresh weights, and operators alone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.config.plan import backbone_of, options_of
+from bench.config.schema import HostConfig, OperatorConfig, SpeedConfig
+from bench.errors import UserError
+from bench.record import Entry
+from bench.run.code import operator_sha256
+from bench.run.describe import entry_of_network
+from bench.run.race import Contender, Race, Timed, form_of
+from bench.speed.protocol import Scope
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from bench.speed import Shape
+
+LAYER = "layer"
+"""What stands for a host in the entry of an operator that is timed alone."""
+
+
+def networks_race(
+    networks: Sequence[tuple[Entry, Mapping[str, Any]]],
+    scope: Scope,
+    plan: SpeedConfig,
+    *,
+    host: str,
+    words: str,
+    suite: str | None = None,
+) -> Race:
+    """Return a race of networks on noise, image to feature pyramid, with fresh weights.
+
+    Args:
+        networks: the entry of each arm, and what `bench.backbones.build` makes it of.
+        scope: what is done with them.
+        plan: how they are timed.
+        host: what people call the network.
+        words: see `Race`.
+        suite: see `Race`.
+    """
+    height, width = networks[0][1]["input_size"]
+    return Race(
+        title=f"speed · {scope} · {host} · {height}×{width}",
+        words=words,
+        scope=scope,
+        plan=plan,
+        contenders=tuple(Contender(entry, arguments) for entry, arguments in networks),
+        input_size=(height, width),
+        load=functools.partial(_networks, [(e.label, arguments) for e, arguments in networks]),
+        suite=suite,
+    )
+
+
+def _networks(
+    networks: Sequence[tuple[str, Mapping[str, Any]]], store: Store, folder: Path
+) -> Timed:
+    from bench.backbones import build
+    from bench.speed import Arm
+
+    return Timed([Arm(label, functools.partial(build, **args)) for label, args in networks])
+
+
+def host_race(
+    host: HostConfig,
+    operators: Sequence[OperatorConfig],
+    scope: Scope,
+    plan: SpeedConfig,
+    *,
+    size: tuple[int, int],
+    where: dict[str, Any] | None,
+    words: str,
+) -> Race:
+    """Return a race of operators in a host; the first is the baseline.
+
+    Args:
+        host: the network.
+        operators: the arms, of unlike labels; one that fits no slot becomes a row that says so.
+        scope: what is done with the networks.
+        plan: how they are timed.
+        size: height and width of the images, in pixels.
+        where: slots, for operators that have none of their own; None for all that they fit.
+        words: see `Race`.
+
+    Raises:
+        UserError: the host is not known, or makes no feature pyramid.
+
+    Example:
+        >>> from bench.config.schema import load_host, load_operator
+        >>> race = host_race(
+        ...     load_host("test_convnext"), [load_operator("dwconv"), load_operator("parc")],
+        ...     "backbone", SpeedConfig(), size=(64, 64), where=None, words="",
+        ... )
+        >>> race.baseline, race.input_size, [c.entry.label for c in race.contenders]
+        ('dwconv', (64, 64), ['dwconv', 'parc'])
+    """
+    from bench.backbones import build
+
+    fresh = host.model_copy(update={"pretrained": False})
+    build(host.host, host_options=host.host_options, features_only=True, input_size=size)
+    networks = []
+    for operator in operators:
+        backbone = {**backbone_of(fresh, operator, where, size), "features_only": True}
+        entry = entry_of_network(
+            operator.label,
+            backbone,
+            task="backbone",
+            form=form_of(scope, plan),
+            baseline=operator.label == operators[0].label,
+        )
+        networks.append((entry, backbone))
+    return networks_race(networks, scope, plan, host=host.label, words=words)
+
+
+def layers_race(
+    operators: Sequence[OperatorConfig],
+    shape: str,
+    plan: SpeedConfig,
+    *,
+    baseline: str,
+    words: str,
+    suite: str | None = None,
+) -> Race:
+    """Return a race of operators alone, as one layer of a shape.
+
+    Args:
+        operators: the arms, of unlike labels; one that cannot stand there becomes a row that
+            says so.
+        shape: as `bench.speed.Shape.parse` reads it.
+        plan: how they are timed.
+        baseline: label of the arm to which the others are compared.
+        words: see `Race`.
+        suite: see `Race`.
+
+    Raises:
+        UserError: a host's own convolution is among them, or the shape is none.
+
+    Example:
+        >>> from bench.config.schema import load_operator
+        >>> race = layers_race(
+        ...     [load_operator("dwconv"), load_operator("parc")], "48x56-k7",
+        ...     SpeedConfig(scopes={"operator": [1]}), baseline="dwconv", words="",
+        ... )
+        >>> race.title, race.in_channels, race.input_size
+        ('speed · operator · 48x56x56-k7', 48, (56, 56))
+    """
+    from bench.speed.layers import Shape
+
+    place = Shape.parse(shape)
+    contenders, arms = [], []
+    for operator in operators:
+        if operator.operator is None:
+            raise UserError(
+                f"`operator` (={operator.label!r}) must be one of `convboard list operators` for "
+                "scope 'operator': a host's own convolution is none."
+            )
+        options = options_of(operator)
+        arms.append((operator.label, operator.operator, options))
+        entry = Entry(
+            label=operator.label,
+            operator=operator.operator,
+            operator_options=options,
+            operator_sha256=operator_sha256(operator.operator),
+            host=LAYER,
+            host_options=place.to_json(),
+            task="operator",
+            form=form_of("operator", plan),
+            baseline=operator.label == baseline,
+        )
+        contenders.append(Contender(entry, [operator.operator, options, str(place)]))
+    return Race(
+        title=f"speed · operator · {place}",
+        words=words,
+        scope="operator",
+        plan=plan,
+        contenders=tuple(contenders),
+        input_size=place.input_size,
+        load=functools.partial(_layers, arms, place),
+        in_channels=place.channels,
+        suite=suite,
+    )
+
+
+def _layers(
+    operators: Sequence[tuple[str, str, Mapping[str, Any]]],
+    shape: Shape,
+    store: Store,
+    folder: Path,
+) -> Timed:
+    from bench.speed import Arm
+    from bench.speed.layers import layer
+
+    return Timed(
+        [
+            Arm(label, functools.partial(layer, name, shape, options))
+            for label, name, options in operators
+        ]
+    )

@@ -1,0 +1,101 @@
+"""Races without a suite: operators in a host, and alone, timed and kept like those of suites."""
+
+import pytest
+
+from bench.backbones import fuse
+from bench.config.schema import SpeedConfig, load_host, load_operator
+from bench.record import Record
+from bench.run.timing import time_race
+from bench.run.untrained import host_race, layers_race
+from bench.store import Store
+from bench.store.export import export
+
+SHORT = {"processes": 2, "rounds": 2, "min_block_ms": 0.1, "warmup_cap_ms": 5, "threads": 1}
+
+
+def arms(*operators):
+    return [load_operator(operator) for operator in operators]
+
+
+def in_host(*operators, where=None, **plan):
+    return host_race(
+        load_host("test_convnext"),
+        arms(*operators),
+        "backbone",
+        SpeedConfig(**{**SHORT, "scopes": {"backbone": [1]}, **plan}),
+        size=(32, 64),
+        where=where,
+        words="--operators dwconv,parc",
+    )
+
+
+@pytest.mark.slow
+def test_operators_in_a_host_are_timed_and_kept_and_one_without_a_slot_is_a_row(tmp_path):
+    fields = {"label": "nowhere", "where": {"kernel_size": 9}}
+    nowhere = load_operator("parc").model_copy(update=fields)
+    race = in_host("dwconv", "parc", nowhere, where={"kernel_size": 7})
+    assert time_race(race, tmp_path / "runs", "convboard speed")
+    assert Store(tmp_path / "runs").kept()[race.hash].done
+    records = [Record.load(p) for p in export(Store(tmp_path / "runs"), tmp_path / "out").records]
+    by_label = {record.entry.label: record for record in records}
+    lost = by_label.pop("nowhere")
+    assert lost.status == "unsupported"
+    assert "kernel_size" in lost.error
+    assert {record.status for record in by_label.values()} == {"ok"}
+    parc = by_label["parc"]
+    assert parc.speed.input_size == (32, 64)
+    assert parc.speed.baseline == "dwconv"
+    assert parc.speed.ratio_to_baseline is not None
+    assert parc.entry.selection == {"kernel_size": 7}
+    assert (parc.entry.host, parc.entry.task, parc.recipe) == ("test_convnext", "backbone", None)
+    assert parc.provenance.reproduce == "convboard speed --operators dwconv,parc"
+    assert parc.provenance.suite is None
+
+
+@pytest.mark.parametrize(("form", "prepare"), [("train", None), ("fused", fuse)])
+def test_the_form_that_is_asked_for_is_timed(form, prepare, tmp_path, monkeypatch):
+    asked = {}
+
+    def measure(arms, **settings):
+        asked.update(settings)
+        raise InterruptedError
+
+    monkeypatch.setattr("bench.speed.arms.measure", measure)
+    with pytest.raises(InterruptedError):
+        time_race(in_host("dwconv", form=form), tmp_path / "runs", "convboard speed")
+    assert asked["prepare"] is prepare
+
+
+@pytest.mark.slow
+def test_operators_alone_are_timed_at_their_shape(tmp_path):
+    plan = SpeedConfig(**{**SHORT, "processes": 1}, scopes={"operator": [1, 2]})
+    race = layers_race(arms("dwconv", "shift"), "8x14-k5", plan, baseline="dwconv", words="")
+    records = time_race(race, tmp_path / "runs", "convboard speed")
+    assert [(r.entry.label, r.speed.batch) for r in records] == [
+        (label, batch) for label in ("dwconv", "shift") for batch in (1, 2)
+    ]
+    assert {r.status for r in records} == {"ok"}
+    assert {r.speed.scope for r in records} == {"operator"}
+    other = layers_race(arms("dwconv"), "16x14-k5", plan, baseline="dwconv", words="")
+    assert other.hash != race.hash
+
+
+def test_a_host_has_no_operator_to_be_timed_alone():
+    plan = SpeedConfig(scopes={"operator": [1]})
+    (operator,) = arms("dwconv")
+    host = operator.model_copy(update={"label": "own", "operator": None})
+    with pytest.raises(ValueError, match=r"`operator` \(='own'\) must be one of"):
+        layers_race([operator, host], "8x14-k5", plan, baseline="dwconv", words="")
+
+
+def test_an_unknown_host_is_named_before_anything_starts():
+    with pytest.raises(ValueError, match=r"`host` \(='test_convnex'\) is no model of timm"):
+        host_race(
+            load_host("test_convnex"),
+            arms("dwconv"),
+            "backbone",
+            SpeedConfig(),
+            size=(32, 32),
+            where=None,
+            words="",
+        )
