@@ -148,6 +148,7 @@ class Setup:
         ]
         if conditions := speed.conditions:
             parts += [
+                *(["forms by the rule"] if conditions.forms == "rule" else []),
                 f"blocks of {conditions.min_block_ms:g} ms",
                 f"warm-up of {conditions.warmup_min_ms:g} to {conditions.warmup_cap_ms:g} ms",
                 *(["TF32"] if conditions.tf32 else []),

@@ -27,22 +27,13 @@ _HOOKS = (
 )
 
 
-def fuse(
-    model: nn.Module,
-    *examples: Tensor,
-    layout: Layout = "fastest",
-    choices: forms.Choices | None = None,
-) -> nn.Module:
+def fuse(model: nn.Module, *examples: Tensor) -> nn.Module:
     """Return a copy of `model` for inference: evaluation mode, every operator in its fused form.
 
     Args:
         model: any model.
         examples: inputs of the shapes that it is meant for, on the device and in the dtype that
-            are meant. For them the fastest exact form of every operator is measured and taken,
-            and so is the layout of the whole network, channels last or not. Without one the rule
-            chooses, and the layout is what it was.
-        layout: of the weights, and so of all maps; "fastest" measures it.
-        choices: where what was measured is kept; by default a file in the user's cache.
+            are meant: see `fastest`. Without one the rule chooses the forms.
 
     Example:
         >>> import timm
@@ -56,22 +47,51 @@ def fuse(
         fused = fused.fuse()
     else:
         _fuse_children(fused, {})
-    if not examples:
-        return fused
+    return fastest(fused, *examples) if examples else fused
+
+
+def fastest(
+    model: nn.Module,
+    *examples: Tensor,
+    layout: Layout = "fastest",
+    choices: forms.Choices | None = None,
+) -> nn.Module:
+    """Return a model in its fastest exact forms and layout for inputs like the examples.
+
+    The forms of every operator are measured where it stands, and so is the layout of the whole
+    network, channels last or not; over several examples the geometric mean decides. What was
+    measured is kept, so that the next call, in another process too, takes the same.
+
+    Args:
+        model: for inference; it is used up.
+        examples: inputs, on the device and in the dtype that are meant.
+        layout: of the weights, and so of all maps; "fastest" measures it.
+        choices: where what was measured is kept; by default a file in the user's cache.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from bench.operators import create
+        >>> model = nn.Sequential(create("dwconv", in_channels=4, out_channels=4, kernel_size=7))
+        >>> x = torch.zeros(1, 4, 8, 8)
+        >>> with TemporaryDirectory() as folder:
+        ...     choices = forms.Choices(Path(folder) / "forms.json")
+        ...     sorted(chosen(fastest(fuse(model), x, choices=choices), 1))
+        ['0.conv', 'layout']
+    """
     choices = choices or forms.Choices()
     if layout != "fastest":
-        return _in_layout(fused, layout, examples, choices)
+        return _in_layout(model, layout, examples, choices)
     models = {
-        name: _in_layout(copy.deepcopy(fused), name, examples, choices) for name in _MEMORY_FORMAT
+        name: _in_layout(copy.deepcopy(model), name, examples, choices) for name in _MEMORY_FORMAT
     }
     totals = dict.fromkeys(models, 0.0)
     for x in examples:
-        candidates = {name: partial(_whole, model, x) for name, model in models.items()}
+        candidates = {name: partial(_whole, one, x) for name, one in models.items()}
         of = forms.problem("network", x, model=digest(_shape_of(model))[:16])
         for name, ms in choices.times(of, candidates).items():
-            totals[name] += math.log(ms)
-    best = forms.quickest({name: math.exp(t / len(examples)) for name, t in totals.items()})
-    return models[best]
+            totals[name] += math.log(ms) / len(examples)
+    return models[forms.quickest({name: math.exp(total) for name, total in totals.items()})]
 
 
 def chosen(model: nn.Module, batch: int) -> dict[str, str]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _PLAN = {
     "device": "auto, cpu or cuda",
     "dtype": "float32, bfloat16 or float16",
-    "layout": "contiguous or channels_last",
+    "layout": "fastest, contiguous or channels_last",
+    "forms": "measured or rule",
     "form": "train or fused",
     "engine": "torch, compile, onnxruntime or openvino",
     "threads": "CPU threads",

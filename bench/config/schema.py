@@ -17,7 +17,7 @@ from pydantic import (
 
 from bench.config import files
 from bench.errors import ConfigError, near
-from bench.speed.protocol import Engine, Layout, Scope, check_engine
+from bench.speed.protocol import Engine, Forms, Layout, Scope, check_engine
 
 Batches = Annotated[list[PositiveInt], Field(min_length=1)]
 
@@ -166,7 +166,14 @@ class SpeedConfig(_Model):
         "float32", description="of weights and input", examples=["bfloat16"]
     )
     layout: Layout = Field(
-        "contiguous", description="of weights and input in memory", examples=["channels_last"]
+        "fastest",
+        description="of weights and maps in memory; fastest: each arm's own, by measuring",
+        examples=["channels_last"],
+    )
+    forms: Forms = Field(
+        "measured",
+        description="exact forms of operators: the fastest, by measuring, or those of the rule",
+        examples=["rule"],
     )
     form: Literal["train", "fused"] = Field(
         "fused",

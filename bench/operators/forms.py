@@ -29,6 +29,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bench.errors import require
 from bench.hashing import canonical, digest
 from bench.locks import Held, lock
 from bench.whole_files import write_whole
@@ -69,6 +70,9 @@ class Choices:
     Args:
         path: the file; by default `default_file()`.
 
+    Attributes:
+        taken: problem in words → form, of all that was asked for.
+
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from time import sleep
@@ -83,6 +87,7 @@ class Choices:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_file()
         self._entries = self._read()
+        self.taken: dict[str, str] = {}
         self._recalled: dict[Hashable, str] = {}
         self._measuring = False
 
@@ -95,7 +100,12 @@ class Choices:
         """
         if len(candidates) == 1:
             return next(iter(candidates))
-        return quickest(self.times(problem, candidates))
+        form = quickest(self.times(problem, candidates))
+        words = [problem["of"], "×".join(map(str, problem.get("shape", [])))]
+        if "kernel" in problem:
+            words.append("kernel " + "×".join(map(str, problem["kernel"])))
+        self.taken[" ".join(filter(None, words))] = form
+        return form
 
     def times(self, problem: Mapping[str, Any], candidates: Candidates) -> dict[str, float]:
         """Return candidate → ms of a call; measured now if the file does not know."""
@@ -311,6 +321,22 @@ def fastest(choices: Choices | None = None) -> Iterator[Choices]:
 def active() -> Choices | None:
     """Return the choices of the `fastest()` that this runs in, if it does."""
     return _active
+
+
+@contextmanager
+def asked() -> Iterator[Choices | None]:
+    """Be in `fastest()`, unless the environment variable CONVBOARD_FORMS says "rule".
+
+    Raises:
+        UserError: it says something else.
+    """
+    word = os.environ.get("CONVBOARD_FORMS", "measured")
+    require("CONVBOARD_FORMS", word, word in ("measured", "rule"), "'measured' or 'rule'")
+    if word == "rule":
+        yield None
+        return
+    with fastest() as choices:
+        yield choices
 
 
 _plain = False

@@ -77,6 +77,9 @@ class Recipe(Part):
     epochs: int | None = None
     samples_seen: int | None = None
     train_seconds: float | None = None
+    forms: dict[str, str] = Field(
+        {}, description="problem → exact form of an operator that it was trained in, if measured"
+    )
     tuning_trials: int = Field(0, description="trials of the Optuna study behind it")
     untuned: dict[str, Any] = Field(
         {},

@@ -101,7 +101,7 @@ class Record(Part):
                     speed.device,
                     speed.threads,
                     # only where there are: other records' identities are older than conditions
-                    *([speed.conditions.model_dump()] if speed.conditions else []),
+                    *([speed.conditions.known()] if speed.conditions else []),
                     # only where `compiled` does not say it all, for the same reason
                     *([speed.engine] if speed.engine not in ("torch", "compile") else []),
                 ],

@@ -18,11 +18,18 @@ class Conditions(Part):
     min_block_ms: float = Field(description="the least time of one sample's block of iterations")
     warmup_min_ms: float
     warmup_cap_ms: float = Field(description="a warm-up that has not settled ends after this")
+    forms: Literal["measured", "rule"] = Field(
+        "rule", description="how the exact forms of operators were chosen"
+    )
     tf32: bool = Field(description="whether float32 products may be rounded to TF32 on a GPU")
     torch_threads: int = Field(description="inside of one operation")
     torch_interop_threads: int
     omp_num_threads: int | None = Field(description="the environment's OMP_NUM_THREADS")
     mkl_num_threads: int | None = Field(description="the environment's MKL_NUM_THREADS")
+
+    def known(self) -> dict[str, Any]:
+        """Return what there is to tell; the rule is older than the word for it."""
+        return self.model_dump(exclude={"forms"} if self.forms == "rule" else None)
 
 
 class GpuState(Part):
@@ -53,7 +60,12 @@ class Speed(Part):
     batch: int
     input_size: tuple[int, int]
     dtype: str
-    layout: Literal["contiguous", "channels_last"]
+    layout: Literal["fastest", "contiguous", "channels_last"] = Field(
+        description="of weights and maps; fastest: each arm's own, which `forms` names"
+    )
+    forms: dict[str, str] = Field(
+        {}, description="module → the exact form that was measured to be the fastest, and was timed"
+    )
     compiled: bool = Field(False, description="engine 'compile', as older records say it")
     engine: Literal["torch", "compile", "onnxruntime", "openvino"] = Field(
         "torch", description="what runs the form; of the last two, exported to ONNX"
@@ -120,7 +132,7 @@ class Speed(Part):
         base += [self.engine, self.device, self.threads]
         if self.conditions is None:
             return base
-        return [*base, self.processes, self.rounds, self.conditions.model_dump()]
+        return [*base, self.processes, self.rounds, self.conditions.known()]
 
 
 class Memory(Part):

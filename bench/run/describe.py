@@ -80,6 +80,7 @@ def recipe_of(cell: Cell, fitted: Fitted | None) -> Recipe:
         epochs=fitted.epochs if fitted else None,
         samples_seen=fitted.samples_seen if fitted else None,
         train_seconds=fitted.seconds if fitted else None,
+        forms=fitted.forms if fitted else {},
         tuning_trials=cell.tuned.trials if cell.tuned else 0,
         untuned=cell.untuned,
     )

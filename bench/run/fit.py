@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from bench.config.lightning import build, build_module
+from bench.operators import forms
 from bench.run.curve import Curve, Diverged
 from bench.run.resume import LAST, WholeCheckpoints, forget, newest
 from tasks.base import TaskModule
@@ -39,6 +40,8 @@ class Fitted:
     epochs: int
     samples_seen: int
     sampling_error: float | None
+    forms: dict[str, str]
+    """Problem in words → the exact form of an operator that was taken, where it was measured."""
     notes: list[str]
     """What was repaired on the way, in words."""
     module: TaskModule
@@ -90,25 +93,26 @@ def fit(
         }
     )
     checkpoint, notes = newest(folder)
-    try:
-        trainer.fit(
-            module,
-            datamodule=datamodule,
-            ckpt_path=None if checkpoint is None else str(checkpoint),
-            weights_only=True,
-        )
-    except SystemExit:  # how Lightning answers Ctrl-C
+    with forms.asked() as choices:
+        try:
+            trainer.fit(
+                module,
+                datamodule=datamodule,
+                ckpt_path=None if checkpoint is None else str(checkpoint),
+                weights_only=True,
+            )
+        except SystemExit:  # how Lightning answers Ctrl-C
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+        except Diverged:
+            forget(folder)
+            raise
         if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    except Diverged:
-        forget(folder)
-        raise
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    step, scored = curve.scored
-    if step != trainer.global_step:  # the last step was not validated after
-        scored = dict(trainer.validate(module, datamodule=datamodule, verbose=False)[0])
+            raise KeyboardInterrupt
+        step, scored = curve.scored
+        if step != trainer.global_step:  # the last step was not validated after
+            scored = dict(trainer.validate(module, datamodule=datamodule, verbose=False)[0])
     metrics = {k.removeprefix("val/"): v for k, v in scored.items()}
     if not math.isfinite(metrics.get(module.headline, math.nan)):
         forget(folder)
@@ -127,6 +131,7 @@ def fit(
         epochs=trainer.current_epoch,
         samples_seen=curve.samples,
         sampling_error=module.sampling_error(),
+        forms=choices.taken if choices else {},
         notes=notes,
         module=module,
         datamodule=datamodule,

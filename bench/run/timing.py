@@ -48,7 +48,7 @@ def time_race(
 
     store = Store(folder, wait_s=WAIT_S)
     store.require_writable()
-    store.require_active([race.cells[0].suite])
+    store.require_active([race.suite or ADHOC])
     plan = race.plan
     work = store.folder / "cells" / race.hash
     timed = race.load(store, work)
@@ -64,6 +64,7 @@ def time_race(
         batches=race.batches,
         dtype=plan.dtype,
         layout=plan.layout,
+        forms=plan.forms,
         engine=plan.engine,
         device=_device(plan),
         threads=plan.threads,

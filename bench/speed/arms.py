@@ -25,7 +25,7 @@ from bench.speed import gpu_state
 from bench.speed.campaign import Campaign
 from bench.speed.crew import Crew
 from bench.speed.job import Job
-from bench.speed.protocol import PROTOCOL, Engine, Layout, Scope, Settings
+from bench.speed.protocol import PROTOCOL, Engine, Forms, Layout, Scope, Settings
 from bench.speed.result import ArmResult
 
 Progress = Callable[[int, int, str], None]
@@ -55,7 +55,8 @@ def measure(
     images: NDArray[np.float32] | None = None,
     device: str = "cpu",
     dtype: str = "float32",
-    layout: Layout = "contiguous",
+    layout: Layout = "fastest",
+    forms: Forms = "measured",
     engine: Engine = "torch",
     threads: int | None = None,
     processes: int = 5,
@@ -87,7 +88,9 @@ def measure(
         images: (N, in_channels, *input_size), timed on in place of noise from N(0, 1).
         device: 'cpu' or 'cuda'.
         dtype: 'float32', 'bfloat16' or 'float16'; weights and input are cast.
-        layout: 'contiguous' or 'channels_last'.
+        layout: 'contiguous', 'channels_last', or the 'fastest' of both for each arm.
+        forms: take the exact forms of operators that are 'measured' to be the fastest, or those
+            of the 'rule'.
         engine: what runs the form: 'torch', 'compile' (torch.compile), or on a CPU 'onnxruntime'
             or 'openvino', for which it is exported to ONNX.
         threads: CPU threads; by default every core that this process may use.
@@ -121,6 +124,7 @@ def measure(
         device=device,
         dtype=dtype,
         layout=layout,
+        forms=forms,
         engine=engine,
         threads=usable_cores() if threads is None else threads,
         processes=processes,
@@ -268,6 +272,7 @@ def _result(
         first_call_ms=values("first_call_ms"),
         warmup_iterations=values("warmup_iterations"),
         block_iterations=values("block_iterations"),
+        forms=next(iter(values("forms")), {}),
         steady=all(values("steady")) if values("steady") else None,
         gate_error=max(values("gate_error"), default=None),
         gpu=gpu_state.summary([sample for samples in values("gpu") for sample in samples]),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bench.backbones.fuse import fastest
+from bench.operators import forms
 from bench.speed import exported
 from bench.speed.gate import randomise
 from bench.speed.job import Job
@@ -36,6 +38,7 @@ def conditions(settings: Settings) -> dict[str, Any]:
         "min_block_ms": settings.min_block_ms,
         "warmup_min_ms": settings.warmup_min_ms,
         "warmup_cap_ms": settings.warmup_cap_ms,
+        "forms": settings.forms,
         "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "torch_threads": torch.get_num_threads(),
         "torch_interop_threads": torch.get_num_interop_threads(),
@@ -83,10 +86,18 @@ def training_form(factory: Callable[[], nn.Module], settings: Settings) -> nn.Mo
     return model if settings.training else model.requires_grad_(False)
 
 
-def timed_form(model: nn.Module, prepare: Prepare | None, settings: Settings) -> nn.Module:
-    """Turn the training form into the timed one, by `prepare`, dtype, layout and compiler."""
+def timed_form(
+    model: nn.Module, prepare: Prepare | None, examples: Sequence[Tensor], settings: Settings
+) -> nn.Module:
+    """Turn the training form into the timed one: by `prepare`, dtype, forms, layout and compiler.
+
+    Exact forms are chosen for inference by torch itself, on what it is timed on; a training step
+    chooses its own as it runs (`mode`).
+    """
     timed = model if prepare is None else prepare(model)
     timed = timed.train(settings.training).to(dtype=getattr(torch, settings.dtype))
+    if settings.forms == "measured" and settings.engine == "torch" and not settings.training:
+        return fastest(timed, *examples, layout=settings.layout)
     if settings.layout == "channels_last":
         timed = timed.to(memory_format=torch.channels_last)
     if settings.engine == "compile":
@@ -103,9 +114,16 @@ def timed_input(x: Tensor, settings: Settings) -> Tensor:
     )
 
 
-def grad_mode(settings: Settings) -> AbstractContextManager[object]:
-    """Return the context in which forms are called: gradients are recorded in training alone."""
-    return torch.enable_grad() if settings.training else torch.inference_mode()
+@contextmanager
+def mode(settings: Settings) -> Iterator[None]:
+    """Be where forms are called: gradients are recorded in training alone, in measured forms."""
+    if not settings.training:
+        with torch.inference_mode():
+            yield
+        return
+    measured = settings.forms == "measured" and settings.engine == "torch"
+    with torch.enable_grad(), forms.fastest() if measured else nullcontext():
+        yield
 
 
 def iteration(timed: nn.Module, x: Tensor, settings: Settings) -> Callable[[], Any]:

@@ -94,6 +94,7 @@ class Timing:
     host_bound_blocks: int = 0
     gpu: list[dict[str, Any]] = field(default_factory=list)
     energy_per_image_joules: float | None = None
+    forms: dict[str, str] = field(default_factory=dict)
     memory: dict[str, int] | None = None
     memory_error: str | None = None
 

@@ -13,18 +13,19 @@ import gc
 import multiprocessing
 import os
 import sys
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.failures import device_lost, killed_for_memory
 from bench.speed.forms import (
     configure,
-    grad_mode,
     inputs,
     iteration,
+    mode,
     timed_form,
     timed_input,
     training_form,
@@ -110,9 +111,9 @@ def _peak_rss(job: Job, label: str, batch: int) -> int:
     with torch.inference_mode():
         tiny.eval()(torch.zeros(1, 8, 16, 16))
     idle = _status("VmRSS")
-    model = _model(job, label)
     x = timed_input(inputs(job, batch), job.settings)
-    with grad_mode(job.settings):
+    model = _model(job, label, [x])
+    with mode(job.settings):
         step = iteration(model, x, job.settings)
         step()
         gc.collect()
@@ -123,11 +124,10 @@ def _peak_rss(job: Job, label: str, batch: int) -> int:
     return max(0, _status("VmHWM") - idle)
 
 
-def _model(job: Job, label: str) -> nn.Module:
+def _model(job: Job, label: str, examples: Sequence[Tensor]) -> nn.Module:
     """Return the timed form of an arm; the training form is gone then."""
-    return timed_form(
-        training_form(job.factory(label), job.settings), job.load_prepare(), job.settings
-    )
+    model = training_form(job.factory(label), job.settings)
+    return timed_form(model, job.load_prepare(), examples, job.settings)
 
 
 def _status(field: str) -> int:
@@ -143,7 +143,9 @@ def _on_gpu(job: Job, cells: list[Timing], note: Note) -> None:
     before = _allocated()
     note("memory", label)
     try:
-        model = _model(job, label)
+        examples = [timed_input(inputs(job, cell.batch), job.settings) for cell in cells]
+        model = _model(job, label, examples)
+        del examples
     except Exception as error:
         if device_lost(error):
             raise
@@ -170,7 +172,7 @@ def _allocated() -> tuple[int, int]:
 
 def _gpu_peak(job: Job, model: nn.Module, batch: int, before: tuple[int, int]) -> dict[str, int]:
     x = timed_input(inputs(job, batch), job.settings)
-    with grad_mode(job.settings):
+    with mode(job.settings):
         step = iteration(model, x, job.settings)
         step()
         _allocated()

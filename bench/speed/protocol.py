@@ -11,6 +11,9 @@ Protocol 2, as the workers follow it:
 * A warm-up is made of such blocks too: what must settle is what is sampled.
 * Weights and inputs are the same in every process; the orders in which arms are built, warmed up
   and take turns are drawn anew in each.
+* Operators take their fastest exact forms, and a network its fastest layout, as measured before on
+  the same machine and kept in a file that all processes read (`forms: measured`); or those of the
+  rule. Whichever they are, the gate comes after.
 * A worker process does its share of one run after the other, so that imports are paid for once.
 * A training step is timed, warmed up and gated like an inference; see `bench.speed.training`.
 
@@ -35,7 +38,8 @@ PROTOCOL = "2"
 T = TypeVar("T")
 
 Scope = Literal["operator", "backbone", "end_to_end", "training"]
-Layout = Literal["contiguous", "channels_last"]
+Layout = Literal["fastest", "contiguous", "channels_last"]
+Forms = Literal["measured", "rule"]
 Engine = Literal["torch", "compile", "onnxruntime", "openvino"]
 EXPORTED: tuple[Engine, ...] = ("onnxruntime", "openvino")
 """Engines that run an exported form, on the CPU."""
@@ -61,7 +65,8 @@ class Settings:
     in_channels: int = 3
     device: str = "cpu"
     dtype: str = "float32"
-    layout: Layout = "contiguous"
+    layout: Layout = "fastest"
+    forms: Forms = "measured"
     engine: Engine = "torch"
     threads: int = 1
     processes: int = 5
@@ -89,6 +94,7 @@ class Settings:
         for name, known in (
             ("dtype", DTYPES),
             ("layout", get_args(Layout)),
+            ("forms", get_args(Forms)),
             ("device", ("cpu", "cuda")),
             ("scope", get_args(Scope)),
             ("engine", get_args(Engine)),
@@ -130,7 +136,7 @@ def check_engine(engine: Engine, scope: Scope, dtype: str, layout: Layout, devic
         )
     for name, value, only in (
         ("dtype", dtype, "float32"),
-        ("layout", layout, "contiguous"),
+        ("layout", "contiguous" if layout == "fastest" else layout, "contiguous"),
         ("device", device, "cpu"),
     ):
         if value != only:

@@ -42,6 +42,7 @@ class ArmResult:
     block_iterations: list[int] = field(default_factory=list)
     gpu: dict[str, Any] | None = None
     energy_per_image_joules: float | None = None
+    forms: dict[str, str] = field(default_factory=dict)
     first_call_ms: list[float] = field(default_factory=list)
     warmup_iterations: list[int] = field(default_factory=list)
     steady: bool | None = None
@@ -136,6 +137,7 @@ class ArmResult:
                 "input_size": s.input_size,
                 "dtype": s.dtype,
                 "layout": s.layout,
+                "forms": self.forms,
                 "compiled": s.engine == "compile",
                 "engine": s.engine,
                 "device": s.device,

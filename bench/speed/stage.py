@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.backbones.fuse import chosen
 from bench.errors import UserError
 from bench.failures import device_lost, out_of_memory
 from bench.speed import gpu_state
 from bench.speed.forms import (
     compared,
-    grad_mode,
     inputs,
     iteration,
+    mode,
     synchronise,
     timed_form,
     timed_input,
@@ -104,7 +105,7 @@ class Stage:
         gc.collect()
         gc.disable()
         try:
-            with grad_mode(s):
+            with mode(s):
                 for batch in drawn(batch_sizes, s.seed, process, "batches"):
                     self.time_batch(batch)
         finally:
@@ -124,14 +125,16 @@ class Stage:
             reference = {}
             for cell in self.of(label):
                 self.note("reference", label, cell.batch)
-                with failures_become_rows([cell]), grad_mode(self.settings):
+                with failures_become_rows([cell]), mode(self.settings):
                     values = compared(model, self.settings)(arrays[cell.batch])
                     reference[cell.batch] = snapshot(values)
             self.note("build", label)
-            timed = timed_form(model, self.job.load_prepare(), self.settings)
+            examples = [timed_input(arrays[cell.batch], self.settings) for cell in self.of(label)]
+            timed = timed_form(model, self.job.load_prepare(), examples, self.settings)
             for cell in self.of(label):
+                cell.forms = chosen(timed, cell.batch)
                 self.note("gate", label, cell.batch)
-                with failures_become_rows([cell]), grad_mode(self.settings):
+                with failures_become_rows([cell]), mode(self.settings):
                     self.gate(cell, timed, arrays[cell.batch], reference[cell.batch])
 
     def gate(self, cell: Timing, timed: nn.Module, x: Tensor, reference: dict[str, Tensor]) -> None:

@@ -104,7 +104,7 @@ class Allocator:
 def on_a_gpu(monkeypatch, tmp_path, forms):
     """Run the pass of a GPU on the CPU: `forms` are what is timed, by label."""
     settings = Settings(baseline="a", input_size=(8, 8), batches=(1, 2), device="cuda")
-    monkeypatch.setattr(memory_pass, "_model", lambda job, label: forms[label]())
+    monkeypatch.setattr(memory_pass, "_model", lambda job, label, _: forms[label]())
     monkeypatch.setattr(memory_pass, "inputs", lambda job, batch: torch.zeros(batch, 3, 8, 8))
     job = Job(settings, [(label, b"") for label in forms], b"", 0, memory=True)
     cells = memory_pass.measure(job, Note(tmp_path / "note"))

@@ -40,7 +40,7 @@ def test_the_loss_is_that_of_all_maps():
 
 def test_norms_use_their_batch_and_weights_keep_their_gradients(make):
     settings = Settings("a", (8, 8), scope="training")
-    model = forms.timed_form(forms.training_form(make.Block, settings), None, settings)
+    model = forms.timed_form(forms.training_form(make.Block, settings), None, [], settings)
     assert model.norm.training
     assert all(weight.requires_grad for weight in model.parameters())
     alone = forms.training_form(make.Block, Settings("a", (8, 8)))
