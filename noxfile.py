@@ -35,6 +35,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def perf(session: nox.Session) -> None:
+    """Time the operators' exact forms beside their public code, and the machine's ceiling."""
+    install(session)
+    convboard(session, "perf")
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests: the quick ones first, then the slow ones."""
     install(session, "test")

@@ -170,6 +170,7 @@ class SpeedConfig(_Model):
         description="of weights and maps in memory; fastest: each arm's own, by measuring",
         examples=["channels_last"],
     )
+    memory: bool = Field(True, description="measure peak memory too", examples=[False])
     forms: Forms = Field(
         "measured",
         description="exact forms of operators: the fastest, by measuring, or those of the rule",

@@ -102,35 +102,40 @@ def _compiled(name: str, parallel: bool) -> Any:
 
     def circular(x: Any, weight: Any, table: Any, split: int, out: Any) -> None:
         images, channels, height, width = x.shape
-        size = height * width
-        for plane in numba.prange(images * channels):
-            image, c = plane // channels, plane % channels
-            source, target = x[image, c], out[image, c]
+        size, twice = height * width, 2 * width
+        planes, parts = images * channels, 16
+        for part in numba.prange(parts):
             # Lines that lie behind each other twice: a turn becomes a step in memory.
-            if c < split:
-                flat = np.empty(2 * size, np.float32)
-                flat[:size] = source.ravel()
-                flat[size:] = flat[:size]
-                total = target.ravel()
-                for y in range(height):
-                    total[y * width : (y + 1) * width] = table[c, y]
-                for k in range(height):
-                    factor, first = weight[c, k], k * width
-                    for place in range(size):
-                        total[place] += factor * flat[first + place]
-            else:
-                twice = 2 * width
-                flat = np.empty(height * twice, np.float32)
-                sums = np.zeros(height * twice, np.float32)
-                for y in range(height):
-                    flat[y * twice : y * twice + width] = source[y]
-                    flat[y * twice + width : (y + 1) * twice] = source[y]
-                for k in range(width):
-                    factor = weight[c, k]
-                    for place in range(height * twice - width):
-                        sums[place] += factor * flat[place + k]
-                for y in range(height):
-                    for column in range(width):
-                        target[y, column] = table[c, column] + sums[y * twice + column]
+            flat = np.empty(2 * size, np.float32)
+            sums = np.empty(2 * size, np.float32)
+            for plane in range(part * planes // parts, (part + 1) * planes // parts):
+                image, c = plane // channels, plane % channels
+                source, target = x[image, c], out[image, c]
+                if c < split:
+                    for y in range(height):
+                        for column in range(width):
+                            flat[y * width + column] = source[y, column]
+                            flat[size + y * width + column] = source[y, column]
+                            sums[y * width + column] = table[c, y]
+                    for k in range(height):
+                        factor, first = weight[c, k], k * width
+                        for place in range(size):
+                            sums[place] += factor * flat[first + place]
+                    for y in range(height):
+                        for column in range(width):
+                            target[y, column] = sums[y * width + column]
+                else:
+                    for y in range(height):
+                        for column in range(width):
+                            flat[y * twice + column] = source[y, column]
+                            flat[y * twice + width + column] = source[y, column]
+                            sums[y * twice + column] = table[c, column]
+                    for k in range(width):
+                        factor = weight[c, k]
+                        for place in range(2 * size - width):
+                            sums[place] += factor * flat[place + k]
+                    for y in range(height):
+                        for column in range(width):
+                            target[y, column] = sums[y * twice + column]
 
     return compiled({"sum_taps": sum_taps, "circular": circular}[name])

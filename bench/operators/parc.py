@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from bench.errors import UserError
 from bench.operators import jit
 from bench.operators.base import ConvSpec, Operator
-from bench.operators.forms import Compute, Formed, like
+from bench.operators.forms import Compute, Formed, like, traced
 from bench.operators.parc_circular import (
     CIRCULAR,
+    circulant,
     circular_macs,
     position_bias,
     prepared,
@@ -26,8 +27,8 @@ Form = Literal["auto", "direct", "fft", "circulant"]
 
 DEPTHWISE = ("circulant", "merged", "direct", "channels_last", "fft")
 """The forms of a depthwise kernel; the rule's is the first."""
-TOGETHER = ("axes", "lines")
-"""The forms of both axes: each in a form of its own, or one pass over both."""
+TOGETHER = ("axes", "stacked", "lines")
+"""The forms of both axes: each in a form of its own, or both written into one map."""
 
 
 class CircularConv(Formed):
@@ -244,11 +245,12 @@ class Parc(Formed, Operator):
         return self._form
 
     def forms(self, x: Tensor) -> tuple[str, ...]:
-        """Return "axes", each in a form of its own, and where it can be one pass over both."""
+        """Return "axes", each in a form of its own, and those that write both into one map."""
         embedded = any(conv.pe is not None and conv.position_bias is None for conv in self._axes())
         plain = self.spec.stride == (1, 1) and self.spec.groups > 1 and not embedded
-        together = plain and self._form in ("auto", *TOGETHER) and jit.usable(x)
-        return TOGETHER if together else ("axes",)
+        if not plain or self._form not in ("auto", *TOGETHER) or traced():
+            return ("axes",)
+        return TOGETHER if jit.usable(x) else TOGETHER[:2]
 
     def learnable(self, form: str) -> bool:
         """Return whether torch computes it all."""
@@ -256,12 +258,38 @@ class Parc(Formed, Operator):
 
     def prepared(self, form: str, x: Tensor) -> Compute:
         """Return ParC in a form."""
-        return self._by_axes if form == "axes" else self._by_lines(x.shape[2], x.shape[3])
+        if form == "axes":
+            return self._by_axes
+        by = self._by_products if form == "stacked" else self._by_lines
+        return by(x.shape[2], x.shape[3])
 
     def _by_axes(self, x: Tensor) -> Tensor:
         parts = (x,) if len(self.axes) == 1 else torch.split(x, list(self.split), dim=1)
         outs = [conv(part) for conv, part in zip(self.axes, parts, strict=True)]
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+
+    def _by_products(self, height: int, width: int) -> Compute:
+        """Return one product with circulant matrices per image and axis, biases included."""
+        products: list[tuple[slice, Tensor, Tensor, bool]] = []
+        start = 0
+        for conv in self._axes():
+            high = conv.dim == 2
+            weight, _, offset = conv.tables(height if high else width)
+            matrix = circulant(weight)[:, 0]
+            table = offset.unsqueeze(4 - conv.dim).expand(-1, height, width)
+            matrix = (matrix if high else matrix.transpose(1, 2)).contiguous()
+            products.append((slice(start, start + len(weight)), matrix, table, high))
+            start += len(weight)
+
+        def compute(x: Tensor) -> Tensor:
+            out = torch.empty_like(x, memory_format=torch.contiguous_format)
+            for image, into in zip(x.contiguous(), out, strict=True):
+                for part, matrix, table, high in products:
+                    lines = (matrix, image[part]) if high else (image[part], matrix)
+                    torch.baddbmm(table, *lines, out=into[part])
+            return like(out, x)
+
+        return compute
 
     def _by_lines(self, height: int, width: int) -> Compute:
         size, kernels, offsets = max(height, width), [], []

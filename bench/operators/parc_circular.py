@@ -73,8 +73,8 @@ def circular_fft(x: Tensor, weight: Tensor, dim: int, stride: int = 1) -> Tensor
 def circulant(weight: Tensor, stride: int = 1) -> Tensor:
     """Return the matrices (O, fan, ⌈K/s⌉, K) whose row i is the kernel turned by i · stride."""
     n = weight.shape[2]
-    place = torch.arange(n, device=weight.device)
-    return weight[:, :, (place[None, :] - place[::stride, None]) % n]
+    windows = torch.cat([weight, weight], 2).unfold(2, n, 1)  # [..., start, j] = w[start + j]
+    return windows[:, :, 1:].flip(2)[:, :, ::stride]  # row i starts at n − i
 
 
 def circular_product(x: Tensor, matrix: Tensor, dim: int) -> Tensor:

@@ -47,7 +47,9 @@ class Entry(Part):
         "or operator"
     )
     head: str | None = None
-    form: Literal["training", "fused"] = Field(description="the form of the operator measured")
+    form: Literal["training", "fused", "published"] = Field(
+        description="the form of the operator measured; published: by the calls of its public code"
+    )
     baseline: bool = Field(False, description="the arm to which the others are compared")
     ranked: bool = Field(
         True, description="False: trained on the way to something else, such as a supernet"

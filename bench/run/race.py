@@ -18,6 +18,7 @@ from bench.store import Store
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from bench.speed import Arm
 
@@ -55,11 +56,13 @@ class Timed:
         arms: one for each contender, of the same label.
         images: what they are timed on, in place of noise.
         data: where the images come from.
+        prepare: makes the timed form of a training form, in place of `bench.backbones.fuse`.
     """
 
     arms: list[Arm]
     images: NDArray[np.float32] | None = None
     data: Data | None = None
+    prepare: Callable[[nn.Module], nn.Module] | None = None
 
 
 @dataclass(frozen=True)

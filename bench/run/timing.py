@@ -11,12 +11,13 @@ from bench.config.schema import SpeedConfig
 from bench.machine import machine, provenance, software
 from bench.record import SETTLED, Record
 from bench.run.cell import WAIT_S
-from bench.run.race import Race
+from bench.run.race import Race, Timed
 from bench.speed.protocol import EXPORTED
 from bench.store import CELL, Store
 
 if TYPE_CHECKING:
     from bench.speed.crew import Crew
+    from bench.speed.result import ArmResult
 
 Progress = Callable[[int, int, str], None]
 ADHOC = "speed"
@@ -43,24 +44,61 @@ def time_race(
         progress: see `bench.speed.measure`.
         crew: workers that go on to the next race.
     """
-    from bench.backbones import fuse
-    from bench.speed import measure
-
     store = Store(folder, wait_s=WAIT_S)
     store.require_writable()
     store.require_active([race.suite or ADHOC])
-    plan = race.plan
     work = store.folder / "cells" / race.hash
     timed = race.load(store, work)
     first = race.contenders[0].entry
-    results = measure(
+    results = measured(race, timed, store.folder / "speed", progress, crew)
+    experiment = race.suite or ADHOC
+    tags = {"suite": experiment, "host": first.host, "task": first.task, CELL: race.hash}
+    settings = {"speed": race.plan.model_dump()}
+    run_id = store.begin(experiment, race.title, tags, settings, resume=False)
+    again = f"convboard speed {race.words}"
+    records = [record_of(race, timed, result, command, again, run_id) for result in results]
+    for result, record in zip(results, records, strict=True):
+        store.keep(run_id, record.save(work), "records")
+        if result.latency_median_ms is not None:
+            name = f"{result.label}/batch_{result.batch}_ms".replace("(", "").replace(")", "")
+            store.metrics(run_id, {name: result.latency_median_ms.value})
+    if all(record.status in SETTLED for record in records):
+        store.done(run_id, records[-1].filename)
+    else:
+        store.end(run_id, "FAILED")
+    shutil.rmtree(work)
+    return records
+
+
+def measured(
+    race: Race,
+    timed: Timed,
+    folder: Path,
+    progress: Progress | None = None,
+    crew: Crew | None = None,
+) -> list[ArmResult]:
+    """Time the arms of a race by its plan.
+
+    Args:
+        race: what is timed.
+        timed: what it has loaded.
+        folder: keeps the samples of finished processes.
+        progress: see `bench.speed.measure`.
+        crew: workers that go on to the next race.
+    """
+    from bench.backbones import fuse
+    from bench.speed import measure
+
+    plan = race.plan
+    fused = race.contenders[0].entry.form != "training"
+    return measure(
         timed.arms,
         baseline=race.baseline,
         input_size=race.input_size,
         in_channels=race.in_channels,
         images=timed.images,
-        folder=store.folder / "speed",
-        prepare=fuse if first.form == "fused" else None,
+        folder=folder,
+        prepare=(timed.prepare or fuse) if fused else None,
         batches=race.batches,
         dtype=plan.dtype,
         layout=plan.layout,
@@ -72,48 +110,52 @@ def time_race(
         rounds=plan.rounds,
         min_block_ms=plan.min_block_ms,
         warmup_cap_ms=plan.warmup_cap_ms,
+        memory=plan.memory,
         scope=race.scope,
         fingerprint=race.hash,
         crew=crew,
         progress=progress,
     )
-    experiment = race.suite or ADHOC
-    tags = {"suite": experiment, "host": first.host, "task": first.task, CELL: race.hash}
-    run_id = store.begin(experiment, race.title, tags, {"speed": plan.model_dump()}, resume=False)
-    contenders = {contender.entry.label: contender for contender in race.contenders}
-    records = []
-    for result in results:
-        contender = contenders[result.label]
-        record = Record.make(
-            kind="speed",
-            status=result.status,
-            error=result.error,
-            entry=contender.entry,
-            data=timed.data,
-            recipe=contender.recipe,
-            speed=result.speed(),
-            memory=result.memory,
-            machine=machine(),
-            software=software(),
-            provenance=provenance(
-                command=command,
-                reproduce=f"convboard speed {race.words}",
-                mlflow_run=run_id,
-                suite=race.suite,
-                cell=race.hash,
-            ),
-        )
-        store.keep(run_id, record.save(work), "records")
-        if result.latency_median_ms is not None:
-            name = f"{result.label}/batch_{result.batch}_ms".replace("(", "").replace(")", "")
-            store.metrics(run_id, {name: result.latency_median_ms.value})
-        records.append(record)
-    if all(record.status in SETTLED for record in records):
-        store.done(run_id, records[-1].filename)
-    else:
-        store.end(run_id, "FAILED")
-    shutil.rmtree(work)
-    return records
+
+
+def record_of(
+    race: Race,
+    timed: Timed,
+    result: ArmResult,
+    command: str,
+    reproduce: str,
+    run_id: str | None = None,
+) -> Record:
+    """Return the record of an arm at a batch size.
+
+    Args:
+        race: what was timed.
+        timed: what it had loaded.
+        result: of the arm.
+        command: the command line that asked for it.
+        reproduce: the one that does it again.
+        run_id: of the MLflow run that keeps it, if one does.
+    """
+    contender = next(c for c in race.contenders if c.entry.label == result.label)
+    return Record.make(
+        kind="speed",
+        status=result.status,
+        error=result.error,
+        entry=contender.entry,
+        data=timed.data,
+        recipe=contender.recipe,
+        speed=result.speed(),
+        memory=result.memory,
+        machine=machine(),
+        software=software(),
+        provenance=provenance(
+            command=command,
+            reproduce=reproduce,
+            mlflow_run=run_id,
+            suite=race.suite,
+            cell=race.hash,
+        ),
+    )
 
 
 def _device(plan: SpeedConfig) -> str:

@@ -148,7 +148,7 @@ def test_every_form_compiles_whole(form):
 
 @pytest.mark.parametrize("axis", ["height", "width", "both"])
 @torch.no_grad()
-def test_one_pass_over_both_axes_computes_them(axis):
+def test_both_axes_are_written_into_one_map(axis):
     torch.manual_seed(0)
     op = operators.create(
         "parc", in_channels=6, out_channels=6, groups=6, resolution=(9, 14), axis=axis
@@ -157,7 +157,9 @@ def test_one_pass_over_both_axes_computes_them(axis):
     fused = op.fuse()
     for size in ((9, 14), (14, 9), (1, 7), (56, 3)):
         x = torch.randn(2, 6, *size)
-        assert fused.forms(x) == ("axes", "lines")
-        for layout in (torch.contiguous_format, torch.channels_last):
-            y = fused.prepared("lines", x)(x.contiguous(memory_format=layout))
+        assert fused.forms(x) == ("axes", "stacked", "lines")
+        for form, layout in itertools.product(
+            ("stacked", "lines"), (torch.contiguous_format, torch.channels_last)
+        ):
+            y = fused.prepared(form, x)(x.contiguous(memory_format=layout))
             torch.testing.assert_close(y, op(x), rtol=1e-4, atol=1e-5)
