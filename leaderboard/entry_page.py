@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,9 @@ def entry_view(board: Board, row: Row, pictures: Container[str]) -> dict[str, An
         "machines": _distinct(
             tuple((k.replace("_", " "), v) for k, v in r.machine.model_dump().items() if v)
             for r in records
+        ),
+        "forms": _distinct(
+            tuple(sorted(r.recipe.forms.items())) for r in scored if r.recipe and r.recipe.forms
         ),
         "software": _distinct(tuple(sorted(r.software.items())) for r in records),
     }
@@ -129,6 +133,8 @@ def _speed_view(record: Record, show: Show, stale: bool) -> dict[str, Any]:
         ("Outliers, kept", speed.outliers),
         ("Throttled", {True: "yes", False: "no", None: None}[speed.throttled]),
         ("Host-bound", {True: "yes", False: "no", None: None}[speed.host_bound]),
+        ("Fastest layout", speed.forms.get("layout")),
+        ("Exact forms", _forms(speed.forms)),
         ("Energy per image (J)", _number(speed.energy_per_image_joules)),
         ("Gate: largest relative error", _scientific(speed.gate_max_error)),
         ("Gate: tolerance", _scientific(speed.gate_tolerance)),
@@ -155,6 +161,12 @@ def _speed_view(record: Record, show: Show, stale: bool) -> dict[str, Any]:
         "svg": svg,
         "stale": stale,
     }
+
+
+def _forms(forms: Mapping[str, str]) -> str | None:
+    """How often each exact form was taken, e.g. 'direct 3×, padded 1×'."""
+    taken = Counter(form for place, form in forms.items() if place != "layout")
+    return ", ".join(f"{form} {count}×" for form, count in sorted(taken.items())) or None
 
 
 def _with_interval(show: Show, interval: Any) -> str | None:

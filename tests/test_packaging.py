@@ -90,10 +90,10 @@ def test_nothing_is_declared_for_nothing(declared, extras):
     assert (declared | extras) - imported <= set(NOT_IMPORTED)
 
 
-def test_everything_declared_is_pinned_with_hashes(declared):
+def test_everything_declared_is_pinned_with_hashes(declared, extras):
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pins = re.findall(r"^(\S+)==\S+(?: ;[^\n\\]*)? \\\n    --hash=sha256:", text, re.MULTILINE)
     groups = PYPROJECT["dependency-groups"].values()
-    wanted = declared | {name for group in groups for name in names(group)}
+    wanted = declared | extras | {name for group in groups for name in names(group)}
     assert wanted <= {normal(pin) for pin in pins}
     assert "://" not in text

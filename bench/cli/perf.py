@@ -22,7 +22,7 @@ def add(verbs: Verbs) -> None:
     verb = verbs.add("perf", perf, text)
     verb.add_argument("--operators", help="comma-separated; default: all that have a public form")
     verb.add_argument("--scope", choices=("operator", "training"), help="default: both")
-    verb.add_argument("--batch", help="comma-separated batch sizes; default: 1,8")
+    verb.add_argument("--batch", help="comma-separated; default: 1,8, in training 1")
     verb.add_argument("--threads", type=int, help="default: every core that may be used")
     verb.add_argument("--processes", type=int, default=3, help="intervals are over them")
     verb.add_argument("--rounds", type=int, default=10, help="turns in each process")
@@ -45,7 +45,7 @@ def perf(options: argparse.Namespace) -> None:
     for name in names:
         if name not in perf.KERNELS:
             raise UserError(f"`--operators` (={name!r}): {near(name, perf.KERNELS)}")
-    scopes: dict[str, list[int]] = {"operator": [1, 8], "training": [1, 8]}
+    scopes: dict[str, list[int]] = {"operator": [1, 8], "training": [1]}
     default = {"layout": "contiguous", "device": "cpu", "warmup_cap_ms": 500, "memory": False}
     plan = speed_plan(
         SpeedConfig.model_validate({"scopes": scopes, **default}),
