@@ -139,12 +139,25 @@ def test_other_shapes_types_and_layouts_take_the_rule(conv, file):
     x = torch.randn(2, 4, 9, 9)
     choose(conv, x, Choices(file))
     (key,) = conv._chosen
-    conv._chosen[key] = "fft"
+    conv._chosen[key], conv.settled = "fft", False
     with torch.no_grad():
         conv(x)
         conv(x[:1])
         conv(x.contiguous(memory_format=torch.channels_last))
     assert [ready.form for ready in conv._ready.values()] == ["fft", "direct", "direct"]
+
+
+def test_torchs_own_call_is_made_as_it_is_where_it_is_the_fastest(conv, file, monkeypatch):
+    x = torch.randn(1, 4, 9, 9)
+    monkeypatch.setattr(forms, "race", lambda forms: {"direct": 1.0, "padded": 2.0})
+    choose(conv, x, Choices(file))
+    monkeypatch.setattr(Formed, "forward", lambda *_: pytest.fail("looked up"))
+    plain = nn.Conv2d(4, 4, 13, padding=6, groups=4)
+    plain.load_state_dict(conv.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(conv(x), plain(x))
+    conv(x).sum().backward()  # gradients have forms of their own
+    assert conv.weight.grad is not None
 
 
 def test_what_is_inside_of_a_model_is_chosen(file):
