@@ -38,11 +38,11 @@ Forms = Literal["measured", "rule"]
 Candidates = Mapping[str, Callable[[], Tensor]]
 Compute = Callable[[Tensor], Tensor]
 
-TURNS = 9
+TURNS = 7
 """Turns that every form takes before one is chosen."""
-TURN_MS = 1.0
+TURN_MS = 0.5
 """The least time of a turn."""
-HOPELESS = 4
+HOPELESS = 3
 """A form so many times slower than another at its second call takes no turns."""
 ALIKE = 0.02
 """Of forms whose times differ by less, the first that is named is taken."""
