@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from bench.local import processor
 from bench.record import Machine, Provenance
 
 _PACKAGES = (
@@ -88,21 +89,12 @@ def machine() -> Machine:
         True
     """
     return Machine(
-        cpu=_cpu(),
+        cpu=processor(),
         cores=usable_cores(),
         memory_bytes=max(1, round(psutil.virtual_memory().total / _GIB)) * _GIB,
         os=f"{_system()}, {platform.machine()}",
         **_gpu(),
     )
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _system() -> str:

@@ -17,7 +17,6 @@ import json
 import logging
 import math
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bench import local
 from bench.errors import require
 from bench.hashing import canonical, digest
 from bench.locks import Held, lock
@@ -56,9 +56,11 @@ _log = logging.getLogger(__name__)
 
 
 def default_file() -> Path:
-    """Return where choices are kept: forms.json in $CONVBOARD_CACHE, or in ~/.cache/convboard."""
-    folder = os.environ.get("CONVBOARD_CACHE")
-    return (Path(folder) if folder else Path.home() / ".cache" / "convboard") / "forms.json"
+    """Return where choices are kept: forms.json in the user's cache."""
+    try:
+        return local.cache_folder() / "forms.json"
+    except RuntimeError:  # no home: nothing is kept
+        return Path(os.devnull) / "forms.json"
 
 
 class Choices:
@@ -89,7 +91,7 @@ class Choices:
         self._entries = self._read()
         self.taken: dict[str, str] = {}
         self._recalled: dict[Hashable, str] = {}
-        self._measuring = False
+        self._measuring = self._told = False
 
     def best(self, problem: Mapping[str, Any], candidates: Candidates) -> str:
         """Return the name of the fastest candidate; measured now if the file does not know.
@@ -120,7 +122,9 @@ class Choices:
                         known = self._measure(key, problem, candidates)
                         write_whole(self.path, canonical(self._entries) + "\n")
         except (OSError, Held) as error:
-            _log.warning("Choices of forms are not kept in %r: %s.", self.path.name, error)
+            if not self._told:
+                _log.warning("Choices of forms are not kept in %r: %s.", self.path.name, error)
+                self._told = True
             known = self._known(key, candidates) or self._measure(key, problem, candidates)
         return known
 
@@ -256,22 +260,10 @@ def _machine(device: torch.device) -> dict[str, Any]:
     versions = {"torch": str(torch.__version__)}
     with suppress(importlib.metadata.PackageNotFoundError):
         versions["numba"] = importlib.metadata.version("numba")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"device": name, "versions": versions}
-
-
-def _processor() -> str:
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "versions": versions}
     level = torch.backends.cpu.get_cpu_capability()
-    return f"{_model_name()}, {level}"
-
-
-def _model_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return {"device": f"{local.processor()}, {level}", "versions": versions}
 
 
 def is_channels_last(x: Tensor) -> bool:

@@ -9,6 +9,7 @@ import tempfile
 from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from bench import local
 from bench.errors import DataError
 
 SPARE = "CONVBOARD_SPARE_CACHE"
@@ -16,12 +17,9 @@ SPARE = "CONVBOARD_SPARE_CACHE"
 
 
 def cache_folder() -> Path:
-    """Return the folder of generated data: $CONVBOARD_CACHE, or ~/.cache/convboard."""
-    chosen = os.environ.get("CONVBOARD_CACHE")
-    if chosen:
-        return Path(chosen)
+    """Return the folder of generated data: the user's cache, or a temporary one without a home."""
     try:
-        return Path.home() / ".cache" / "convboard"
+        return local.cache_folder()
     except RuntimeError as error:
         return spare_cache("~/.cache/convboard", error)
 

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,6 +88,15 @@ def test_a_file_that_cannot_be_written_costs_time_alone(tmp_path, caplog):
     choices = Choices(tmp_path / "file" / "forms.json")
     assert choices.best({"of": "one"}, {"slow": slow(ONE), "quick": lambda: ONE}) == "quick"
     assert "not kept" in caplog.text
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch, caplog):
+    monkeypatch.delenv("CONVBOARD_CACHE")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    choices = Choices()
+    for name in ("one", "two"):
+        assert choices.best({"of": name}, {"slow": slow(ONE), "quick": lambda: ONE}) == "quick"
+    assert caplog.text.count("not kept") == 1
 
 
 def test_a_form_that_is_wrong_or_fails_is_never_chosen(caplog):

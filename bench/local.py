@@ -1,0 +1,32 @@
+"""What is this machine's own: its processor's name, and where things are kept between runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def processor() -> str:
+    """Return the name of the processor, as the system tells it.
+
+    Example:
+        >>> bool(processor())
+        True
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def cache_folder() -> Path:
+    """Return where things are kept that can be made again: $CONVBOARD_CACHE, or ~/.cache/convboard.
+
+    Raises:
+        RuntimeError: there is no such variable, and the user has no home.
+    """
+    chosen = os.environ.get("CONVBOARD_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "convboard"
