@@ -368,7 +368,7 @@ class Formed(nn.Module):
 
     A subclass names the forms that can compute an input, and prepares each. It gets from here:
     the choice, by `choose` or inside of `fastest()`; what a form has prepared of the weights,
-    which is kept until they change; and the rule, the first form, wherever nothing was chosen,
+    which is kept until they change, where they are for inference (no `requires_grad`); and the rule, the first form, wherever nothing was chosen,
     and for compilers, exports and counters of MACs. `form`, if it is not "auto", is the one that
     is taken wherever it can be.
 
@@ -415,10 +415,14 @@ class Formed(nn.Module):
         key = x.shape, x.stride(), x.dtype
         if torch.is_grad_enabled() and self._learns(x):
             return self.prepared(self._form_for_learning(x, key), x)(x)
+        if self._learned():
+            return self._prepare(x, key, []).compute(x)
         ready, state = self._ready.get(key), self._state()
         wanted = self._chosen.get(key)
         if ready is None or ready.state != state or wanted not in (None, ready.form):
-            ready = self._prepare(x, key, state)
+            if len(self._ready) >= MOST_READY:
+                self._ready.clear()
+            ready = self._ready[key] = self._prepare(x, key, state)
         return ready.compute(x)
 
     def _prepare(self, x: Tensor, key: _Key, state: list[int]) -> _Ready:
@@ -426,10 +430,7 @@ class Formed(nn.Module):
         if form is None and _active is not None and self.form == "auto" and x.numel():
             form = self.choose(x, _active)
         form = form or self._rule(x)
-        if len(self._ready) >= MOST_READY:
-            self._ready.clear()
-        ready = self._ready[key] = _Ready(form, state, self.prepared(form, x))
-        return ready
+        return _Ready(form, state, self.prepared(form, x))
 
     def choose(self, x: Tensor, choices: Choices) -> str:
         """Choose the form for inputs like `x`, and return it."""
@@ -471,6 +472,10 @@ class Formed(nn.Module):
 
     def _learns(self, x: Tensor) -> bool:
         return x.requires_grad or any(p.requires_grad for p in self.parameters())
+
+    def _learned(self) -> bool:
+        """Whether an optimiser may change the weights: fused ones leave no trace of it."""
+        return any(p is not None and p.requires_grad for p in self._parameters.values())
 
     def _state(self) -> list[int]:
         """Return what changes with the weights, whoever changes them."""

@@ -313,6 +313,9 @@ class Parc(Formed, Operator):
     def _state(self) -> list[int]:
         return [number for conv in self._axes() for number in conv._state()]
 
+    def _learned(self) -> bool:
+        return any(conv._learned() for conv in self._axes())
+
     def macs(self, h: int, w: int) -> int:
         """H·⌈H/s⌉·⌈W/s⌉ per channel and input channel along the height; likewise the width.
 

@@ -26,7 +26,7 @@ def file(tmp_path):
 @pytest.fixture
 def conv():
     torch.manual_seed(0)
-    return DepthwiseConv2d(4, 4, 13, padding=6, groups=4).eval()
+    return DepthwiseConv2d(4, 4, 13, padding=6, groups=4).eval().requires_grad_(False)
 
 
 def slow(value):
@@ -166,7 +166,7 @@ def test_torchs_own_call_is_made_as_it_is_where_it_is_the_fastest(conv, file, mo
     plain.load_state_dict(conv.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(conv(x), plain(x))
-    conv(x).sum().backward()  # gradients have forms of their own
+    conv.requires_grad_(True)(x).sum().backward()  # gradients have forms of their own
     assert conv.weight.grad is not None
 
 
@@ -210,6 +210,26 @@ def test_training_in_the_fastest_forms_is_training(name, file):
         assert torch.equal(gradient, same)
         torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=2e-3)
     assert forms.active() is None
+
+
+@pytest.mark.parametrize("name", ["dwconv", "unireplk", "shift", "parc", "icconv", "slak", "acb"])
+def test_validation_sees_the_weights_of_the_last_step(name, file):
+    """Fused optimisers change weights and leave no trace that autograd would count."""
+    torch.manual_seed(0)
+    op = operators.create(
+        name, in_channels=12, out_channels=12, kernel_size=13, groups=12, resolution=4
+    )
+    x = torch.randn(2, 12, 4, 4)
+    optimiser = torch.optim.AdamW(op.parameters(), lr=0.1, fused=True)
+    with fastest(Choices(file)):
+        for _ in range(3):
+            op.train()(x).square().sum().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            with torch.no_grad():
+                value = op.eval()(x)
+                with forms.plainly():
+                    torch.testing.assert_close(value, op(x), rtol=1e-3, atol=1e-3)
 
 
 PROCESS = """
