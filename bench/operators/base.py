@@ -218,8 +218,6 @@ class Operator(nn.Module, ABC):
     ) -> Operator:
         """Return the operator of equal value for inference; this one stays as it is.
 
-        Its weights do not ask for gradients.
-
         Args:
             example: an input (N, Cin, H, W), on the device and in the dtype that are meant: for
                 inputs like it the fastest exact forms are measured, and taken. Without one the
@@ -232,7 +230,7 @@ class Operator(nn.Module, ABC):
             >>> op.fuse()(torch.zeros(1, 4, 8, 8)).shape
             torch.Size([1, 4, 8, 8])
         """
-        fused = self.fused().requires_grad_(False)
+        fused = self.fused()
         if example is not None:
             forms.choose(fused, example, choices or forms.Choices())
         return fused

@@ -368,9 +368,9 @@ class Formed(nn.Module):
 
     A subclass names the forms that can compute an input, and prepares each. It gets from here:
     the choice, by `choose` or inside of `fastest()`; what a form has prepared of the weights,
-    which is kept until they change, where they are for inference (no `requires_grad`); and the rule, the first form, wherever nothing was chosen,
-    and for compilers, exports and counters of MACs. `form`, if it is not "auto", is the one that
-    is taken wherever it can be.
+    which is kept until they change, where nothing learns them; and the rule, the first form,
+    wherever nothing was chosen, and for compilers, exports and counters of MACs. `form`, if it is
+    not "auto", is the one that is taken wherever it can be.
 
     Example:
         >>> class Double(Formed):
@@ -496,6 +496,8 @@ class Formed(nn.Module):
 def choose(model: nn.Module, example: Tensor, choices: Choices) -> dict[str, str]:
     """Choose the form of everything `Formed` in a model, for inputs like the example.
 
+    The model is for inference then: its weights ask for no gradients any more.
+
     Args:
         model: in evaluation mode.
         example: an input, (N, C, H, W).
@@ -512,6 +514,7 @@ def choose(model: nn.Module, example: Tensor, choices: Choices) -> dict[str, str
         for name, module in model.named_modules()
         if isinstance(module, Formed)
     ]
+    model.requires_grad_(False)
     try:
         model(example)
     finally:
