@@ -24,7 +24,6 @@ from bench.operators.correlation import Geometry, Pair, trimmed
 from bench.operators.forms import Choices, Compute, Formed, active, problem, traced
 
 Ends = tuple[int, int, int, int]
-Candidates = dict[str, Callable[[], Tensor]]
 
 
 def depthwise_conv2d(
@@ -63,18 +62,18 @@ def depthwise_conv2d(
             weight, geometry = less, left
         out: Tensor = _Depthwise.apply(x, weight, geometry)
         return out if bias is None else out + bias[:, None, None]
-    return _fastest("depthwise", x, weight, geometry, values(x, weight, bias, geometry))
+    return _value(x, weight, bias, geometry)
 
 
-def values(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Candidates:
-    """Return form → what computes the convolution, the rule's first."""
-    return {
-        form: partial(_now, form, x, weight, bias, geometry)
-        for form in correlation.forms(x, weight, geometry)
-    }
+def _value(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    able = partial(correlation.forms, x, weight, geometry)
+    compute = partial(_correlate, x, weight, bias, geometry)
+    return _fastest("depthwise", x, weight, geometry, able, compute)
 
 
-def _now(form: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def _correlate(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, form: str
+) -> Tensor:
     return correlation.prepared(form, x, weight, bias, geometry)(x)
 
 
@@ -105,33 +104,37 @@ def _ends_of_input_gradient(weight: Tensor, geometry: Geometry) -> Ends:
 
 
 def _fastest(
-    of: str, x: Tensor, weight: Tensor, geometry: Geometry, candidates: Candidates
-) -> Tensor:
-    """Compute in the form that is known as the fastest; by the rule where nothing is measured."""
-    choices = active()
-    measured = choices is not None and x.is_cpu and x.numel() > 0
-    if not measured or traced() or torch._C._is_any_autocast_enabled():
-        return next(iter(candidates.values()))()
-    assert choices is not None
-    key: Hashable = (of, x.shape, x.stride(), x.dtype, x.device, weight.shape, geometry)
-    form = choices.recalled(key)
-    if form is None:
-        form = _choose(of, x, weight, geometry, candidates, choices)
-        choices.remember(key, form)
-    return candidates[form]()
-
-
-@torch.no_grad()
-def _choose(
     of: str,
     x: Tensor,
     weight: Tensor,
     geometry: Geometry,
-    candidates: Candidates,
-    choices: Choices,
-) -> str:
-    described = problem(of, x, kernel=list(weight.shape), geometry=list(map(list, geometry)))
-    return choices.best(described, candidates)
+    able: Callable[[], tuple[str, ...]],
+    compute: Callable[[str], Tensor],
+) -> Tensor:
+    """Compute in the form that is known as the fastest; by the rule where nothing is measured.
+
+    Args:
+        of: what is computed, in words.
+        x: the map that enters.
+        weight: the kernel.
+        geometry: how it is laid.
+        able: returns the forms that can compute it, the rule's first; a form that is known to be
+            the fastest needs no such look.
+        compute: returns the value in a form.
+    """
+    choices = active()
+    measured = choices is not None and x.is_cpu and x.numel() > 0
+    if not measured or traced() or torch._C._is_any_autocast_enabled():
+        return compute(able()[0])
+    assert choices is not None
+    key: Hashable = (of, x.shape, x.stride(), x.dtype, x.device, weight.shape, geometry)
+    form = choices.recalled(key)
+    if form is None:
+        described = problem(of, x, kernel=list(weight.shape), geometry=list(map(list, geometry)))
+        with torch.no_grad():
+            form = choices.best(described, {name: partial(compute, name) for name in able()})
+        choices.remember(key, form)
+    return compute(form)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -143,7 +146,7 @@ class _Depthwise(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry  # type: ignore[attr-defined]
-        return _fastest("depthwise", x, weight, geometry, values(x, weight, None, geometry))
+        return _value(x, weight, None, geometry)
 
     @staticmethod
     def backward(
@@ -160,33 +163,42 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _of_x(x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
-    candidates: Candidates = {}
-    if geometry.stride == (1, 1):
-        turned = weight.flip(2, 3)
-        ends = _ends_of_input_gradient(weight, geometry)
-        candidates = values(grad, turned, None, geometry._replace(padding=ends))
-    if geometry.symmetric:
-        candidates["torch"] = partial(_torchs, 0, x, weight, grad, geometry)
-    return _fastest("depthwise, gradient of the map", grad, weight, geometry, candidates)
+    crossed = geometry._replace(padding=_ends_of_input_gradient(weight, geometry))
+
+    def able() -> tuple[str, ...]:
+        plain = geometry.stride == (1, 1)
+        forms = correlation.forms(grad, weight, crossed) if plain else ()
+        return (*forms, "torch") if geometry.symmetric else forms
+
+    def compute(form: str) -> Tensor:
+        if form == "torch":
+            return _torchs(0, x, weight, grad, geometry)
+        return _correlate(grad, weight.flip(2, 3), None, crossed, form)
+
+    return _fastest("depthwise, gradient of the map", grad, weight, geometry, able, compute)
 
 
 def _of_weight(x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
     n, channels, height, width = x.shape
     kh, kw = weight.shape[2:]
-    images = x.reshape(1, n * channels, height, width)
-    kernels = grad.reshape(n * channels, 1, *grad.shape[2:])
     crossed = geometry._replace(stride=geometry.dilation, dilation=geometry.stride)
 
-    def per_image(correlate: Callable[[], Tensor]) -> Tensor:
-        return correlate()[0, :, :kh, :kw].reshape(n, channels, 1, kh, kw).sum(0)
+    def maps() -> tuple[Tensor, Tensor]:
+        """Every image and channel as a group of its own, and its kernel."""
+        images = x.reshape(1, n * channels, height, width)
+        return images, grad.reshape(n * channels, 1, *grad.shape[2:])
 
-    candidates: Candidates = {
-        form: partial(per_image, correlate)
-        for form, correlate in values(images, kernels, None, crossed).items()
-    }
-    if geometry.symmetric:
-        candidates["torch"] = partial(_torchs, 1, x, weight, grad, geometry)
-    return _fastest("depthwise, gradient of the kernel", x, weight, geometry, candidates)
+    def able() -> tuple[str, ...]:
+        forms = correlation.forms(*maps(), crossed)
+        return (*forms, "torch") if geometry.symmetric else forms
+
+    def compute(form: str) -> Tensor:
+        if form == "torch":
+            return _torchs(1, x, weight, grad, geometry)
+        correlations = _correlate(*maps(), None, crossed, form)
+        return correlations[0, :, :kh, :kw].reshape(n, channels, 1, kh, kw).sum(0)
+
+    return _fastest("depthwise, gradient of the kernel", x, weight, geometry, able, compute)
 
 
 def _torchs(which: int, x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,6 @@ from bench.hashing import canonical, digest
 from bench.locks import Held, lock
 from bench.whole_files import write_whole
 
-Forms = Literal["measured", "rule"]
 Candidates = Mapping[str, Callable[[], Tensor]]
 Compute = Callable[[Tensor], Tensor]
 
@@ -493,7 +492,7 @@ class Formed(nn.Module):
 
 
 @torch.inference_mode()
-def choose(model: nn.Module, example: Tensor, choices: Choices) -> dict[str, str]:
+def choose(model: nn.Module, example: Tensor, choices: Choices) -> None:
     """Choose the form of everything `Formed` in a model, for inputs like the example.
 
     The model is for inference then: its weights ask for no gradients any more.
@@ -502,16 +501,11 @@ def choose(model: nn.Module, example: Tensor, choices: Choices) -> dict[str, str
         model: in evaluation mode.
         example: an input, (N, C, H, W).
         choices: where they are kept.
-
-    Returns:
-        name of the module → form; where a module ran on several shapes, those of the last.
     """
-    met: list[tuple[str, Formed, Tensor]] = []
+    met: list[tuple[Formed, Tensor]] = []
     handles = [
-        module.register_forward_pre_hook(
-            lambda module, args, name=name: met.append((name, module, args[0]))
-        )
-        for name, module in model.named_modules()
+        module.register_forward_pre_hook(lambda module, args: met.append((module, args[0])))
+        for module in model.modules()
         if isinstance(module, Formed)
     ]
     model.requires_grad_(False)
@@ -520,7 +514,5 @@ def choose(model: nn.Module, example: Tensor, choices: Choices) -> dict[str, str
     finally:
         for handle in handles:
             handle.remove()
-    chosen = {}
-    for name, module, x in reversed(met):  # what is inside of another is chosen before it
-        chosen[name] = module.choose(x, choices)
-    return dict(sorted(chosen.items()))
+    for module, x in reversed(met):  # what is inside of another is chosen before it
+        module.choose(x, choices)
