@@ -16,14 +16,16 @@ import numpy as np
 
 from bench.hashing import digest
 from bench.record import Metric, Record
-from leaderboard import stats
-from leaderboard.blocks import Blocks
+from bench.statistics.blocks import Blocks
+from bench.statistics.ranks import Pairs, compared, ranks
+from leaderboard import detectable, stats
+from leaderboard.draws import p_best
 from leaderboard.grouping import Group, grouped
 from leaderboard.join import Times, board_times, network_times, with_speed
 from leaderboard.keys import arm_key, in_order, newest_code
-from leaderboard.ranks import ranks
 from leaderboard.rows import Board, Row
 from leaderboard.settings import with_settings
+from leaderboard.show import Show
 
 
 def boards(records: Iterable[Record]) -> list[Board]:
@@ -54,8 +56,10 @@ def _board(
     blocks = Blocks({row.key: row.scores for row in rows})
     if blocks.sd is None and blocks.arms:
         notes.append("Too few seeds for a test: every arm is tied.")
+    pairs = Pairs((), frozenset())
     if metric and blocks.arms:
-        rows = _compared(rows, blocks, metric, baseline)
+        pairs = compared(blocks, metric.higher_is_better, _linked(blocks, baseline))
+        rows = _compared(rows, blocks, metric, baseline, pairs, key)
     apart = sorted(row.label for row in rows if not row.linked)
     if apart:
         notes.append(
@@ -72,7 +76,9 @@ def _board(
         rows=tuple(rows),
         seeds=tuple(sorted({seed for row in rows for seed in row.scores})),
         baseline=next((row for row in rows if baseline and row.key == baseline.key), None),
-        detectable=blocks.detectable(),
+        pairs=pairs,
+        detectable=blocks.detectable(detectable.level(len(pairs.order))),
+        detectable_words=detectable.words(blocks, len(pairs.order), Show(metric)),
         setup=setup,
         notes=tuple(notes),
     )
@@ -133,16 +139,23 @@ def _row(
     )
 
 
-def _compared(
-    rows: Sequence[Row], blocks: Blocks, metric: Metric, baseline: Row | None
-) -> list[Row]:
-    """Give each row its fitted mean, its interval, its contrast and its rank.
-
-    Ranked are the arms that shared seeds link with the baseline, or without one the largest group.
-    """
+def _linked(blocks: Blocks, baseline: Row | None) -> list[str]:
+    """Return the arms that shared seeds link with the baseline, or else the largest group."""
     groups = blocks.groups()
-    linked = next((g for g in groups if baseline and baseline.key in g), groups[0])
-    places = ranks(blocks, metric.higher_is_better, linked)
+    return next((g for g in groups if baseline and baseline.key in g), groups[0])
+
+
+def _compared(
+    rows: Sequence[Row],
+    blocks: Blocks,
+    metric: Metric,
+    baseline: Row | None,
+    pairs: Pairs,
+    key: str,
+) -> list[Row]:
+    """Give each row its fitted mean, its interval, its contrast, and its rank among `pairs`."""
+    places = ranks(blocks, metric.higher_is_better, pairs)
+    best = p_best(blocks, metric.higher_is_better, pairs.order, key)
     bounds = stats.bounds_of(metric)
     return [
         replace(
@@ -151,6 +164,7 @@ def _compared(
             interval=blocks.mean_interval(row.key, bounds),
             linked=row.key in places,
             rank=places.get(row.key),
+            p_best=best.get(row.key),
             difference=blocks.difference(row.key, baseline.key) if baseline else None,
             paired=stats.paired_interval(row.scores, baseline.scores)
             if baseline and row.key != baseline.key
@@ -162,11 +176,9 @@ def _compared(
     ]
 
 
-def _order(row: Row, metric: Metric | None) -> tuple[float, float, float, str, str]:
-    """By place, inside a tie group by speed, then by score; failures come last."""
+def _order(row: Row, metric: Metric | None) -> tuple[float, float, str, str]:
+    """By the fitted mean, whatever the time; then arms without a rank, failures last."""
     place = float(row.rank.place) if row.rank else float("inf")
-    speed = row.latency.speed if row.latency and row.rank else None
-    time = speed.latency_median_ms.value if speed and speed.latency_median_ms else float("inf")
     sign = -1.0 if metric and metric.higher_is_better else 1.0
     score = sign * row.mean if row.mean is not None else float("inf")
-    return place, time, score, row.label, row.key
+    return place, score, row.label, row.key

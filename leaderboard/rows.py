@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.record import Cost, Interval, Metric, Record
-from leaderboard.blocks import Difference
-from leaderboard.ranks import Rank
+from bench.statistics.blocks import Difference
+from bench.statistics.ranks import Pairs, Rank
 
 ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """What is said of a time by which it was run, unless that was torch as it is."""
@@ -37,6 +37,8 @@ class Row:
     paired: Interval | None = None
     """To the baseline, by the shared seeds of these two arms alone."""
     rank: Rank | None = None
+    p_best: float | None = None
+    """Probability that its true score is the best of the arms that are linked with it."""
     speeds: tuple[Record, ...] = ()
     """The newest speed record of each setup, mode and batch."""
     latency: Record | None = None
@@ -158,7 +160,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Board:
-    """Arms that may be compared, in the order of their rank."""
+    """Arms that may be compared, in the order of their fitted means."""
 
     key: str
     first: Record
@@ -169,8 +171,12 @@ class Board:
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
     baseline: Row | None
+    pairs: Pairs
+    """The ranked arms, the best first, and which of them are told apart."""
     detectable: float | None
     """Difference of two arms that would be found four times out of five."""
+    detectable_words: str
+    """What can't be told apart, and how many seeds would show how much; empty without a test."""
     setup: Setup | None
     settings: tuple[tuple[str, str], ...] = ()
     """Settings, with their values, by which boards of the same task, data and host differ."""
