@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.record import Cost, Interval, Metric, Record
 from bench.statistics.blocks import Difference
@@ -177,7 +177,7 @@ class Board:
     setup: Setup | None = None
     seeds: tuple[int, ...] = ()
     baseline: Row | None = None
-    pairs: Pairs = Pairs()
+    pairs: Pairs = field(default_factory=Pairs)
     """The ranked arms, the best first, and which of them are told apart."""
     detectable: float | None = None
     """Difference of two arms that would be found four times out of five."""
