@@ -31,8 +31,9 @@ class ClassificationData(TaskData):
 
     Args:
         source: "scenes" (generated; the default), "folder" (class folders, as ImageNet has them:
-            root/train/<class>/*, root/val/<class>/*), the name of a torchvision set ("CIFAR10",
-            "FashionMNIST", …), or "fashion-mnist-debian" (Debian's dataset-fashion-mnist).
+            root/train/<class>/*, root/val/<class>/*; with `val_share` also root/<class>/*), the
+            name of a torchvision set ("CIFAR10", "FashionMNIST", …), or "fashion-mnist-debian"
+            (Debian's dataset-fashion-mnist).
         root: folder of the set; for "scenes" the cache, by default.
         image_size: side S of the images, in pixels.
         batch_size: images per batch, of training and of scoring.
@@ -47,7 +48,7 @@ class ClassificationData(TaskData):
         max_skipped: largest share of a folder's images that may be unreadable; they are counted.
         options: knobs of `scenes` (train, val, classes, ratio, contrast, seed), or further
             arguments of the torchvision set.
-        **loading: num_workers, memory_mb, holdout, seed: see `TaskData`.
+        **loading: num_workers, memory_mb, holdout, val_share, seed: see `TaskData`.
 
     Raises:
         ValueError: names the argument, its value and the rule.
@@ -103,6 +104,7 @@ class ClassificationData(TaskData):
             scored=scored,
             download=download,
             max_skipped=max_skipped,
+            val_share=self.val_share,
             options=self.options,
         )
         self._augmented = augmentation(

@@ -35,6 +35,8 @@ class TaskData(L.LightningDataModule, ABC):
         memory_mb: decoded images of a split are kept in memory up to this size, per process.
         holdout: share of the training split, up to 0.5, that is held out and scored in place of
             the published split, for tuning; 0 for none.
+        val_share: share, up to 0.5, that is drawn as the validation split of a set that has none
+            of its own: by class, and the same for every seed; 0 for none.
         seed: of the order and the augmentation.
 
     Attributes:
@@ -56,6 +58,7 @@ class TaskData(L.LightningDataModule, ABC):
         num_workers: int = 0,
         memory_mb: int = 1024,
         holdout: float = 0.0,
+        val_share: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -65,12 +68,14 @@ class TaskData(L.LightningDataModule, ABC):
         require("num_workers", num_workers, num_workers >= 0, ">= 0")
         require("memory_mb", memory_mb, memory_mb >= 0, ">= 0")
         require("holdout", holdout, 0 <= holdout <= 0.5, "in [0, 0.5]")
+        require("val_share", val_share, 0 <= val_share <= 0.5, "in [0, 0.5]")
         require("seed", seed, seed >= 0, ">= 0")
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.num_workers = num_workers
         self.memory_mb = memory_mb
         self.holdout = holdout
+        self.val_share = val_share
         self.seed = seed
         self.train_set: Any = None
         self.val_set: Any = None
@@ -120,7 +125,10 @@ class TaskData(L.LightningDataModule, ABC):
     def describe(self) -> dict[str, Any]:
         """Return what a record says of its data: the fields of `bench.record.Data`."""
         trained, scored = self.split_sizes
-        return self.identity() | {
+        identity = self.identity()
+        if self.val_share:
+            identity["options"] = identity["options"] | {"val_share": self.val_share}
+        return identity | {
             "split": f"held out {self.holdout:g} of train" if self.holdout else self.scored,
             "train_samples": trained,
             "scored_samples": scored,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +15,24 @@ from torchvision import tv_tensors
 
 from bench.errors import DataError, UserError, require
 from bench.hashing import digest
-from tasks.data.holdout import held_out
+from tasks.data.holdout import drawn_split, held_out
 from tasks.data.module import TaskData, height_width
 from tasks.data.order import AspectSampler
-from tasks.data.sources import GENERATORS, check_source, folder_of, generated_identity
-from tasks.detection.boxes import BoxSet, check
-from tasks.detection.coco import coco_files, read_coco
+from tasks.data.sources import (
+    DRAWN,
+    GENERATORS,
+    check_source,
+    folder_of,
+    generated_identity,
+    require_drawable,
+)
+from tasks.detection.boxes import BoxSet, checked, rarest_labels, renumbered, told_unlearnt
+from tasks.detection.coco import read_coco
 from tasks.detection.dataset import BoxDataset, Target, collate
 from tasks.detection.transforms import Augmentation, letterbox
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
+from tasks.layouts.coco import coco_files
 
 SOURCES = ("scenes", "coco", "voc", "visdrone")
 Batch = tuple[Tensor, list[Target]]
@@ -59,7 +68,7 @@ class DetectionData(TaskData):
             one kind.
         options: knobs of `tasks.data.scenes`, e.g. {"train": 500}; its size is `image_size`,
             unless given.
-        **loading: num_workers, memory_mb, holdout, seed: see `TaskData`.
+        **loading: num_workers, memory_mb, holdout, val_share, seed: see `TaskData`.
 
     Raises:
         ValueError: a value out of its range.
@@ -98,6 +107,7 @@ class DetectionData(TaskData):
             )
         splits = ("val", "test") if source == "coco" else ("val",)
         require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
+        require_drawable(self.val_share, source, scored, ("coco", "yolo"))
         without = source in ("voc", "visdrone")
         require("masks", masks, not (masks and without), f"False for `source` (={source!r})")
         size = height_width(image_size)
@@ -128,14 +138,33 @@ class DetectionData(TaskData):
         return folder_of(self.source, "detection", self.root, size, self.options)
 
     @cached_property
-    def _published(self) -> dict[str, BoxSet]:
-        sets = {split: self._read(split) for split in ("train", self.scored)}
-        train, scored = (part.class_names for part in sets.values())
-        if train != scored:
-            raise DataError(
-                f"train and {self.scored} must have the same classes, not {train} and {scored}."
+    def _checked(self) -> tuple[dict[str, BoxSet], dict[str, str]]:
+        """The published splits, with what is wrong told or mended, and the hashes of their files.
+
+        What was generated here needs no check.
+        """
+        if self.val_share:
+            sets = self._drawn()
+        else:
+            sets = {split: self._read(split) for split in ("train", self.scored)}
+            sets[self.scored] = renumbered(
+                sets[self.scored], sets["train"].class_names, self.scored
             )
-        return sets
+        if self.source in GENERATORS:
+            return sets, {}
+        sets["train"] = told_unlearnt(sets["train"])
+        return checked(sets, self.folder)
+
+    def _drawn(self) -> dict[str, BoxSet]:
+        """A set without splits, of which the validation split is drawn."""
+        whole = self._read("train")
+        trained, scored = drawn_split(rarest_labels(whole), self.val_share)
+        val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
+        return {"train": whole.subset(trained.tolist()), "val": val}
+
+    @property
+    def _published(self) -> dict[str, BoxSet]:
+        return self._checked[0]
 
     def _read(self, split: str) -> BoxSet:
         if self.source == "voc":
@@ -164,9 +193,8 @@ class DetectionData(TaskData):
         return len(train.images), len(scored.images)
 
     def check_files(self) -> None:
-        """Check every image that is not generated."""
-        if self.source not in GENERATORS:
-            check(self._published.values(), self.folder)
+        """Check every image that is not generated: opening the set does."""
+        _ = self._checked
 
     def setup(self, stage: str) -> None:
         """Check that the model fits, and make the data sets."""
@@ -225,7 +253,7 @@ class DetectionData(TaskData):
         if self.source in GENERATORS:
             generated = generated_identity(self.source, self.folder)
             return generated | {"options": options | generated["options"]}
-        hashes = check(self._published.values(), self.folder)
+        hashes = self._checked[1]
         truth = [_truth(part) for part in self._published.values()]
         files = digest([sorted(hashes.items()), truth])
         skipped: Counter[str] = Counter()

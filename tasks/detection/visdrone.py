@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import DataError
-from tasks.data.checked import image_size
+from tasks.data.images import image_size
 from tasks.data.lists import read_lines
 from tasks.data.locations import shortened
 from tasks.detection.assemble import Objects, assemble

@@ -57,7 +57,7 @@ class SegmentationData(TaskData):
         zero_ignored: for "masks": a stored 0 is no class and a stored k is class k − 1.
         image_suffix: for "masks": how the names of images end.
         mask_suffix: for "masks": how the names of masks end.
-        **loading: num_workers, memory_mb, holdout, seed: see `TaskData`.
+        **loading: num_workers, memory_mb, holdout, val_share, seed: see `TaskData`.
 
     Raises:
         ValueError: a value out of its range.

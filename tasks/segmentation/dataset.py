@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 
-from tasks.data.checked import read_image
+from tasks.data.images import read_image
 from tasks.data.memory import Memory
 from tasks.data.order import Draw
 from tasks.seeds import seeded

@@ -13,13 +13,14 @@ from torchvision import tv_tensors
 from bench.errors import DataError
 from tasks.data.order import AspectSampler, EpochSampler
 from tasks.detection.boxes import BoxImage, BoxSet
-from tasks.detection.coco import coco_files, read_coco
+from tasks.detection.coco import read_coco
 from tasks.detection.data import DetectionData
 from tasks.detection.dataset import BoxDataset, collate
 from tasks.detection.outlines import decode
 from tasks.detection.transforms import Augmentation, crop, letterbox, mosaic, sane
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
+from tasks.layouts.coco import coco_files
 
 FIXTURE = Path(__file__).parents[4] / "shared" / "data"
 needs_fixture = pytest.mark.skipif(
