@@ -1,4 +1,4 @@
-"""The detection data module: four layouts on disk, one way of reading and augmenting them."""
+"""The detection data module: several layouts on disk, one way of reading and augmenting them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ from tasks.detection.dataset import BoxDataset, Target, collate
 from tasks.detection.transforms import Augmentation, letterbox
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
+from tasks.detection.yolo import read_yolo
 from tasks.layouts.coco import coco_files
 
-SOURCES = ("scenes", "coco", "voc", "visdrone")
+SOURCES = ("scenes", "coco", "voc", "visdrone", "yolo")
 Batch = tuple[Tensor, list[Target]]
 
 
@@ -50,15 +51,15 @@ class DetectionData(TaskData):
     `tasks.detection.dataset.BoxDataset`.
 
     Args:
-        source: "scenes" (generated), "coco", "voc" or "visdrone".
+        source: "scenes" (generated), "coco", "voc", "visdrone" or "yolo".
         root: the folder of the set; of all generated sets for "scenes".
         image_size: side, or (height, width), in pixels.
         batch_size: images per training batch; a last, smaller batch is left out.
         eval_batch_size: images per validation batch; None for `batch_size`.
         annotations: for "coco": files of training and validation, below `root`, in place of
-            those of COCO's layout.
+            those of COCO's layout; with `val_share` the first alone is read.
         images: for "coco": folders of the images of both.
-        scored: for "coco": the split that is scored, "val" or "test".
+        scored: for "coco" and "yolo": the split that is scored, "val" or "test".
         scale: range of a random factor of the size; above 1 the image is cropped.
         flip: chance of a mirror image.
         photometric: whether colours are changed.
@@ -80,7 +81,7 @@ class DetectionData(TaskData):
 
     def __init__(
         self,
-        source: Literal["scenes", "coco", "voc", "visdrone"] = "scenes",
+        source: Literal["scenes", "coco", "voc", "visdrone", "yolo"] = "scenes",
         root: str | None = None,
         *,
         image_size: int | tuple[int, int] = 64,
@@ -105,10 +106,10 @@ class DetectionData(TaskData):
                 f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
                 "and for `source` 'coco'."
             )
-        splits = ("val", "test") if source == "coco" else ("val",)
+        splits = ("val", "test") if source in ("coco", "yolo") else ("val",)
         require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
         require_drawable(self.val_share, source, scored, ("coco", "yolo"))
-        without = source in ("voc", "visdrone")
+        without = source in ("voc", "visdrone", "yolo")
         require("masks", masks, not (masks and without), f"False for `source` (={source!r})")
         size = height_width(image_size)
         require("image_size", image_size, min(size) >= 8, ">= 8")
@@ -171,6 +172,8 @@ class DetectionData(TaskData):
             return read_voc(self.folder, split)
         if self.source == "visdrone":
             return read_visdrone(self.folder, split)
+        if self.source == "yolo":
+            return read_yolo(self.folder, split)
         if self.files is None:
             file, images = coco_files(self.folder, split)
         else:

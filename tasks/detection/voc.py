@@ -20,16 +20,8 @@ from tasks.data.lists import listed_names
 from tasks.data.locations import shortened
 from tasks.detection.assemble import Objects, assemble
 from tasks.detection.boxes import BoxSet, require_images
+from tasks.layouts.voc import CLASSES, devkit, list_of, parts_of
 
-CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-    "train", "tvmonitor",
-)  # fmt: skip
-"""The twenty classes, in the usual order."""
-
-SPLITS = {"train": (("2007", "trainval"), ("2012", "trainval")), "val": (("2007", "test"),)}
-"""The usual parts: 07+12 trainval to train, 07 test to score."""
 LONGEST_SIDE = 2**16 - 1
 NOT_DIFFICULT = "no difficult given: 0"
 
@@ -53,17 +45,15 @@ def read_voc(root: Path, split: str, parts: Sequence[tuple[str, str]] | None = N
     Raises:
         DataError: what is missing or malformed, by file, object and field.
     """
-    base = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
-    chosen = parts or SPLITS[split]
-    if parts is None and not all(_listing(base, *part).is_file() for part in chosen):
-        chosen = (("2012", split),)
+    base = devkit(root)
+    chosen = parts or parts_of(base, split)
     repairs: Counter[str] = Counter()
     paths: list[Path] = []
     sizes: list[tuple[int, int]] = []
     objects: list[_Object] = []
     image: list[int] = []
     for year, name in chosen:
-        listing = _listing(base, year, name)
+        listing = list_of(base, year, name)
         if not listing.is_file():
             raise DataError(f"`root` (={str(root)!r}) must hold {listing.relative_to(base)}.")
         folder = base / f"VOC{year}"
@@ -87,10 +77,6 @@ def read_voc(root: Path, split: str, parts: Sequence[tuple[str, str]] | None = N
     )
     require_images(images, f"VOC {split}")
     return BoxSet(images, CLASSES, dict(repairs + of_boxes))
-
-
-def _listing(base: Path, year: str, name: str) -> Path:
-    return base / f"VOC{year}" / "ImageSets" / "Main" / f"{name}.txt"
 
 
 def _read(file: Path, repairs: Counter[str]) -> tuple[tuple[int, int], list[_Object]]:
@@ -131,7 +117,7 @@ def _read(file: Path, repairs: Counter[str]) -> tuple[tuple[int, int], list[_Obj
 def _parse(file: Path) -> ElementTree.Element:
     """Parse a file without a document type: only there could entities be declared."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         if "<!DOCTYPE" in text:
             raise DataError(f"{file.name} in {file.parent} must have no DOCTYPE.")
         return ElementTree.fromstring(text)

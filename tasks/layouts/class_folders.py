@@ -10,8 +10,22 @@ from tasks.layouts.layout import Layout, after_draw, data_of, scoring, sizes_of
 
 LOOKED_FOR = "classification: class folders (train/<class>/*.jpg and val/…, or <class>/*.jpg)"
 PARTS = frozenset(
-    ("images", "imgs", "image", "masks", "mask", "labels", "label", "annotations", "jpegimages")
-    + ("segmentationclass", "segmentationobject", "imagesets", "ground_truth", "gt")
+    [
+        "images",
+        "imgs",
+        "image",
+        "masks",
+        "mask",
+        "labels",
+        "label",
+        "annotations",
+        "jpegimages",
+        "segmentationclass",
+        "segmentationobject",
+        "imagesets",
+        "ground_truth",
+        "gt",
+    ]
 )
 """Folders that are parts of other layouts, and no classes."""
 

@@ -8,7 +8,6 @@ root/….json, root/annotations/….json             any names; images where the
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,8 +191,6 @@ def _images_of(folder: Path, file: Path, images: Sequence[Any]) -> Path | None:
         places += visible_folders(base) if base.is_dir() else []
     if split is not None:
         places.sort(key=lambda place: split_of(place.name) != split)
-    hits = Counter(
-        {p: sum(is_there(p / str(name)) for name in names) for p in dict.fromkeys(places)}
-    )
-    best, number = hits.most_common(1)[0]
-    return best if number else None
+    hits = {place: sum(is_there(place / str(name)) for name in names) for place in places}
+    best = max(hits, key=lambda place: hits[place])
+    return best if hits[best] else None

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from bench.errors import DataError, UserError, near
 from tasks.data.listing import visible_folders
@@ -77,7 +78,7 @@ def _by_name(module: ModuleType, name: str) -> Layout | None:
 
 def _refuse(
     data: Path | str, task: str | None, found: list[Layout], known: list[ModuleType]
-) -> None:
+) -> NoReturn:
     if found:
         words = "; ".join(layout.sentence for layout in found)
         raise DataError(f"`--task` (={task!r}) does not fit `data` (={str(data)!r}): {words}.")

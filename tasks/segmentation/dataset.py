@@ -49,8 +49,9 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def _decode(self, index: int) -> tuple[Tensor, Tensor]:
         image_path, mask_path = self.masks.pairs[index]
-        image = read_image(image_path).contiguous()
-        return image, torch.from_numpy(read_mask(mask_path, self.masks.zero_ignored))
+        masks = self.masks
+        image = read_image(image_path, upright=image_path not in masks.as_stored).contiguous()
+        return image, torch.from_numpy(read_mask(mask_path, masks.zero_ignored, masks.binary))
 
 
 def collate(batch: Sequence[tuple[Tensor, Tensor]]) -> Any:
