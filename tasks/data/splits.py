@@ -1,12 +1,10 @@
-"""How the splits of a set are called, and which of them is scored."""
+"""How the splits of a set are called."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from bench.errors import DataError
 from tasks.data.listing import visible_folders
 
 SPLITS = {
@@ -33,29 +31,10 @@ def split_of(name: str) -> str | None:
 def split_folders(folder: Path) -> dict[str, Path]:
     """Return split → its folder, for those that are there; none where there is no folder.
 
-    Raises:
-        DataError: a split has two folders.
+    Of several folders of one split the name that stands first in `SPLITS` counts.
     """
-    found: dict[str, Path] = {}
-    for path in visible_folders(folder) if folder.is_dir() else []:
-        split = next((s for s, names in SPLITS.items() if path.name.lower() in names), None)
-        if split is None:
-            continue
-        if split in found:
-            raise DataError(
-                f"{folder} must hold one folder for {split!r}, not {found[split].name!r} and "
-                f"{path.name!r}."
-            )
-        found[split] = path
-    return {split: found[split] for split in SPLITS if split in found}
-
-
-def scored_of(splits: Iterable[str]) -> str | None:
-    """Return the split that is scored: "val" where there is one, else "test", else none.
-
-    Example:
-        >>> scored_of(["train", "test"]), scored_of(["train"])
-        ('test', None)
-    """
-    there = set(splits)
-    return next((split for split in ("val", "test") if split in there), None)
+    if not folder.is_dir():
+        return {}
+    by_name = {path.name.lower(): path for path in visible_folders(folder)}
+    there = {split: [name for name in names if name in by_name] for split, names in SPLITS.items()}
+    return {split: by_name[names[0]] for split, names in there.items() if names}

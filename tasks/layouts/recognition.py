@@ -18,11 +18,11 @@ DEPTH = 2
 
 
 def formats() -> list[ModuleType]:
-    """Return the modules of this folder that can find a layout."""
+    """Return the modules of this folder that know a layout, by its files or by its name."""
     folder = Path(__file__).parent
     names = (module.name for module in pkgutil.iter_modules([str(folder)]))
     modules = [importlib.import_module(f"tasks.layouts.{name}") for name in names]
-    return [module for module in modules if hasattr(module, "find")]
+    return [module for module in modules if hasattr(module, "LOOKED_FOR")]
 
 
 def recognise(data: Path | str, task: str | None = None) -> Layout:
@@ -48,7 +48,7 @@ def recognise(data: Path | str, task: str | None = None) -> Layout:
             f"`data` (={str(data)!r}) must be a folder, or the name of a set of torchvision's."
         )
     for _ in range(DEPTH + 1):
-        found = [layout for module in known if (layout := module.find(folder)) is not None]
+        found = [layout for module in known if (layout := _in(module, folder))]
         inner = visible_folders(folder)
         if found or len(inner) != 1:
             break
@@ -69,6 +69,11 @@ def recognise(data: Path | str, task: str | None = None) -> Layout:
             "or write the suite's YAML by hand."
         )
     return fitting[0]
+
+
+def _in(module: ModuleType, folder: Path) -> Layout | None:
+    found: Layout | None = module.find(folder) if hasattr(module, "find") else None
+    return found
 
 
 def _by_name(module: ModuleType, name: str) -> Layout | None:

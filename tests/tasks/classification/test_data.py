@@ -13,11 +13,11 @@ from bench.errors import DataError
 from tasks import ClassificationData
 from tasks.classification.idx import read_idx
 from tasks.classification.samples import collate
-from tasks.classification.torchvision_sets import SETS
 from tasks.data.checked import check_images
 from tasks.data.holdout import held_out
 from tasks.data.images import read_image
 from tasks.data.order import EpochSampler
+from tasks.layouts.torchvision_sets import SETS
 
 
 @pytest.fixture(autouse=True)

@@ -84,6 +84,8 @@ def test_every_field_of_coco_with_every_bad_value(folder, key, field, value):
     assert "a.json" in message
     assert len(message) < 400
     absent = field == "file_name" and "not there" in message
+    # mended to a size for which the box is too far away
+    absent = absent or (name == "digits as text" and field in ("height", "width"))
     # what refers to an id that has changed is named by its own
     reference = f"annotation 1 in a.json is of a{'n' * (key == 'images')} {SINGULAR[key]} "
     if not (absent or message.startswith(reference)):
