@@ -6,10 +6,11 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bench.errors import require
-from tasks.classification.labelled import Source
+from tasks.classification.labelled import Labelled, Source
 from tasks.classification.samples import (
     Images,
     ScoringSamples,
@@ -21,6 +22,9 @@ from tasks.classification.samples import (
 from tasks.classification.sources import open_source
 from tasks.data.holdout import Indices, held_out
 from tasks.data.module import TaskData
+
+LARGE = 640
+"""Short side, in pixels, to which an image is shrunk when it is looked at."""
 
 
 class ClassificationData(TaskData):
@@ -151,6 +155,19 @@ class ClassificationData(TaskData):
             TrainingSamples(images, trained, self._augmented, self.seed),
             ScoringSamples(held, scored, self._plain),
         )
+
+    def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return an image of a split as it is read, and its `label`."""
+        part = self._part(split)
+        return part.load(index, LARGE), {"label": torch.tensor(part.labels[index])}
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Return class → number of its images in a split."""
+        counts = np.bincount(self._part(split).labels, minlength=self.num_classes)
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def _part(self, split: str) -> Labelled:
+        return self.source.train if split == "train" else self.source.scored
 
     def as_scored(self, image: Tensor) -> Tensor:
         """Return an image, uint8 (3, H, W), resized and cropped as when scored, in 0…1."""

@@ -105,6 +105,18 @@ class TaskData(L.LightningDataModule, ABC):
         """Return an image, uint8 (3, H, W), as it is when scored: (3, H', W') floats in 0…1."""
 
     @abstractmethod
+    def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return an image of "train" or of the scored split as it is read, and its truth.
+
+        Returns:
+            uint8 (3, H, W); and `label` (), or `boxes` (n, 4) with `labels` (n), or `mask` (H, W).
+        """
+
+    @abstractmethod
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Return class → its images, objects or pixels in "train" or the scored split."""
+
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return name, revision, files_sha256, skipped and options of `bench.record.Data`."""
 

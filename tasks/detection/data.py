@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
 from bench.errors import DataError, UserError, require
 from bench.hashing import digest
 from tasks.data.holdout import drawn_split, held_out
+from tasks.data.images import read_image
 from tasks.data.module import TaskData, height_width
 from tasks.data.order import AspectSampler
 from tasks.data.sources import (
@@ -239,6 +241,21 @@ class DetectionData(TaskData):
             for target in targets
         ]
         return images.to(device, non_blocking=True), moved
+
+    def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return an image of a split as it is read, and its `boxes` and `labels`."""
+        image = self._published[split].images[index]
+        return read_image(image.path, upright=image.upright), {
+            "boxes": torch.from_numpy(image.boxes),
+            "labels": torch.from_numpy(image.labels),
+        }
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Return class → number of its objects in a split."""
+        none = np.zeros(0, dtype=np.int64)
+        labels = np.concatenate([none, *(i.labels for i in self._published[split].images)])
+        counts = np.bincount(labels, minlength=self.num_classes)
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def as_scored(self, image: Tensor) -> Tensor:
         """Return an image, uint8 (3, H, W), fitted to the frame as when scored, in 0…1."""

@@ -27,7 +27,7 @@ from tasks.segmentation.ade20k import read_ade20k
 from tasks.segmentation.checks import checked
 from tasks.segmentation.dataset import MaskDataset, collate
 from tasks.segmentation.mask_folders import read_mask_folders
-from tasks.segmentation.masks import MaskSet
+from tasks.segmentation.masks import IGNORED, MaskSet, read_mask
 from tasks.segmentation.transforms import evaluation_transform, training_transform
 from tasks.segmentation.voc_masks import read_voc_masks
 
@@ -207,6 +207,20 @@ class SegmentationData(TaskData):
             MaskDataset(scored, self._eval_transform, self.seed, self.memory_mb),
         )
 
+    def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return an image of a split as it is read, and its `mask`."""
+        image, mask = MaskDataset(self._published[split], _unchanged, self.seed)[index]
+        return image, {"mask": mask}
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Return class → number of its pixels in a split."""
+        masks = self._published[split]
+        counts = np.zeros(IGNORED + 1, dtype=np.int64)
+        for _, path in masks.pairs:
+            labels = read_mask(path, masks.zero_ignored, masks.binary)
+            counts += np.bincount(labels.ravel(), minlength=len(counts))
+        return dict(zip(self.class_names, counts.tolist(), strict=False))
+
     def as_scored(self, image: Tensor) -> Tensor:
         """Return an image, uint8 (3, H, W), resized as when scored, in 0…1."""
         resized: Tensor = self._eval_transform(tv_tensors.Image(image))
@@ -231,3 +245,7 @@ class SegmentationData(TaskData):
             "skipped": dict(skipped),
             "options": options,
         }
+
+
+def _unchanged(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    return image, mask
