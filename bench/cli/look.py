@@ -31,7 +31,6 @@ def look(options: argparse.Namespace) -> None:
     # Before the set is read, which takes longer.
     print(f"{layout.sentence}.", flush=True)
 
-    from rich.markup import escape
     from rich.table import Table
 
     from bench.analysis.look import look, write_page
@@ -47,7 +46,7 @@ def look(options: argparse.Namespace) -> None:
     )
     table = Table("class", f"{findings.counted}, train", layout.scored, box=None)
     for count in findings.classes[:MOST_CLASSES]:
-        table.add_row(escape(count.name), f"{count.train:,}", f"{count.scored:,}")
+        table.add_row(count.name, f"{count.train:,}", f"{count.scored:,}")
     console.print(table)
     if len(findings.classes) > MOST_CLASSES:
         print(f"… and {len(findings.classes) - MOST_CLASSES} more classes")

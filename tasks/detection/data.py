@@ -34,10 +34,13 @@ from tasks.detection.dataset import BoxDataset, Target, collate
 from tasks.detection.transforms import Augmentation, letterbox
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
+from tasks.detection.xml_folders import read_xml_folders
 from tasks.detection.yolo import read_yolo
 from tasks.layouts.coco import coco_files
 
-SOURCES = ("scenes", "coco", "voc", "visdrone", "yolo")
+SOURCES = ("scenes", "coco", "voc", "visdrone", "yolo", "xml")
+SPLIT = ("coco", "yolo", "xml")
+"""Sources of any splits, or of none."""
 Batch = tuple[Tensor, list[Target]]
 
 
@@ -53,7 +56,8 @@ class DetectionData(TaskData):
     `tasks.detection.dataset.BoxDataset`.
 
     Args:
-        source: "scenes" (generated), "coco", "voc", "visdrone" or "yolo".
+        source: "scenes" (generated), "coco", "voc", "visdrone", "yolo" or "xml" (files as
+            VOC's, with classes of their own).
         root: the folder of the set; of all generated sets for "scenes".
         image_size: side, or (height, width), in pixels.
         batch_size: images per training batch; a last, smaller batch is left out.
@@ -61,7 +65,7 @@ class DetectionData(TaskData):
         annotations: for "coco": files of training and validation, below `root`, in place of
             those of COCO's layout; with `val_share` the first alone is read.
         images: for "coco": folders of the images of both.
-        scored: for "coco" and "yolo": the split that is scored, "val" or "test".
+        scored: for "coco", "yolo" and "xml": the split that is scored, "val" or "test".
         scale: range of a random factor of the size; above 1 the image is cropped.
         flip: chance of a mirror image.
         photometric: whether colours are changed.
@@ -83,7 +87,7 @@ class DetectionData(TaskData):
 
     def __init__(
         self,
-        source: Literal["scenes", "coco", "voc", "visdrone", "yolo"] = "scenes",
+        source: Literal["scenes", "coco", "voc", "visdrone", "yolo", "xml"] = "scenes",
         root: str | None = None,
         *,
         image_size: int | tuple[int, int] = 64,
@@ -108,10 +112,10 @@ class DetectionData(TaskData):
                 f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
                 "and for `source` 'coco'."
             )
-        splits = ("val", "test") if source in ("coco", "yolo") else ("val",)
+        splits = ("val", "test") if source in SPLIT else ("val",)
         require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
-        require_drawable(self.val_share, source, scored, ("coco", "yolo"))
-        without = source in ("voc", "visdrone", "yolo")
+        require_drawable(self.val_share, source, scored, SPLIT)
+        without = source in ("voc", "visdrone", "yolo", "xml")
         require("masks", masks, not (masks and without), f"False for `source` (={source!r})")
         size = height_width(image_size)
         require("image_size", image_size, min(size) >= 8, ">= 8")
@@ -176,6 +180,8 @@ class DetectionData(TaskData):
             return read_visdrone(self.folder, split)
         if self.source == "yolo":
             return read_yolo(self.folder, split)
+        if self.source == "xml":
+            return read_xml_folders(self.folder, None if self.val_share else split)
         if self.files is None:
             file, images = coco_files(self.folder, split)
         else:

@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.errors import DataError
 from tasks.data.images import image_size
+from tasks.data.lists import TWICE as IMAGE_TWICE
 from tasks.data.lists import read_lines
 from tasks.data.locations import shortened
 from tasks.detection.assemble import Objects, assemble
@@ -52,8 +53,8 @@ def read_yolo(root: Path, split: str) -> BoxSet:
             f"The data.yaml in `root` (={str(root)!r}) names no `{split}`. `val_share` draws the "
             "scored images of a set without splits."
         )
-    paths = layout.splits[split]
-    repairs: Counter[str] = Counter()
+    paths = list(dict.fromkeys(layout.splits[split]))
+    repairs = Counter({IMAGE_TWICE: len(layout.splits[split]) - len(paths)})
     sizes = [image_size(path) for path in paths]
     objects = [
         one

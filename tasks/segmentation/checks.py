@@ -69,11 +69,10 @@ def checked(sets: Mapping[str, MaskSet], root: Path) -> tuple[dict[str, MaskSet]
     if lying and not _some_turned(pairs, lying, undecided, of_images, root):
         # Upside down both sizes are equal: the other photos tell.
         lying |= undecided
-    mended = {
-        split: _told(replace(masks, binary=binary, as_stored=frozenset(lying)), split, root, files)
-        for files in [(of_images, of_masks)]
-        for split, masks in sets.items()
-    }
+    mended = {}
+    for split, masks in sets.items():
+        read_as = replace(masks, binary=binary, as_stored=frozenset(lying))
+        mended[split] = _told(read_as, split, root, of_images, of_masks)
     hashes = {name: file.sha256 for name, file in of_masks.items()}
     return mended, files_digest({**of_images.hashes, **hashes})
 
@@ -140,9 +139,8 @@ def _require_classes(masks: MaskSet, binary: bool, files: _Masks, root: Path) ->
     raise DataError(f"No mask of {root} has a pixel of a class.{hint}")
 
 
-def _told(masks: MaskSet, split: str, root: Path, files: tuple[Checked, _Masks]) -> MaskSet:
+def _told(masks: MaskSet, split: str, root: Path, of_images: Checked, of_masks: _Masks) -> MaskSet:
     """Return a split with what is odd about it counted."""
-    of_images, of_masks = files
     skipped = Counter(masks.skipped)
     pixels: Counter[int] = Counter()
     for image, mask in masks.pairs:
