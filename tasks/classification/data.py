@@ -88,7 +88,9 @@ class ClassificationData(TaskData):
         options: dict[str, Any] | None = None,
         **loading: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, eval_batch_size=None, **loading)
+        super().__init__(
+            batch_size=batch_size, eval_batch_size=None, max_skipped=max_skipped, **loading
+        )
         require("image_size", image_size, image_size >= 8, ">= 8")
         require("scored", scored, scored in ("val", "test"), "'val' or 'test'")
         require("crop", crop, 0 < crop <= 1, "in (0, 1]")
@@ -96,7 +98,6 @@ class ClassificationData(TaskData):
         require("randaugment", randaugment, 0 <= randaugment <= 30, "in [0, 30]")
         require("erasing", erasing, 0 <= erasing <= 1, "in [0, 1]")
         require("centre", centre, 0 < centre <= 1, "in (0, 1]")
-        require("max_skipped", max_skipped, 0 <= max_skipped < 1, "in [0, 1)")
         self.image_size = image_size
         self.scored = scored
         self.options = dict(options or {})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.errors import DataError
 from tasks.data.checked import Checked, check_images
-from tasks.data.faults import count_faults, some
+from tasks.data.faults import count_faults, few_enough, some
 from tasks.data.listing import is_image, visible_files, visible_folders
 from tasks.data.splits import SPLITS, split_folders
 
@@ -94,7 +94,7 @@ def read_class_folder(
         names = [path.relative_to(root).as_posix() for path, _ in listed]
         checked = Checked({name: hashes[name] for name in names}, {}, {})
     faults = checked.faults
-    if len(faults) > max_skipped * len(listed):
+    if not few_enough(faults, len(listed), max_skipped):
         examples = some([f"{name}: {fault}" for name, fault in faults.items()])
         raise DataError(
             f"{len(faults)} of {len(listed)} images of {folder} cannot be read, more than "

@@ -32,7 +32,7 @@ def open_source(
     scored: str = "val",
     download: bool = False,
     max_skipped: float = 0.01,
-    val_share: float = 0.0,
+    val_share: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Source:
     """Find, check and list the images of a source.
@@ -101,7 +101,7 @@ def _drawn(root: Path, max_skipped: float, share: float) -> Source:
     """Return class folders that have no scored split with one that is drawn."""
     folders = split_folders(root)
     if "val" in folders:
-        raise UserError(f"`val_share` (={share}) must be 0: {root} has a validation split.")
+        raise UserError(f"`val_share` (={share}) must be None: {root} has a validation split.")
     split = "train" if "train" in folders else None
     whole = read_class_folder(root, split, max_skipped=max_skipped)
     trained, scored = drawn_split(np.array(whole.labels, dtype=np.int64), share)

@@ -16,6 +16,9 @@ from bench.errors import DataError, require
 from tasks.data.holdout import evenly_spaced
 from tasks.data.order import EpochSampler, share_of
 
+MAX_SKIPPED = 0.01
+"""Share of a set's images that may be unreadable."""
+
 
 class TaskData(L.LightningDataModule, ABC):
     """The data of a task: batches to train on and to score, and what they are.
@@ -36,7 +39,9 @@ class TaskData(L.LightningDataModule, ABC):
         holdout: share of the training split, up to 0.5, that is held out and scored in place of
             the published split, for tuning; 0 for none.
         val_share: share, up to 0.5, that is drawn as the validation split of a set that has none
-            of its own: by class, and the same for every seed; 0 for none.
+            of its own: by class, and the same for every seed; None for none.
+        max_skipped: largest share of a set's images that may be unreadable; they are left out and
+            counted; None for 0.01.
         seed: of the order and the augmentation.
 
     Attributes:
@@ -58,7 +63,8 @@ class TaskData(L.LightningDataModule, ABC):
         num_workers: int = 0,
         memory_mb: int = 1024,
         holdout: float = 0.0,
-        val_share: float = 0.0,
+        val_share: float | None = None,
+        max_skipped: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -68,7 +74,10 @@ class TaskData(L.LightningDataModule, ABC):
         require("num_workers", num_workers, num_workers >= 0, ">= 0")
         require("memory_mb", memory_mb, memory_mb >= 0, ">= 0")
         require("holdout", holdout, 0 <= holdout <= 0.5, "in [0, 0.5]")
-        require("val_share", val_share, 0 <= val_share <= 0.5, "in [0, 0.5]")
+        drawable = val_share is None or 0 < val_share <= 0.5
+        require("val_share", val_share, drawable, "in (0, 0.5], or None")
+        most = MAX_SKIPPED if max_skipped is None else max_skipped
+        require("max_skipped", most, 0 <= most < 1, "in [0, 1)")
         require("seed", seed, seed >= 0, ">= 0")
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
@@ -76,6 +85,7 @@ class TaskData(L.LightningDataModule, ABC):
         self.memory_mb = memory_mb
         self.holdout = holdout
         self.val_share = val_share
+        self.max_skipped = most
         self.seed = seed
         self.train_set: Any = None
         self.val_set: Any = None

@@ -37,11 +37,13 @@ def check_source(
 DRAWN = "image drawn into the validation split, which the set lacks"
 
 
-def require_drawable(val_share: float, source: str, scored: str, drawable: Iterable[str]) -> None:
+def require_drawable(
+    val_share: float | None, source: str, scored: str, drawable: Iterable[str]
+) -> None:
     """UserError unless a share that is drawn to be scored is of use to the source."""
-    if val_share:
+    if val_share is not None:
         names = tuple(drawable)
-        rule = f"0 for `source` (={source!r}): only sets of {', '.join(names)} may lack splits"
+        rule = f"None for `source` (={source!r}): only sets of {', '.join(names)} may lack splits"
         require("val_share", val_share, source in names, rule)
         require("scored", scored, scored == "val", f"'val' with `val_share` (={val_share})")
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import DataError
-from tasks.data.checked import Checked, check_images, relative_name
-from tasks.data.faults import Fault, require_none, some
-from tasks.data.images import upright_size
+from tasks.data.checked import Checked, ImageFile, check_images, relative_name
+from tasks.data.faults import Fault, few_enough, require_none, some
 from tasks.data.locations import is_there, shortened
+from tasks.data.upright import fits, lying
 from tasks.detection.outlines import Segmentation, decode
 
 
@@ -134,16 +134,18 @@ def told_unlearnt(train: BoxSet) -> BoxSet:
     return replace(train, skipped=train.skipped | told)
 
 
-def checked(sets: Mapping[str, BoxSet], root: Path) -> tuple[dict[str, BoxSet], dict[str, str]]:
+def checked(
+    sets: Mapping[str, BoxSet], root: Path, max_skipped: float = 0.0
+) -> tuple[dict[str, BoxSet], dict[str, str]]:
     """Read every image once, and compare its size with that in the annotations.
 
     A photo whose EXIF says that it was taken upright is turned, unless its annotations have the
-    size in which it is stored: then its boxes were drawn on it lying. Where both sizes are equal,
-    as upside down, the other photos of the set tell.
+    size in which it is stored: then its boxes were drawn on it lying; see `tasks.data.upright`.
 
     Args:
         sets: the splits, by name.
         root: the folder to which the names of the files are relative in the hashes.
+        max_skipped: largest share of images that may be unreadable; they are left out and counted.
 
     Returns:
         The splits, in which images know how they stand and what is done to them is counted; and
@@ -156,31 +158,32 @@ def checked(sets: Mapping[str, BoxSet], root: Path) -> tuple[dict[str, BoxSet], 
     sizes = {image.path: image.size for boxes in sets.values() for image in boxes.images}
     found = check_images(root, sorted(sizes))
     faults: list[Fault] = []
-    turned: dict[Path, bool | None] = {}
-    for path in sorted(sizes):
+    if not few_enough(found.faults, len(sizes), max_skipped):
+        faults += [("can't be read", f"{name} ({why})") for name, why in found.faults.items()]
+    photos: dict[Path, ImageFile] = {}
+    for path, told in sorted(sizes.items()):
         name = relative_name(root, path)
-        if name in found.faults:
-            faults.append(("can't be read", f"{name} ({found.faults[name]})"))
+        if name not in found.files:
             continue
-        file, told = found.files[name], sizes[path]
-        stored = (file.height, file.width)
-        upright = upright_size(stored, file.orientation)
-        if told not in (stored, upright):
+        file = photos[path] = found.files[name]
+        if not fits(file, told):
             words = f"{file.width}×{file.height} and {told[1]}×{told[0]}"
             faults.append(("differ in size from their annotations", f"{name} ({words})"))
-        elif file.orientation != 1:
-            turned[path] = None if stored == upright else told == upright
     require_none(faults)
-    lying = {path for path, upright in turned.items() if upright is False}
-    if lying and True not in turned.values():
-        lying |= turned.keys()
-    return {key: _standing(boxes, lying, found, root) for key, boxes in sets.items()}, found.hashes
+    as_stored = lying(photos, sizes)
+    return {k: _standing(boxes, as_stored, found, root) for k, boxes in sets.items()}, found.hashes
 
 
-def _standing(boxes: BoxSet, lying: Set[Path], found: Checked, root: Path) -> BoxSet:
+def _standing(boxes: BoxSet, as_stored: Set[Path], found: Checked, root: Path) -> BoxSet:
+    """Return a split of the images that can be read, each as it stands."""
     skipped = Counter(boxes.skipped)
-    for upright in (True, False):
-        names = [relative_name(root, i.path) for i in boxes.images if (i.path in lying) != upright]
-        skipped += found.repairs(names, upright=upright)
-    images = tuple(replace(i, upright=False) if i.path in lying else i for i in boxes.images)
-    return BoxSet(images, boxes.class_names, dict(skipped))
+    images = []
+    for image in boxes.images:
+        name = relative_name(root, image.path)
+        if name in found.faults:
+            skipped[found.faults[name]] += 1
+            continue
+        upright = image.path not in as_stored
+        skipped += found.repairs([name], upright=upright)
+        images.append(replace(image, upright=upright))
+    return BoxSet(tuple(images), boxes.class_names, dict(skipped))

@@ -75,7 +75,8 @@ class DetectionData(TaskData):
             one kind.
         options: knobs of `tasks.data.scenes`, e.g. {"train": 500}; its size is `image_size`,
             unless given.
-        **loading: num_workers, memory_mb, holdout, val_share, seed: see `TaskData`.
+        **loading: num_workers, memory_mb, holdout, val_share, max_skipped, seed: see
+            `TaskData`.
 
     Raises:
         ValueError: a value out of its range.
@@ -160,7 +161,7 @@ class DetectionData(TaskData):
         if self.source in GENERATORS:
             return sets, {}
         sets["train"] = told_unlearnt(sets["train"])
-        return checked(sets, self.folder)
+        return checked(sets, self.folder, self.max_skipped)
 
     def _drawn(self) -> dict[str, BoxSet]:
         """A set without splits, of which the validation split is drawn."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from bench.errors import DataError
 from bench.hashing import files_digest
 from tasks.data.checked import Checked, ImageFile, check_files, check_images, relative_name
-from tasks.data.faults import Fault, require_none, some
-from tasks.data.images import upright_size
+from tasks.data.faults import Fault, few_enough, require_none, some
+from tasks.data.upright import fits, lying
 from tasks.segmentation.masks import IGNORED, MaskSet, inspect_mask
 
 BINARY = "mask of black and white: white (from 128 on) is class 1"
@@ -22,7 +22,9 @@ NEARLY_ALL = 0.95
 _Masks = Mapping[str, ImageFile]
 
 
-def checked(sets: Mapping[str, MaskSet], root: Path) -> tuple[dict[str, MaskSet], str]:
+def checked(
+    sets: Mapping[str, MaskSet], root: Path, max_skipped: float = 0.0
+) -> tuple[dict[str, MaskSet], str]:
     """Read every pair once, and say what is wrong with the set or is done to it.
 
     What was read is remembered in the cache by the names, sizes and times of the files, so that
@@ -31,6 +33,8 @@ def checked(sets: Mapping[str, MaskSet], root: Path) -> tuple[dict[str, MaskSet]
     Args:
         sets: The splits, by name.
         root: The folder to which the names of its files are relative in the hash.
+        max_skipped: Largest share of images that may be unreadable, they or their masks; they are
+            left out and counted.
 
     Returns:
         The splits, in which what is done is counted: photos are turned as their EXIF says where
@@ -47,34 +51,50 @@ def checked(sets: Mapping[str, MaskSet], root: Path) -> tuple[dict[str, MaskSet]
     of_masks = check_files(root, sorted({mask for _, mask in pairs}), "masks 2", inspect_mask)
     first = next(iter(sets.values()))
     binary = _is_binary(first, of_masks)
-    lying: set[Path] = set()
-    undecided: set[Path] = set()
+    unreadable = _unreadable(pairs, of_images, of_masks, root)
     faults: list[Fault] = []
+    if not few_enough(unreadable, len(pairs), max_skipped):
+        faults += [("can't be read", f"{p.name} ({why})") for p, why in unreadable.items()]
+    photos: dict[Path, ImageFile] = {}
+    sizes: dict[Path, tuple[int, int]] = {}
     for image_path, mask_path in pairs:
         image, mask = relative_name(root, image_path), relative_name(root, mask_path)
-        if image in of_images.faults:
-            faults.append(("can't be read", f"{image_path.name} ({of_images.faults[image]})"))
+        if image_path in unreadable or mask_path in unreadable:
             continue
-        photo, stored = of_images.files[image], of_masks[mask]
-        size = (photo.height, photo.width)
-        upright = upright_size(size, photo.orientation)
-        if photo.orientation != 1 and size == upright:
-            undecided.add(image_path)
-        elif upright != size == (stored.height, stored.width):
-            lying.add(image_path)
-            upright = size
-        faults += _faults(first, binary, image_path.name, upright, mask_path.name, stored)
+        photo, labels = of_images.files[image], of_masks[mask]
+        photos[image_path], sizes[image_path] = photo, (labels.height, labels.width)
+        faults += _faults(first, binary, image_path.name, photo, mask_path.name, labels)
     require_none(faults)
     _require_classes(first, binary, of_masks, root)
-    if lying and not _some_turned(pairs, lying, undecided, of_images, root):
-        # Upside down both sizes are equal: the other photos tell.
-        lying |= undecided
+    as_stored = frozenset(lying(photos, sizes))
     mended = {}
     for split, masks in sets.items():
-        read_as = replace(masks, binary=binary, as_stored=frozenset(lying))
+        left = tuple(p for p in masks.pairs if not unreadable.keys() & set(p))
+        lost = Counter(unreadable[path] for p in masks.pairs for path in p if path in unreadable)
+        read_as = replace(
+            masks,
+            pairs=left,
+            binary=binary,
+            as_stored=as_stored,
+            skipped=dict(Counter(masks.skipped) + lost),
+        )
         mended[split] = _told(read_as, split, root, of_images, of_masks)
-    hashes = {name: file.sha256 for name, file in of_masks.items()}
+    hashes = {name: file.sha256 for name, file in of_masks.items() if not file.fault}
     return mended, files_digest({**of_images.hashes, **hashes})
+
+
+def _unreadable(
+    pairs: Sequence[tuple[Path, Path]], of_images: Checked, of_masks: _Masks, root: Path
+) -> dict[Path, str]:
+    """Return the images and masks that cannot be read → why; not those of colours."""
+    unreadable: dict[Path, str] = {}
+    for image, mask in pairs:
+        if why := of_images.faults.get(relative_name(root, image)):
+            unreadable[image] = why
+        why = of_masks[relative_name(root, mask)].fault
+        if why and not why.startswith(mask.name):
+            unreadable[mask] = why
+    return unreadable
 
 
 def _is_binary(masks: MaskSet, files: _Masks) -> bool:
@@ -87,32 +107,15 @@ def _is_binary(masks: MaskSet, files: _Masks) -> bool:
     return stored == {0, IGNORED}
 
 
-def _some_turned(
-    pairs: list[tuple[Path, Path]],
-    lying: set[Path],
-    undecided: set[Path],
-    files: Checked,
-    root: Path,
-) -> bool:
-    return any(
-        files.files[relative_name(root, image)].orientation != 1
-        for image, _ in pairs
-        if image not in lying and image not in undecided
-    )
-
-
 def _faults(
-    masks: MaskSet, binary: bool, image: str, size: tuple[int, int], name: str, mask: ImageFile
+    masks: MaskSet, binary: bool, image: str, photo: ImageFile, name: str, mask: ImageFile
 ) -> Iterator[Fault]:
     """Yield what is wrong with a mask."""
     if mask.fault.startswith(name):
         yield "can't be used as masks", mask.fault.rstrip(".")
         return
-    if mask.fault:
-        yield "can't be read", f"{name} ({mask.fault})"
-        return
-    if (mask.height, mask.width) != size:
-        sizes = f"{size[1]}×{size[0]} and {mask.width}×{mask.height}"
+    if not fits(photo, (mask.height, mask.width)):
+        sizes = f"{photo.width}×{photo.height} and {mask.width}×{mask.height}"
         yield "differ in size from their masks", f"{image} ({sizes})"
     known = set(range(IGNORED + 1)) if binary else {*masks.stored_labels, IGNORED}
     wrong = sorted(set(mask.labels) - known)
@@ -151,13 +154,13 @@ def _told(masks: MaskSet, split: str, root: Path, of_images: Checked, of_masks: 
         pixels.update(dict(zip(file.labels, file.pixels, strict=True)))
     if masks.binary:
         skipped[BINARY] = len(masks.pairs)
-        pixels = Counter({1: sum(n for k, n in pixels.items() if k > IGNORED // 2), 0: 1})
+        white = sum(count for label, count in pixels.items() if label > IGNORED // 2)
+        pixels = Counter({0: pixels.total() - white, 1: white})
     unlabelled = pixels[IGNORED] + (pixels[0] if masks.zero_ignored else 0)
     if unlabelled > NEARLY_ALL * pixels.total():
         share = unlabelled / pixels.total()
-        skipped[f"mask of a split of which {share:.1%} of the pixels are ignored"] = len(
-            masks.pairs
-        )
+        told = f"mask of {split!r}, of whose pixels {share:.1%} are ignored"
+        skipped[told] = len(masks.pairs)
     missing = [
         name
         for label, name in enumerate(masks.class_names, start=int(masks.zero_ignored))

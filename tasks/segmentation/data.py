@@ -55,7 +55,7 @@ class SegmentationData(TaskData):
         eval_longest: limit of their long side in pixels.
         batch_size: images per training batch; a last, smaller batch is left out.
         eval_batch_size: images per validation batch; None for `batch_size`.
-        scored: for "masks": the split that is scored, "val" or "test".
+        scored: for "masks": the split that is scored, "val" (None) or "test".
         scale: range of the random scale.
         largest_share: crops are drawn again while one class fills more than this of them.
         flip: chance of a mirror image.
@@ -67,7 +67,8 @@ class SegmentationData(TaskData):
         zero_ignored: for "masks": a stored 0 is no class and a stored k is class k − 1.
         image_suffix: for "masks": how the names of images end.
         mask_suffix: for "masks": how the names of masks end.
-        **loading: num_workers, memory_mb, holdout, val_share, seed: see `TaskData`.
+        **loading: num_workers, memory_mb, holdout, val_share, max_skipped, seed: see
+            `TaskData`.
 
     Raises:
         ValueError: a value out of its range.
@@ -87,7 +88,7 @@ class SegmentationData(TaskData):
         eval_longest: int | None = None,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
-        scored: Literal["val", "test"] = "val",
+        scored: Literal["val", "test"] | None = None,
         scale: tuple[float, float] = (0.5, 2.0),
         largest_share: float = 0.75,
         flip: float = 0.5,
@@ -102,9 +103,10 @@ class SegmentationData(TaskData):
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **loading)
         check_source(source, SOURCES, root, options or {})
-        splits = ("val", "test") if source == "masks" else ("val",)
-        require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
-        require_drawable(self.val_share, source, scored, ("masks",))
+        self.scored = scored or "val"
+        only = source == "masks" or self.scored == "val"
+        require("scored", scored, only, f"'val' or None for `source` (={source!r})")
+        require_drawable(self.val_share, source, self.scored, ("masks",))
         require("flip", flip, 0 <= flip <= 1, "in [0, 1]")
         size = height_width(image_size)
         require("image_size", image_size, min(size) >= 1, ">= 1")
@@ -114,7 +116,6 @@ class SegmentationData(TaskData):
         require("eval_longest", eval_longest, holds, ">= 1, or None")
         self.source = source
         self.root = root
-        self.scored = scored
         self.image_size = size
         self.eval_size = image_size if eval_size is None else eval_size
         self.options = dict(options or {})
@@ -159,7 +160,7 @@ class SegmentationData(TaskData):
             sets = {split: self._read(split) for split in ("train", self.scored)}
         if self.source in GENERATORS:
             return sets, ""
-        return checked(sets, self.folder)
+        return checked(sets, self.folder, self.max_skipped)
 
     @property
     def _published(self) -> dict[str, MaskSet]:

@@ -248,3 +248,27 @@ def test_lists_of_images_and_splits_that_are_not_there(tmp_path):
     assert boxes.skipped == {"image listed twice": 1}
     with pytest.raises(DataError, match=r"names no `val`\. `val_share` draws"):
         read_yolo(folder, "val")
+
+
+def test_one_damaged_photo_of_a_hundred_is_left_out_and_counted(tmp_path):
+    sides = {"width": WIDTH, "height": HEIGHT}
+    images = [{"id": i, "file_name": f"{i}.jpg", **sides} for i in range(1, 101)]
+    file = write(tmp_path, content(images=images))
+    for image in images:
+        photo(tmp_path / "images" / image["file_name"])
+    (tmp_path / "images/2.jpg").write_bytes(b"no photo")
+    module = data(tmp_path)
+    module.prepare_data()
+    assert module.split_sizes == (99, 99)
+    assert module.describe()["skipped"] == {
+        "not an image": 2,
+    }
+    strict = DetectionData(
+        "coco",
+        str(tmp_path),
+        annotations=(file.name,) * 2,
+        images=("images",) * 2,
+        max_skipped=0.001,
+    )
+    with pytest.raises(DataError, match=r"can't be read: images/2\.jpg \(not an image\)"):
+        strict.prepare_data()

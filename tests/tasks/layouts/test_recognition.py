@@ -256,7 +256,7 @@ def test_a_draw_is_the_same_for_every_seed_and_holds_every_class(tmp_path):
     kind = "image drawn into the validation split, which the set lacks"
     assert data[0].describe()["skipped"] == {kind: 2}
     class_folders(tmp_path / "set", "train", "val")
-    with pytest.raises(UserError, match=r"`val_share` \(=0.2\) must be 0: .*validation split"):
+    with pytest.raises(UserError, match=r"`val_share` \(=0.2\) must be None: .*validation split"):
         tasks.ClassificationData(
             "folder", root=str(tmp_path / "set"), val_share=0.2, batch_size=1
         ).prepare_data()

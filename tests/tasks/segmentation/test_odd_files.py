@@ -142,3 +142,18 @@ def test_hidden_files_are_no_pairs(tmp_path):
     module = data(tmp_path, scored="test")
     assert module.describe()["skipped"] == {"image of a hidden folder or name left out": 2}
     assert module.describe()["split"] == "test"
+
+
+def test_one_damaged_pair_of_many_is_left_out_and_counted(tmp_path):
+    for split in ("train", "val"):
+        pair(tmp_path, split, halves(0, 1))
+    for number in range(2, 5):
+        for part, suffix in (("images", ".png"), ("masks", ".png")):
+            first = tmp_path / "train" / part / ("1.jpg" if part == "images" else "1.png")
+            (tmp_path / "train" / part / f"{number}{suffix}").write_bytes(first.read_bytes())
+    (tmp_path / "train/masks/2.png").write_bytes(b"no mask")
+    module = data(tmp_path, max_skipped=0.2)
+    assert module.split_sizes == (3, 1)
+    assert module.describe()["skipped"] == {"not an image": 1}
+    with pytest.raises(DataError, match=r"can't be read: 2\.png \(not an image\)"):
+        data(tmp_path).prepare_data()
