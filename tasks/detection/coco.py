@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.errors import DataError
-from tasks.data.locations import inside, shortened
+from tasks.data.locations import end_below, inside, is_there, leads_out, shortened
 from tasks.detection.assemble import Objects, assemble
 from tasks.detection.boxes import BoxSet, require_images
 from tasks.detection.coco_json import read_entries
@@ -28,6 +28,7 @@ NO_AREA = "no area given: the box's"
 NO_CROWD = "no iscrowd given: 0"
 NO_BOX = "annotation without a box left out"
 BOX_OF_OUTLINE = "no bbox given: the outline's"
+ELSEWHERE = "file name with a path of another machine, of which the end is there"
 ROOT = "category without objects that is but the parent of others: no class"
 
 Id = Annotated[int, Field(ge=0, lt=2**63)]
@@ -95,7 +96,7 @@ def read_coco(file: Path, images: Path, *, masks: bool = False) -> BoxSet:
     repairs[ROOT] += len(roots)
     categories = [c for c in content["categories"] if c.id not in roots]
     labels = _labels(categories, file)
-    place = _places(content["images"], images, file)
+    place, paths = _places(content["images"], images, file, repairs)
     for annotation in annotations:
         if annotation.image_id not in place:
             raise DataError(
@@ -128,7 +129,6 @@ def read_coco(file: Path, images: Path, *, masks: bool = False) -> BoxSet:
         lambda i: f"annotation {annotations[i].id} in {file.name}: `bbox` (={annotations[i].bbox})",
         outlines,
     )
-    paths = [images / image.file_name for image in content["images"]]
     box_images, of_boxes = assemble(paths, sizes, objects)
     require_images(box_images, file.name)
     names = {category.id: category.name for category in categories}
@@ -151,23 +151,31 @@ def _labels(categories: Sequence[Category], file: Path) -> dict[int, int]:
     return {key: label for label, key in enumerate(ids)}
 
 
-def _places(entries: Sequence[Image], folder: Path, file: Path) -> dict[int, int]:
-    """Return image id → its place in the list."""
+def _places(
+    entries: Sequence[Image], folder: Path, file: Path, repairs: Counter[str]
+) -> tuple[dict[int, int], list[Path]]:
+    """Return image id → its place in the list, and the paths of all."""
     places: dict[int, int] = {}
-    names: dict[PurePosixPath, int] = {}
+    paths: dict[Path, int] = {}
     for place, image in enumerate(entries):
         if image.id in places:
             raise DataError(f"{file.name} has the image id {image.id} twice (`id`).")
         source = f"image {image.id} in {file.name}: `file_name`"
-        inside(folder, image.file_name, source)
-        name = PurePosixPath(image.file_name)
-        if name in names:
+        path = folder / image.file_name
+        if leads_out(image.file_name) or not is_there(path):
+            end = end_below(folder, image.file_name)
+            if end is not None and end.is_file():
+                path = end
+                repairs[ELSEWHERE] += 1
+            else:
+                path = inside(folder, image.file_name, source)
+        if path in paths:
             raise DataError(
-                f"{source} (={shortened(image.file_name)}) is also that of image {names[name]}: "
+                f"{source} (={shortened(image.file_name)}) is also that of image {paths[path]}: "
                 "each would be trained on without the objects of the other."
             )
-        places[image.id], names[name] = place, image.id
-    return places
+        places[image.id], paths[path] = place, image.id
+    return places, list(paths)
 
 
 def _with_boxes(annotations: Sequence[Annotation], repairs: Counter[str]) -> Iterator[Annotation]:

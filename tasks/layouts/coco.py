@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from bench.errors import DataError
 from tasks.data.listing import visible_folders
-from tasks.data.locations import is_there
+from tasks.data.locations import end_below
 from tasks.data.splits import SPLITS, split_folders, split_of
 from tasks.layouts.layout import Layout, after_draw, data_of, scoring, sizes_of
 
@@ -122,11 +122,8 @@ def _layout(
     roots = parents_only(listed, used)
     classes = sorted((c for c in listed if c[0] not in roots), key=lambda c: _order(c[0]))
     counts = {split: len(c["images"]) for split, c in contents.items() if c is not None}
-    paths = [
-        parts["train"].images / str(image.get("file_name"))
-        for image in train["images"]
-        if isinstance(image, dict)
-    ]
+    names_of_files = [i["file_name"] for i in train["images"] if _has_name(i)]
+    paths = [end_below(parts["train"].images, str(name)) for name in names_of_files]
     oddities = {"category without objects that is but the parent of others: no class": len(roots)}
     return Layout(
         "detection",
@@ -135,9 +132,13 @@ def _layout(
         data_of("detection", "coco", folder, **names, **scoring(counts)),
         tuple(name for _, name, _ in classes),
         after_draw(counts),
-        sizes_of([path for path in paths if is_there(path)]),
+        sizes_of([path for path in paths if path is not None and path.is_file()]),
         {kind: number for kind, number in oddities.items() if number},
     )
+
+
+def _has_name(image: Any) -> bool:
+    return isinstance(image, dict) and bool(image.get("file_name"))
 
 
 def _order(key: Any) -> tuple[bool, Any]:
@@ -184,13 +185,15 @@ def _json_files(folder: Path) -> list[Path]:
 
 def _images_of(folder: Path, file: Path, images: Sequence[Any]) -> Path | None:
     """Return the folder from which the names of the first images lead to files."""
-    names = [i["file_name"] for i in images[:20] if isinstance(i, dict) and i.get("file_name")]
+    names = [i["file_name"] for i in images[:20] if _has_name(i)]
     split = split_of(file.stem) or split_of(file.parent.name)
     places = [file.parent, folder, folder / "images"]
     for base in (folder, folder / "images"):
         places += visible_folders(base) if base.is_dir() else []
     if split is not None:
         places.sort(key=lambda place: split_of(place.name) != split)
-    hits = {place: sum(is_there(place / str(name)) for name in names) for place in places}
+    hits = {
+        place: sum(end_below(place, str(name)) is not None for name in names) for place in places
+    }
     best = max(hits, key=lambda place: hits[place])
     return best if hits[best] else None

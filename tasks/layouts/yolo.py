@@ -10,7 +10,7 @@ one that is there, below the folder.
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -18,7 +18,7 @@ import yaml
 from bench.errors import DataError
 from tasks.data.listing import is_image, visible_files
 from tasks.data.lists import read_lines, require_class_names
-from tasks.data.locations import shortened
+from tasks.data.locations import end_below, shortened
 from tasks.layouts.layout import Layout, after_draw, data_of, scoring, sizes_of
 
 LOOKED_FOR = "detection: YOLO (data.yaml, or classes.txt, beside images and labels)"
@@ -131,7 +131,7 @@ def _images(root: Path, value: Any, what: str) -> list[Path]:
     for entry in value if isinstance(value, list) else [value]:
         if not isinstance(entry, str):
             raise DataError(f"{what} (={shortened(entry)}) must be a folder or a list of images.")
-        place = _below(root, entry)
+        place = end_below(root, entry)
         if place is None:
             if what.endswith("`test`"):
                 continue  # exports name a test split that they don't have
@@ -147,7 +147,7 @@ def _listed(root: Path, listing: Path) -> list[Path]:
     images = []
     for number, line in enumerate(read_lines(listing), start=1):
         if line.strip():
-            place = _below(root, line.strip())
+            place = end_below(root, line.strip())
             if place is None or not place.is_file():
                 raise DataError(
                     f"line {number} of {listing.name} (={shortened(line)}) must be an image in "
@@ -155,21 +155,6 @@ def _listed(root: Path, listing: Path) -> list[Path]:
                 )
             images.append(place)
     return images
-
-
-def _below(root: Path, name: str) -> Path | None:
-    """Return the longest end of a path that is there, below the root."""
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in "/."]
-    while ".." in parts:
-        parts = parts[parts.index("..") + 1 :]
-    for start in range(len(parts)):
-        place = root.joinpath(*parts[start:])
-        try:
-            if place.exists():
-                return place
-        except (OSError, ValueError):
-            continue
-    return None
 
 
 def label_file(image: Path, root: Path) -> Path:

@@ -10,7 +10,7 @@ from bench.errors import DataError
 from tasks import DetectionData
 from tasks.data.checked import AS_STORED, TURNED
 from tasks.data.images import ORIENTATION
-from tasks.detection.coco import ROOT, read_coco
+from tasks.detection.coco import ELSEWHERE, ROOT, read_coco
 from tasks.detection.coco_json import OTHER_FORM
 from tasks.detection.yolo import NO_FILE, OUTLINE, TWICE, read_yolo
 
@@ -141,6 +141,17 @@ def test_a_parent_that_has_boxes_is_a_class(tmp_path):
     ]
     boxes = read_coco(write(tmp_path, content(categories=categories)), tmp_path / "images")
     assert (boxes.class_names, boxes.skipped) == (("vehicle", "car"), {})
+
+
+@pytest.mark.parametrize(
+    "name", ["..\\label\\1.jpg", "C:\\sets\\images\\1.jpg", "/data/upload/1.jpg", "images/1.jpg"]
+)
+def test_file_names_of_another_machine_lead_to_the_end_that_is_there(tmp_path, name):
+    photo(tmp_path / "label/1.jpg")  # outside of the folder: never read
+    file = write(tmp_path, content(images={"file_name": name}))
+    boxes = read_coco(file, tmp_path / "images")
+    assert boxes.images[0].path == tmp_path / "images/1.jpg"
+    assert boxes.skipped == {ELSEWHERE: 1}
 
 
 def test_annotations_without_a_box(tmp_path):
