@@ -128,12 +128,12 @@ def leads_out(name: str) -> bool:
 
 
 def end_below(root: Path, name: str) -> Path | None:
-    """Return the longest end of a path that is there, below a folder; None if there is none.
+    r"""Return the longest end of a path that is there, below a folder; None if there is none.
 
     Sets often hold the paths of the machine on which they were made, Windows' among them.
 
     Example:
-        >>> end_below(Path("."), "C:\\\\sets\\\\nowhere.jpg") is None
+        >>> end_below(Path("."), "C:\\sets\\nowhere.jpg") is None
         True
     """
     parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in "/."]

@@ -1,6 +1,7 @@
 """YOLO's layout: images, a text file of boxes for each, and a data.yaml that names the classes.
 
 data.yaml                        train, val, test: folders or lists of images; names; nc
+obj.data                         the same as Darknet has it, which CVAT exports
 …/images/…/a.jpg                 its boxes in …/labels/…/a.txt, or beside it
 classes.txt                      in place of data.yaml, as labelling tools export
 
@@ -55,7 +56,9 @@ def find(folder: Path) -> Layout | None:
 
 def description_of(folder: Path) -> Path | None:
     """Return the YAML file that describes a set: data.yaml, or the only one that names classes."""
-    files = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*.yml"))]
+    files = [
+        file for ending in ("yaml", "yml", "data") for file in sorted(folder.glob(f"*.{ending}"))
+    ]
     usual = next((file for file in files if file.stem in ("data", "dataset")), None)
     if usual is not None and _described(usual) is not None:
         return usual
@@ -65,11 +68,22 @@ def description_of(folder: Path) -> Path | None:
 
 def _described(file: Path) -> dict[str, Any] | None:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        text = file.read_text(encoding="utf-8-sig")
+        content = _darknet(file, text) if file.suffix == ".data" else yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     whole = isinstance(content, dict) and "train" in content and {"names", "nc"} & content.keys()
     return content if whole else None
+
+
+def _darknet(file: Path, text: str) -> dict[str, Any]:
+    """Read a file of `key = value`, as Darknet has it and CVAT exports it."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    content: dict[str, Any] = {key.strip(): value.strip() for key, value in pairs}
+    listing = end_below(file.parent, content.get("names", ""))
+    if listing is not None and listing.is_file():
+        content["names"] = [line.strip() for line in read_lines(listing) if line.strip()]
+    return content
 
 
 def _is_described_by_list(folder: Path) -> bool:

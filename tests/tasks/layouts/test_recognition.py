@@ -117,6 +117,22 @@ def yolo(root, description, *splits):
             text(root / split / f"labels/{i}.txt", "1 0.5 0.5 0.25 0.25")
 
 
+def darknet(root):
+    text(root / "obj.data", "classes = 2", "train = data/train.txt", "names = data/obj.names")
+    text(root / "obj.names", "cup", "jug")
+    text(root / "train.txt", *(f"data/obj_train_data/{i}.jpg" for i in range(3)))
+    for i in range(3):
+        photo(root / f"obj_train_data/{i}.jpg", i)
+        text(root / f"obj_train_data/{i}.txt", "0 0.5 0.5 0.25 0.25")
+
+
+def labelled(root):
+    text(root / "classes.txt", "cup", "jug")
+    for i in range(3):
+        photo(root / f"images/{i}.jpg", i)
+        text(root / f"labels/{i}.txt", "0 0.5 0.5 0.25 0.25")
+
+
 def ade20k(root):
     for split in ("training", "validation"):
         photo(root / f"images/{split}/1.jpg")
@@ -201,6 +217,16 @@ LAYOUTS = {
     ),
     "YOLO without a split": (
         lambda root: yolo(root, "train: /content/x/train/images\nnames: {0: a, 1: b}", "train"),
+        "detection: YOLO files, 2 + 1 images (no split of its own: the second are drawn, always "
+        "the same), 2 classes",
+    ),
+    "YOLO, as CVAT exports it": (
+        darknet,
+        "detection: YOLO files, 2 + 1 images (no split of its own: the second are drawn, always "
+        "the same), 2 classes",
+    ),
+    "YOLO, as Label Studio exports it": (
+        labelled,
         "detection: YOLO files, 2 + 1 images (no split of its own: the second are drawn, always "
         "the same), 2 classes",
     ),
