@@ -75,7 +75,8 @@ class Layout:
             pair += " (no split of its own: the second are drawn, always the same)"
         elif self.scored != "val":
             pair += f" (scored on {self.scored})"
-        return f"{self.task}: {self.format}, {pair}, {self.num_classes} classes"
+        classes = "1 class" if self.num_classes == 1 else f"{self.num_classes} classes"
+        return f"{self.task}: {self.format}, {pair}, {classes}"
 
 
 def data_of(task: Task, source: str, folder: Path, **more: Any) -> dict[str, Any]:

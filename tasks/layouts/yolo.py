@@ -56,9 +56,7 @@ def find(folder: Path) -> Layout | None:
 
 def description_of(folder: Path) -> Path | None:
     """Return the YAML file that describes a set: data.yaml, or the only one that names classes."""
-    files = [
-        file for ending in ("yaml", "yml", "data") for file in sorted(folder.glob(f"*.{ending}"))
-    ]
+    files = [file for end in (".yaml", ".yml", ".data") for file in sorted(folder.glob(f"*{end}"))]
     usual = next((file for file in files if file.stem in ("data", "dataset")), None)
     if usual is not None and _described(usual) is not None:
         return usual

@@ -38,7 +38,7 @@ def test_a_set_is_told_and_shown(folder, tmp_path, capsys):
     main(["look", str(folder), "--out", str(tmp_path / "out"), "--samples", "3"])
     words = capsys.readouterr().out
     for part in (
-        "detection: COCO files as Roboflow exports them, 5 + 2 images, 1 classes.\n",
+        "detection: COCO files as Roboflow exports them, 5 + 2 images, 1 class.\n",
         "5 images to train on, 2 to score (val); 64×48 pixels, all of 5 looked at.",
         "<b>cup</b>",
         "box cut at the border: 7",

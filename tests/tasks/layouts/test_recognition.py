@@ -177,32 +177,32 @@ LAYOUTS = {
         lambda root: class_folders(root / "photos", "train", "val"),
         "classification: class folders, 8 + 8 images, 2 classes",
     ),
-    "COCO": (genuine_coco, "detection: COCO files, 2 + 2 images, 1 classes"),
+    "COCO": (genuine_coco, "detection: COCO files, 2 + 2 images, 1 class"),
     "Roboflow": (
         roboflow,
-        "detection: COCO files as Roboflow exports them, 2 + 2 images, 1 classes",
+        "detection: COCO files as Roboflow exports them, 2 + 2 images, 1 class",
     ),
     "COCO, one file": (
         lambda root: coco(root / "result.json", root / "images", [f"{i}.jpg" for i in range(10)]),
         "detection: COCO files, 8 + 2 images (no split of its own: the second are drawn, always "
-        "the same), 1 classes",
+        "the same), 1 class",
     ),
     "COCO, files of other names": (
         lambda root: [
             coco(root / f"labels/{split}.json", root / "images", [f"{split}.jpg", "c.jpg"])
             for split in ("train", "val")
         ],
-        "detection: COCO files, 2 + 2 images, 1 classes",
+        "detection: COCO files, 2 + 2 images, 1 class",
     ),
     "VOC": (voc, "detection: PASCAL VOC, 1 + 1 images, 20 classes"),
     "XML, as Roboflow exports it": (
         xml_export,
-        "detection: XML files as PASCAL VOC has them, 2 + 2 images, 1 classes",
+        "detection: XML files as PASCAL VOC has them, 2 + 2 images, 1 class",
     ),
     "XML in a folder of its own": (
         xml_beside,
         "detection: XML files as PASCAL VOC has them, 3 + 1 images (no split of its own: the "
-        "second are drawn, always the same), 1 classes",
+        "second are drawn, always the same), 1 class",
     ),
     "VOC's masks": (voc_masks, "segmentation: PASCAL VOC, 1 + 1 images, 21 classes"),
     "VisDrone": (visdrone, "detection: VisDrone, 1 + 1 images, 10 classes"),
