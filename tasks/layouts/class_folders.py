@@ -57,7 +57,8 @@ def find(folder: Path) -> Layout | None:
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Return class → images; nothing where a folder is a part of another layout."""
     folders = visible_folders(folder)
-    if any(path.name.lower() in PARTS for path in folders):
+    inner = [path for one in folders for path in visible_folders(one)]
+    if any(path.name.lower() in PARTS for path in (*folders, *inner)):
         return {}
     listed = {path.name: [f for f in visible_files(path) if is_image(f)] for path in folders}
     return {name: images for name, images in listed.items() if images}

@@ -54,6 +54,7 @@ def test_photos_are_turned_upright(tmp_path, held, corner, suffix):
     assert repairs.total() == (held != 1)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_turns_nothing(tmp_path):
     path = tmp_path / "a.jpg"
     Image.new("RGB", (30, 20)).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
