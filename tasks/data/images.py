@@ -73,7 +73,7 @@ def oddities(image: Image.Image) -> tuple[str, ...]:
         odd.append(PRINT)
     if image.format in ("GIF", "PNG", "TIFF", "WEBP") and getattr(image, "n_frames", 1) > 1:
         odd.append(FRAMES)
-    if image.has_transparency_data and _alpha(image).getextrema()[0] < 255:
+    if image.has_transparency_data and np.asarray(_alpha(image)).min(initial=255) < 255:
         odd.append(TRANSPARENT)
     return tuple(odd)
 

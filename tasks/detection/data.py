@@ -152,7 +152,7 @@ class DetectionData(TaskData):
         What was generated here needs no check.
         """
         if self.val_share:
-            sets = self._drawn()
+            sets = self._drawn(self.val_share)
         else:
             sets = {split: self._read(split) for split in ("train", self.scored)}
             sets[self.scored] = renumbered(
@@ -163,10 +163,10 @@ class DetectionData(TaskData):
         sets["train"] = told_unlearnt(sets["train"])
         return checked(sets, self.folder, self.max_skipped)
 
-    def _drawn(self) -> dict[str, BoxSet]:
+    def _drawn(self, share: float) -> dict[str, BoxSet]:
         """A set without splits, of which the validation split is drawn."""
         whole = self._read("train")
-        trained, scored = drawn_split(rarest_labels(whole), self.val_share)
+        trained, scored = drawn_split(rarest_labels(whole), share)
         val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
         return {"train": whole.subset(trained.tolist()), "val": val}
 
