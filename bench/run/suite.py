@@ -102,6 +102,7 @@ def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
 
     models: set[str] = set()
     described: dict[str, Data] = {}
+    told: set[str] = set()
     for cell in cells:
         data, model = (_without_seed(cell, part) for part in ("data", "model"))
         if data not in described or model not in models:
@@ -111,6 +112,7 @@ def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
                     run.data.prepare_data()
                     run.data.setup("fit")
                     described[data] = Data.model_validate(run.data.describe())
+                    tell_mended(described[data], told)
             except UserError as error:
                 raise ConfigError(f"{cell.title}: {error}") from error
             models.add(model)
@@ -121,6 +123,20 @@ def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
                         f"{near(metric, run.module.metrics_info)}"
                     )
     return {cell.hash: described[_without_seed(cell, "data")] for cell in cells}
+
+
+def tell_mended(data: Data, told: set[str]) -> None:
+    """Say in the log, once a set, what was left out of it or mended.
+
+    Args:
+        data: the set.
+        told: hashes of those of which it is said already.
+    """
+    if data.skipped and data.files_sha256 not in told:
+        told.add(data.files_sha256)
+        counts = "; ".join(f"{kind}: {count}" for kind, count in data.skipped.items())
+        # Not a warning of Python's, which the command keeps out of its progress.
+        logging.getLogger(__name__).warning("%s, left out or mended: %s", data.name, counts)
 
 
 def _without_seed(cell: Cell, part: str) -> str:
