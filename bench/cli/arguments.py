@@ -67,12 +67,29 @@ def add_choice(verb: argparse.ArgumentParser, *, needed: bool = True) -> None:
     verb.add_argument("--seeds", help="comma-separated, in place of the suite's")
     verb.add_argument("--hosts", help="comma-separated, in place of the boards'")
     verb.add_argument("--operators", help="comma-separated, in place of the boards'")
+    add_slots(verb)
     verb.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="lay a value over every cell's configuration, e.g. trainer.max_epochs=3",
+    )
+
+
+def add_slots(verb: argparse.ArgumentParser) -> None:
+    """Add which slots are meant, and how depthwise operators stand in dense ones."""
+    verb.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="slots in place of the suite's, e.g. stages=3,4; `convboard explain where`",
+    )
+    verb.add_argument(
+        "--mix",
+        choices=["pointwise"],
+        help="let depthwise operators into dense slots, with a 1×1 convolution behind them",
     )
 
 
@@ -127,8 +144,31 @@ def choice_of(options: argparse.Namespace) -> Choice:
         seeds=seeds,
         hosts=split(options.hosts) if options.hosts else None,
         operators=split(options.operators) if options.operators else None,
+        where=where_of(options),
+        mix=options.mix,
         sets=tuple(options.set),
     )
+
+
+def where_of(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the selection of slots that the flags `--where KEY=A,B` say; None without any.
+
+    Example:
+        >>> where_of(argparse.Namespace(where=["stages=3,4", "names=*conv_dw", "every=2"]))
+        {'stages': [3, 4], 'names': ['*conv_dw'], 'every': 2}
+    """
+    from bench.config import files
+
+    where: dict[str, Any] = {}
+    for text in options.where:
+        key, equals, value = text.partition("=")
+        if key == "names" and equals:  # patterns: to YAML a leading * is another thing
+            where[key] = split(value)
+        elif "," in value and not value.startswith("["):
+            files.assign(where, f"{key}=[{value}]", "--where")
+        else:
+            files.assign(where, text, "--where")
+    return where or None
 
 
 def split(text: str) -> list[str]:

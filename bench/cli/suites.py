@@ -17,12 +17,17 @@ from bench.cli.arguments import (
     choice_of,
     runs_of,
 )
+from bench.errors import Failure
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
     from bench.record import Record
     from bench.run.suite import Step
     from bench.store import Kept
+
+
+UNFIT = "does not fit"
+"""What is said of a cell whose operator has no slot in its host."""
 
 
 def add(verbs: Verbs) -> None:
@@ -45,17 +50,21 @@ def plan(options: argparse.Namespace) -> None:
 
     from bench.cli.progress import console
     from bench.config.plan import plan
+    from bench.run.fits import unfit
     from bench.run.suite import TO_RUN, states
     from bench.store import Store
 
     cells = plan(options.suite, choice_of(options))
-    state = states(cells, Store(runs_of(options), wait_s=15))
+    reasons = unfit(cell for cell in cells if not cell.absent)
+    state = states(cells, Store(runs_of(options), wait_s=15), reasons)
+    reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
     table = Table("cell", "task", "host", "operator", "recipe", "seed", "state", box=None)
     for cell in cells:
         name = cell.operator + (" (baseline)" if cell.baseline else "")
         row = (cell.hash, cell.task, cell.host, name, cell.recipe, str(cell.seed))
-        table.add_row(*row, state[cell.hash])
+        table.add_row(*row, UNFIT if state[cell.hash] == "unfit" else state[cell.hash])
     console.print(table)
+    _tell_unfit(cells, reasons)
     left = sum(state[cell.hash] in TO_RUN for cell in cells)
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f" {stale} are of older code; `run --stale` runs them again." if stale else ""
@@ -96,14 +105,18 @@ def _run(options: argparse.Namespace) -> int:
     from bench.config.plan import plan
     from bench.config.schema import load_suite
     from bench.run import suite
+    from bench.run.cell import keep_unfit
     from bench.run.curve import fraction
+    from bench.run.fits import unfit
     from bench.store import Store
 
     folder = runs_of(options)
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice_of(options))
     store = Store(folder)
-    state = suite.states(cells, store)
+    reasons = unfit(cell for cell in cells if not cell.absent)
+    state = suite.states(cells, store, reasons)
+    reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
     wanted = (*suite.TO_RUN, "stale") if options.stale else suite.TO_RUN
     left = [cell for cell in cells if state[cell.hash] in wanted]
     done = sum(state[cell.hash] in ("done", "stale") for cell in cells)
@@ -111,10 +124,19 @@ def _run(options: argparse.Namespace) -> int:
     more = f", {stale} of them by older code" if stale else ""
     console.print(f"{whole.name}: {len(cells)} cells, {done} done before{more}.")
     _tell_absent(cells)
-    if not left:
+    if all(state[cell.hash] == "absent" for cell in cells):
+        raise Failure(f"{whole.name}: none of its data are there, so there is nothing to run.")
+    _tell_unfit(cells, reasons)
+    without = [cell for cell in cells if state[cell.hash] == "unfit"]
+    if not left and not without:
         return 0
     store.require_writable()
-    data = suite.preflight(left)
+    data = suite.preflight([*left, *without], reasons)
+    for cell in without:
+        keep_unfit(cell, folder, options.line, reasons[cell.hash], data.get(cell.hash))
+    if not left:
+        _print_means(cells, store.kept(), reasons)
+        return int(len(without) == len(cells))
     running: dict[str, Cell] = {}
 
     def under_way() -> float:
@@ -140,7 +162,7 @@ def _run(options: argparse.Namespace) -> int:
                 failed += step.failed
                 bar.step()
     kept = store.kept()
-    _print_means(cells, kept)
+    _print_means(cells, kept, reasons)
     _print_learnt(cells, kept)
     return failed
 
@@ -161,6 +183,17 @@ def _tell_absent(cells: Sequence[Cell]) -> None:
             f"{task} is left out: its data are not in {where}; --data says where sets lie.",
             soft_wrap=True,
         )
+
+
+def _tell_unfit(cells: Sequence[Cell], reasons: Mapping[str, str]) -> None:
+    """Say which arms have no slot in their host, why, and what would help; once for all seeds."""
+    from bench.cli.progress import console
+
+    told = dict.fromkeys((c.host, c.operator, reasons[c.hash]) for c in cells if c.hash in reasons)
+    for host, operator, why in told:
+        console.print(f"{UNFIT}: {host} · {operator}: {why}", soft_wrap=True)
+    for host in dict.fromkeys(host for host, _, _ in told):
+        console.print(f"`convboard slots {host}` shows what fits where.", soft_wrap=True)
 
 
 def line_of(cell: Cell, record: Record) -> str:
@@ -187,7 +220,9 @@ def _print_learnt(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
         )
 
 
-def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
+def _print_means(
+    cells: Sequence[Cell], kept: Mapping[str, Kept], unfit: Mapping[str, str] | None = None
+) -> None:
     """Print the mean over seeds of each operator's headline, board by board."""
     from rich.table import Table
 
@@ -207,4 +242,9 @@ def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
         cell, name = arms[arm]
         mean = sum(values) / len(values)
         table.add_row(cell.task, cell.host, cell.operator, name, f"{mean:.4f}", str(len(values)))
+    arms_without = dict.fromkeys(
+        (cell.task, cell.host, cell.operator) for cell in cells if cell.hash in (unfit or {})
+    )
+    for arm_without in arms_without:
+        table.add_row(*arm_without, "", UNFIT, "")
     console.print(table)

@@ -7,7 +7,7 @@ import functools
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Choice:
         seeds: in place of the suite's own.
         hosts: in place of every board's own.
         operators: in place of every board's own; the baseline stays.
+        where: slots, in place of the boards' and the operators' own.
+        mix: of every operator, in place of its own.
         sets: `a.b=value`, laid over every cell's configuration.
     """
 
@@ -42,6 +44,8 @@ class Choice:
     seeds: list[int] | None = None
     hosts: list[str] | None = None
     operators: list[str] | None = None
+    where: dict[str, Any] | None = None
+    mix: str | None = None
     sets: tuple[str, ...] = ()
 
     def words(self, suite: str) -> str:
@@ -53,9 +57,20 @@ class Choice:
             given += ["--hosts", ",".join(self.hosts)]
         if self.operators:
             given += ["--operators", ",".join(self.operators)]
+        for key, value in (self.where or {}).items():
+            given += ["--where", f"{key}={_said(value)}"]
+        if self.mix:
+            given += ["--mix", self.mix]
         for dotted in self.sets:
             given += ["--set", dotted]
         return shlex.join(given)
+
+
+def _said(value: Any) -> str:
+    """Return a value of `where` as a command line has it."""
+    if isinstance(value, list) and not any(isinstance(one, list) for one in value):
+        return ",".join(map(str, value))
+    return json.dumps(value)
 
 
 def base(board: BoardConfig) -> dict[str, Any]:
@@ -187,7 +202,11 @@ def board_of(name: str, choice: Choice, cell: Cell) -> BoardConfig:
     above = copy.deepcopy(home.set)
     for dotted in choice.sets:
         files.assign(above, dotted)
-    return home.model_copy(update={"set": above})
+    changes: dict[str, Any] = {"set": above}
+    if choice.where or choice.mix:
+        loaded = map(load_operator, home.operators)
+        changes["operators"] = [arm.laid_over(choice.where, choice.mix) for arm in loaded]
+    return home.model_copy(update=changes)
 
 
 def one(cells: Sequence[Cell]) -> Cell:
@@ -206,6 +225,22 @@ def one(cells: Sequence[Cell]) -> Cell:
     return first
 
 
+def each_arm(cells: Sequence[Cell], choice: Choice) -> list[tuple[str, Choice]]:
+    """Return the arms that are chosen, as a title and the choice of that arm alone.
+
+    Example:
+        >>> choice = Choice(only={"operator": ["parc"]})
+        >>> [title for title, _ in each_arm(plan("quick", choice), choice)][:2]
+        ['scenes-classification · test_convnext · parc', 'scenes-detection · test_convnext · parc']
+    """
+    arms: dict[str, Choice] = {}
+    for cell in cells:
+        axes = {"task": [cell.task], "host": [cell.host], "operator": [cell.operator]}
+        narrowed = replace(choice, only={**(choice.only or {}), **axes})
+        arms.setdefault(f"{cell.task} · {cell.host} · {cell.operator}", narrowed)
+    return list(arms.items())
+
+
 def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
     suite = load_suite(name)
     for board in suite.boards:
@@ -220,7 +255,7 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
             operators = list(dict.fromkeys([by_label[board.baseline], *choice.operators]))
         words = choice.words(name)
         hosts = [load_host(host) for host in choice.hosts or board.hosts]
-        loaded = [load_operator(operator) for operator in operators]
+        loaded = [load_operator(o).laid_over(choice.where, choice.mix) for o in operators]
         shared = base(board)
         for seed in choice.seeds or board.seeds or suite.seeds:
             for host in hosts:

@@ -107,6 +107,12 @@ class OperatorConfig(_Model):
         "", description="one line for `convboard list`", examples=["ParC along the height alone"]
     )
 
+    def laid_over(self, where: dict[str, Any] | None, mix: str | None) -> Self:
+        """Return the operator with what a command line says of its slots; a host's own stays."""
+        given = {"where": where, "mix": mix}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return self if self.operator is None else self.model_copy(update=changes)
+
 
 class HostConfig(_Model):
     """One host (configs/hosts): a timm model and its options."""
