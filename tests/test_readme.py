@@ -158,6 +158,7 @@ def test_a_search_takes_every_arm_that_is_chosen(verb, monkeypatch, capsys):
         return SimpleNamespace(complete=1, best=0.5, path="found.yaml")
 
     monkeypatch.setattr(module, name, searched)
+    options.line = "convboard"
     options.do(options)
     assert len({(cell.task, cell.operator) for cell in taken}) == len(taken) == 4
     options.out = Path("one.yaml")
