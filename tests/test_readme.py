@@ -162,7 +162,7 @@ def test_a_search_takes_every_arm_that_is_chosen(verb, monkeypatch, capsys):
     options.do(options)
     assert len({(cell.task, cell.operator) for cell in taken}) == len(taken) == 4
     options.out = Path("one.yaml")
-    with pytest.raises(UserError, match="`--out`.* takes one result, and 4 arms are chosen"):
+    with pytest.raises(UserError, match=r"`--out`.* takes one result, and 4 arms are chosen"):
         options.do(options)
 
 

@@ -68,6 +68,7 @@ def add_choice(verb: argparse.ArgumentParser, *, needed: bool = True) -> None:
     verb.add_argument("--hosts", help="comma-separated, in place of the boards'")
     verb.add_argument("--operators", help="comma-separated, in place of the boards'")
     add_slots(verb)
+    add_start(verb)
     verb.add_argument(
         "--set",
         action="append",
@@ -90,6 +91,16 @@ def add_slots(verb: argparse.ArgumentParser) -> None:
         "--mix",
         choices=["pointwise"],
         help="let depthwise operators into dense slots, with a 1×1 convolution behind them",
+    )
+
+
+def add_start(verb: argparse.ArgumentParser) -> None:
+    """Add what networks start from."""
+    verb.add_argument(
+        "--pretrained", action="store_true", help="start from the weights that timm has of a host"
+    )
+    verb.add_argument(
+        "--weights", metavar="FILE", help="start from a file's weights: .safetensors, or torch's"
     )
 
 
@@ -146,6 +157,8 @@ def choice_of(options: argparse.Namespace) -> Choice:
         operators=split(options.operators) if options.operators else None,
         where=where_of(options),
         mix=options.mix,
+        pretrained=options.pretrained,
+        weights=options.weights,
         sets=tuple(options.set),
     )
 

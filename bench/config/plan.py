@@ -22,6 +22,7 @@ from bench.config.schema import (
     load_suite,
 )
 from bench.errors import ConfigError, near
+from bench.hashing import file_sha256
 
 AXES = ("task", "host", "operator", "recipe", "seed", "cell")
 
@@ -36,6 +37,8 @@ class Choice:
         hosts: in place of every board's own.
         operators: in place of every board's own; the baseline stays.
         where: slots, in place of the boards' and the operators' own.
+        pretrained: hosts start from timm's weights.
+        weights: file that hosts start from.
         mix: of every operator, in place of its own.
         sets: `a.b=value`, laid over every cell's configuration.
     """
@@ -46,7 +49,16 @@ class Choice:
     operators: list[str] | None = None
     where: dict[str, Any] | None = None
     mix: str | None = None
+    pretrained: bool = False
+    weights: str | None = None
     sets: tuple[str, ...] = ()
+
+    def started(self, host: HostConfig) -> HostConfig:
+        """Return a host with the weights that it starts from, where the command line says so."""
+        if not (self.pretrained or self.weights):
+            return host
+        start = {"pretrained": self.weights is None, "weights": self.weights}
+        return host.model_copy(update=start)
 
     def words(self, suite: str) -> str:
         """Return the part of a command line that names the suite with what is laid over it."""
@@ -61,6 +73,10 @@ class Choice:
             given += ["--where", f"{key}={_said(value)}"]
         if self.mix:
             given += ["--mix", self.mix]
+        if self.pretrained:
+            given += ["--pretrained"]
+        if self.weights:
+            given += ["--weights", Path(self.weights).name]
         for dotted in self.sets:
             given += ["--set", dotted]
         return shlex.join(given)
@@ -135,7 +151,10 @@ def backbone_of(
     arguments = {
         "host": host.host,
         "host_options": host.host_options or None,
+        "host_sha256": _code_of(host.host),
         "pretrained": host.pretrained,
+        "weights": host.weights,
+        "weights_sha256": _hash_of(host.weights),
         "operator": operator.operator,
         "options": options_of(operator) or None,
         "where": operator.where if operator.where is not None or whole_host else where,
@@ -144,6 +163,23 @@ def backbone_of(
     }
     # as jsonargparse leaves them out
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _code_of(host: str) -> str | None:
+    """Hash of the file of a host that is code; timm's are known by their names."""
+    if ":" not in host:
+        return None
+    from bench.backbones.hosts import code_sha256
+
+    return code_sha256(host)
+
+
+def _hash_of(weights: str | None) -> str | None:
+    if weights is None:
+        return None
+    if not Path(weights).is_file():
+        raise ConfigError(f"`weights` (={weights!r}) must be a file.")
+    return file_sha256(Path(weights))[:16]
 
 
 @functools.lru_cache(maxsize=256)
@@ -254,7 +290,7 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
         if choice.operators is not None:
             operators = list(dict.fromkeys([by_label[board.baseline], *choice.operators]))
         words = choice.words(name)
-        hosts = [load_host(host) for host in choice.hosts or board.hosts]
+        hosts = [choice.started(load_host(host)) for host in choice.hosts or board.hosts]
         loaded = [load_operator(o).laid_over(choice.where, choice.mix) for o in operators]
         shared = base(board)
         for seed in choice.seeds or board.seeds or suite.seeds:

@@ -17,6 +17,8 @@ from bench.run.code import operator_sha256
 from bench.whole_files import write_whole
 
 FILE = "fits.json"
+START = ("pretrained", "weights", "weights_sha256")
+"""Arguments of the backbone's builder that decide nothing of what fits."""
 
 
 def unfit(cells: Iterable[Cell]) -> dict[str, str]:
@@ -34,7 +36,7 @@ def unfit(cells: Iterable[Cell]) -> dict[str, str]:
     for cell in cells:
         if cell.backbone.get("operator") is None:
             continue
-        backbone = {k: v for k, v in cell.backbone.items() if k not in ("pretrained", "weights")}
+        backbone = {k: v for k, v in cell.backbone.items() if k not in START}
         key = digest([backbone, operator_sha256(backbone["operator"])])
         if key not in answers:
             known = kept.get(key) if _is_named(backbone) else None
@@ -49,7 +51,9 @@ def unfit(cells: Iterable[Cell]) -> dict[str, str]:
 def _why(cell: Cell, backbone: dict[str, Any]) -> str:
     """Build the network; "" where the operator fits."""
     from bench.backbones import build
+    from bench.config.trust import refuse_code
 
+    refuse_code(backbone)
     try:
         build(**backbone)
     except DoesNotFit as refusal:

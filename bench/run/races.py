@@ -21,18 +21,22 @@ from bench.config.schema import SpeedConfig
 from bench.hashing import digest
 from bench.record import Data
 from bench.run.describe import entry_of, recipe_of
+from bench.run.fits import START
 from bench.run.race import Contender, Race, Timed, form_of
 from bench.run.untrained import layers_race, networks_race
 from bench.speed.protocol import Scope
 from bench.store import CHECKPOINT, Kept, Store
 
+FRESH = {"init_args": {"backbone": {"init_args": dict.fromkeys(START[1:]) | {"pretrained": False}}}}
+"""Laid over a model whose weights come from a checkpoint: others need not be read before."""
 ON_NOISE: tuple[Scope, ...] = ("backbone", "training")
 """What is done with networks that need no training."""
 
 
 def network(cell: Cell) -> dict[str, Any]:
     """Arguments that build what is timed: image to feature pyramid, whatever the task."""
-    return {**cell.backbone, "features_only": True, "pretrained": False}
+    fresh = {k: v for k, v in cell.backbone.items() if k not in START}
+    return {**fresh, "features_only": True, "pretrained": False}
 
 
 def races(
@@ -144,13 +148,10 @@ def _trained(
         into.mkdir(parents=True, exist_ok=True)
         with store.artifact(run_of[cell.hash], CHECKPOINT, into) as checkpoint:
             weights = checkpoint
-        model = files.merge(cell.config["model"], _FRESH)
+        model = files.merge(cell.config["model"], FRESH)
         factory = functools.partial(fit.inference_module, model, data.num_classes, weights)
         arms.append(Arm(cell.operator, factory))
     return Timed(arms, scored.numpy(), Data.model_validate(data.describe()))
-
-
-_FRESH = {"init_args": {"backbone": {"init_args": {"pretrained": False}}}}
 
 
 def waiting(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Cell]:

@@ -68,7 +68,7 @@ def test_what_is_known_is_not_built_again(cells, monkeypatch):
 
 
 def test_a_mistake_is_no_misfit(tiny):
-    with pytest.raises(ConfigError, match="resnet18x.*did you mean"):
+    with pytest.raises(ConfigError, match=r"resnet18x.*did you mean"):
         fits.unfit(plan(str(tiny), Choice(hosts=["resnet18x"])))
     with pytest.raises(ConfigError, match="has no key 'stage'"):
         fits.unfit(plan(str(tiny), Choice(where={"stage": 3})))
