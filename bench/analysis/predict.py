@@ -74,7 +74,7 @@ def draw(module: TaskModule, data: TaskData, image: Tensor, threshold: float) ->
 def _read(path: Path) -> Tensor:
     from PIL import Image
 
-    from tasks.data.checked import read_image
+    from tasks.data.images import read_image
 
     if not path.is_file():
         raise ConfigError(f"`image` (={str(path)!r}): there is no such file.")

@@ -114,6 +114,7 @@ def preflight(cells: Sequence[Cell], unfit: Collection[str] = ()) -> dict[str, D
 
     models: set[str] = set()
     described: dict[str, Data] = {}
+    told: set[str] = set()
     for cell in cells:
         if cell.hash in unfit:
             continue
@@ -125,6 +126,7 @@ def preflight(cells: Sequence[Cell], unfit: Collection[str] = ()) -> dict[str, D
                     run.data.prepare_data()
                     run.data.setup("fit")
                     described[data] = Data.model_validate(run.data.describe())
+                    tell_mended(described[data], told)
             except UserError as error:
                 raise ConfigError(f"{cell.title}: {error}") from error
             models.add(model)
@@ -136,6 +138,20 @@ def preflight(cells: Sequence[Cell], unfit: Collection[str] = ()) -> dict[str, D
                     )
     of_cells = {cell.hash: described.get(_without_seed(cell, "data")) for cell in cells}
     return {key: data for key, data in of_cells.items() if data is not None}
+
+
+def tell_mended(data: Data, told: set[str]) -> None:
+    """Say in the log, once a set, what was left out of it or mended.
+
+    Args:
+        data: the set.
+        told: hashes of those of which it is said already.
+    """
+    if data.skipped and data.files_sha256 not in told:
+        told.add(data.files_sha256)
+        counts = "; ".join(f"{kind}: {count}" for kind, count in data.skipped.items())
+        # Not a warning of Python's, which the command keeps out of its progress.
+        logging.getLogger(__name__).warning("%s, left out or mended: %s", data.name, counts)
 
 
 def _without_seed(cell: Cell, part: str) -> str:

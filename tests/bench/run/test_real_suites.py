@@ -111,6 +111,21 @@ def test_the_layouts_are_read(name, sets, monkeypatch):
     suite.preflight(cells[:1])
 
 
+def test_what_is_mended_is_said_once_and_stands_in_the_records_data(tmp_path, monkeypatch, caplog):
+    class_folders(tmp_path / "clothing")
+    image(tmp_path / "clothing/train/a/.ipynb_checkpoints/0.jpg")
+    monkeypatch.setenv("CONVBOARD_DATA", str(tmp_path))
+    first = plan("clothing")[0]
+    config = json.loads(json.dumps(first.config))
+    config["data"]["init_args"]["image_size"] = 32
+    other = first.model_copy(update={"config": config})
+    data = suite.preflight([first, other])
+    told = {"image of a hidden folder or name left out": 1}
+    assert [part.skipped for part in data.values()] == [told, told]
+    (message,) = [r.getMessage() for r in caplog.records if r.name == suite.__name__]
+    assert message == "clothing, left out or mended: image of a hidden folder or name left out: 1"
+
+
 def test_configurations_name_no_folder_of_a_machine(sets, monkeypatch):
     before = [cell.hash for cell in plan("chess")]
     monkeypatch.setenv("CONVBOARD_DATA", str(sets))
