@@ -209,21 +209,21 @@ def _board_view(board: Board) -> dict[str, Any]:
     show = Show(board.metric)
     spec = plots.board_plot(board, show)
     lines: list[dict[str, Any]] = []
-    place = None
+    letters = ""
     for row in board.rows:
-        now = row.rank.place if row.rank else 0
+        now = row.rank.letters if row.rank else ""
         error = None if row.scores or not row.failures else row.failures[0].error
         lines.append(
             {
                 "row": row,
                 "page": _page(board, row),
-                "opens_group": bool(lines) and now != place,
+                "opens_group": bool(lines) and not set(now) & set(letters),
                 "operator": _first_line(_operator(row), 60),
                 "failed": sorted(Counter(map(status_words, row.failures)).items()),
                 "error": _first_line(error) if error else None,
             }
         )
-        place = now
+        letters = now
     timed = [row for row in board.rows if plots.plotted(row)]
     return {
         "board": board,

@@ -21,7 +21,7 @@ from bench.errors import Failure
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
-    from bench.record import Record
+    from bench.record import Data, Record
     from bench.run.suite import Step
     from bench.store import Kept
 
@@ -64,7 +64,7 @@ def plan(options: argparse.Namespace) -> None:
         row = (cell.hash, cell.task, cell.host, name, cell.recipe, str(cell.seed))
         table.add_row(*row, UNFIT if state[cell.hash] == "unfit" else state[cell.hash])
     console.print(table)
-    _tell_unfit(cells, reasons)
+    tell_unfit(cells, reasons)
     left = sum(state[cell.hash] in TO_RUN for cell in cells)
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f" {stale} are of older code; `run --stale` runs them again." if stale else ""
@@ -101,18 +101,17 @@ def bench(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Run the cells that are not done; return how many failed."""
-    from bench.cli.progress import Bar, console
+    from bench.cli.progress import console
     from bench.config.plan import plan
     from bench.config.schema import load_suite
     from bench.run import suite
     from bench.run.cell import keep_unfit
-    from bench.run.curve import fraction
     from bench.run.fits import unfit
     from bench.store import Store
 
-    folder = runs_of(options)
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice_of(options))
+    folder = runs_of(options)
     store = Store(folder)
     reasons = unfit(cell for cell in cells if not cell.absent)
     state = suite.states(cells, store, reasons)
@@ -123,33 +122,49 @@ def _run(options: argparse.Namespace) -> int:
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f", {stale} of them by older code" if stale else ""
     console.print(f"{whole.name}: {len(cells)} cells, {done} done before{more}.")
-    _tell_absent(cells)
+    tell_absent(cells)
     if all(state[cell.hash] == "absent" for cell in cells):
         raise Failure(f"{whole.name}: none of its data are there, so there is nothing to run.")
-    _tell_unfit(cells, reasons)
-    without = [cell for cell in cells if state[cell.hash] == "unfit"]
+    tell_unfit(cells, reasons)
+    without = [cell for cell in cells if cell.hash in reasons]
     if not left and not without:
         return 0
     store.require_writable()
     data = suite.preflight([*left, *without], reasons)
     for cell in without:
         keep_unfit(cell, folder, options.line, reasons[cell.hash], data.get(cell.hash))
-    if not left:
-        _print_means(cells, store.kept(), reasons)
-        return int(len(without) == len(cells))
+    failed = run_shown(left, options, whole.timeout_minutes, data) if left else []
+    kept = store.kept()
+    _print_means(cells, kept, reasons)
+    _print_learnt(cells, kept)
+    return len(failed) + (len(without) == len(cells))
+
+
+def run_shown(
+    left: Sequence[Cell],
+    options: argparse.Namespace,
+    timeout_minutes: float,
+    data: Mapping[str, Data],
+) -> list[Cell]:
+    """Run cells and show what becomes of them; return those that failed."""
+    from bench.cli.progress import Bar
+    from bench.run import suite
+    from bench.run.curve import fraction
+
+    folder = runs_of(options)
     running: dict[str, Cell] = {}
 
     def under_way() -> float:
         return sum(fraction(folder / "cells" / cell) for cell in list(running))
 
-    failed = 0
+    failed = []
     with Bar("cells", len(left), under_way) as bar:
         for step in suite.run_cells(
             left,
             folder,
             options.line,
             workers=options.workers or suite.default_workers(),
-            timeout_minutes=whole.timeout_minutes,
+            timeout_minutes=timeout_minutes,
             data=data,
             again=options.stale,
         ):
@@ -159,11 +174,9 @@ def _run(options: argparse.Namespace) -> int:
             running.pop(step.cell.hash, None)
             bar.print(_line(step))
             if step.kind == "ended":
-                failed += step.failed
+                if step.failed:
+                    failed.append(step.cell)
                 bar.step()
-    kept = store.kept()
-    _print_means(cells, kept, reasons)
-    _print_learnt(cells, kept)
     return failed
 
 
@@ -174,7 +187,7 @@ def _line(step: Step) -> str:
     return f"{'error' if step.failed else 'ok'} {step.cell.title}: {step.words}"
 
 
-def _tell_absent(cells: Sequence[Cell]) -> None:
+def tell_absent(cells: Sequence[Cell]) -> None:
     """Say which cells are left out because their data are not there, and what would help."""
     from bench.cli.progress import console
 
@@ -185,7 +198,7 @@ def _tell_absent(cells: Sequence[Cell]) -> None:
         )
 
 
-def _tell_unfit(cells: Sequence[Cell], reasons: Mapping[str, str]) -> None:
+def tell_unfit(cells: Sequence[Cell], reasons: Mapping[str, str]) -> None:
     """Say which arms have no slot in their host, why, and what would help; once for all seeds."""
     from bench.cli.progress import console
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from leaderboard.blocks import Blocks, design
+from bench.statistics.blocks import Blocks, design
 
 HOLES = {
     "a": {0: 0.81, 1: 0.84, 2: 0.80},

@@ -8,7 +8,7 @@ for every arm. Where arms lack seeds, the least-squares estimate takes the seeds
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -18,8 +18,11 @@ from scipy import optimize, special, stats
 
 from bench.intervals import LEVEL, critical
 from bench.record import Interval
-from leaderboard.stats import Bounds, Scores
 
+Scores = Mapping[str, Mapping[int, float]]
+"""Arm → seed → score."""
+Bounds = tuple[float, float]
+"""Smallest and largest value that a metric can have."""
 POWER = 0.8
 UNBOUNDED: Bounds = (float("-inf"), float("inf"))
 
@@ -190,6 +193,10 @@ class Blocks:
         p: list[float] = self._p(self.means[i] - self.means[j], self._errors()[i, j]).tolist()
         return p
 
+    def error(self, one: str, other: str) -> float:
+        """Return the standard error of the difference of two linked arms; it needs a residual."""
+        return float(self._errors()[self._index[one], self._index[other]])
+
     def _errors(self) -> Array:
         """Return the standard error of each difference of two arms, (A, A)."""
         assert self.sd is not None
@@ -206,22 +213,48 @@ class Blocks:
         p: Array = np.where(error > 0, 2 * special.stdtr(self.freedom, -t), certain)
         return p
 
-    def detectable(self) -> float | None:
-        """Difference found with 80 % power at the 5 % level between the arms of fewest seeds.
+    def draw(self, count: int, generator: np.random.Generator) -> Array:
+        """Draw what the true means may be, jointly for all arms, given these scores.
 
-        It solves P(t' > t₀.₉₇₅) = 0.8 for the non-centrality of t', times s·√(2/n); that the test
-        finds a difference of the wrong sign is next to impossible and left out.
+        The noise of the scores is drawn with the residual's standard deviation, taken through the
+        fit and divided by √(χ²/ν), as the residual is only estimated: differences of linked arms
+        have the t distribution of their tests, with all correlations.
+
+        Returns:
+            Means in the order of `arms`, (count, A).
+        """
+        assert self.sd is not None
+        z = generator.standard_normal((count, self.design.weights.shape[1]))
+        chi = generator.chisquare(self.freedom, size=(count, 1)) / self.freedom
+        drawn: Array = self.means + self.sd * (z @ self.design.weights.T) / np.sqrt(chi)
+        return drawn
+
+    def detectable(self, level: float = 1 - LEVEL, seeds: int | None = None) -> float | None:
+        """Difference found with 80 % power by a two-sided test at `level`.
+
+        It solves P(t' > t₁₋ₗₑᵥₑₗ⁄₂) = 0.8 for the non-centrality of t', times s·√(2/n); that the
+        test finds a difference of the wrong sign is next to impossible and left out.
+
+        Args:
+            level: of the test of one pair.
+            seeds: n, had every arm so many; None for what there is: then it is of the arms with
+                the fewest.
         """
         if self.sd is None:
             return None
-        return _shift(self.freedom) * self.sd * float(np.sqrt(2 / self.fewest_seeds))
+        if seeds is None:
+            freedom, seeds = self.freedom, self.fewest_seeds
+        else:
+            freedom = (len(self.arms) - 1) * (seeds - 1)
+        return _shift(freedom, level) * self.sd * float(np.sqrt(2 / seeds))
 
 
 @cache
-def _shift(freedom: int) -> float:
-    """Return the non-centrality at which a t-test at the 5 % level has the power `POWER`."""
+def _shift(freedom: int, level: float) -> float:
+    """Return the non-centrality at which a t-test at this level has the power `POWER`."""
+    t = critical(freedom, 1 - level)
 
     def excess(shift: float) -> float:
-        return float(stats.nct.sf(critical(freedom), freedom, shift)) - POWER
+        return float(stats.nct.sf(t, freedom, shift)) - POWER
 
-    return float(optimize.brentq(excess, 0.0, 3 * critical(freedom) + 3))
+    return float(optimize.brentq(excess, 0.0, 3 * t + 3))
