@@ -46,6 +46,11 @@ def add_data(verb: argparse.ArgumentParser) -> None:
         default=None,
         help="folder in which sets of images lie; default $CONVBOARD_DATA or .",
     )
+    add_trust(verb)
+
+
+def add_trust(verb: argparse.ArgumentParser) -> None:
+    """Add whether code that the configuration names may run."""
     verb.add_argument(
         "--trust", action="store_true", help="run Python files that the configuration names"
     )
@@ -182,6 +187,19 @@ def where_of(options: argparse.Namespace) -> dict[str, Any] | None:
         else:
             files.assign(where, text, "--where")
     return where or None
+
+
+def size_of(text: str | None) -> tuple[int, int]:
+    """Return height and width of '64' or '64x96'; 224 pixels where nothing is said.
+
+    Example:
+        >>> size_of("64x96"), size_of(None)
+        ((64, 96), (224, 224))
+    """
+    sides = (text or "224").split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise UserError(f"`--size` (={text!r}) must be pixels: 64, or HEIGHTxWIDTH, 64x96.")
+    return int(sides[0]), int(sides[-1])
 
 
 def split(text: str) -> list[str]:

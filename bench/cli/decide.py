@@ -51,6 +51,12 @@ def decide(options: argparse.Namespace) -> None:
 
     Status 1 where a cell failed. It goes on where it was.
     """
+    if decided(options):
+        sys.exit(1)
+
+
+def decided(options: argparse.Namespace) -> int:
+    """Do so; return how many cells failed."""
     from bench.cli.progress import console
     from bench.cli.suites import run_shown, tell_absent, tell_unfit
     from bench.config.plan import plan
@@ -112,8 +118,7 @@ def decide(options: argparse.Namespace) -> None:
     kept = store.kept()
     for board in boards:
         _tell(board, now[board.key], board.scores(kept, again=options.stale))
-    if losses:
-        sys.exit(1)
+    return losses
 
 
 def seconds_of(text: str) -> float:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of, split, where_of
+from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of, size_of, split, where_of
 from bench.errors import UserError
 from bench.speed.protocol import Scope
 
@@ -156,7 +156,7 @@ def _of_operators(options: argparse.Namespace) -> list[Race]:
         baseline = operators[0].label
         return [layers_race(operators, s, how, baseline=baseline, words=words) for s in shapes]
     _shapes(options, how)
-    size, where = _size(options.size), where_of(options)
+    size, where = size_of(options.size), where_of(options)
     return [
         host_race(load_host(name), operators, scope, how, size=size, where=where, words=words)
         for name in split(options.hosts)
@@ -187,14 +187,6 @@ def _shapes(options: argparse.Namespace, plan: SpeedConfig) -> list[str]:
     for shape in shapes:
         Shape.parse(shape)
     return shapes
-
-
-def _size(text: str | None) -> tuple[int, int]:
-    """Height and width out of '64' or '64x96'."""
-    sides = (text or "224").split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise UserError(f"`--size` (={text!r}) must be pixels: 64, or HEIGHTxWIDTH, 64x96.")
-    return int(sides[0]), int(sides[-1])
 
 
 def _words(options: argparse.Namespace, *more: str) -> str:

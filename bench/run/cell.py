@@ -22,7 +22,7 @@ from bench.record import (
 )
 from bench.run.code import operator_sha256
 from bench.run.describe import accuracy_of, cost_of, entry_of, recipe_of
-from bench.store import CELL, CHECKPOINT, CODE, Store
+from bench.store import CELL, CHECKPOINT, CLASSES, CODE, Store
 from bench.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -143,6 +143,9 @@ def train(
             software=machine.software(),
             provenance=_provenance(cell, command, run_id),
         )
+        classes = list(fitted.datamodule.class_names)
+        write_whole(work / CLASSES, json.dumps(classes, ensure_ascii=False))
+        store.keep(run_id, work / CLASSES)
         _keep_score(store, run_id, record, work)
     except KeyboardInterrupt:
         store.end(run_id, "KILLED")

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.config.cell import Cell
+from bench.config.cell import START, Cell
 from bench.errors import ConfigError, DoesNotFit, UserError
 from bench.hashing import digest, file_sha256
 from bench.local import cache_folder
@@ -17,8 +17,6 @@ from bench.run.code import operator_sha256
 from bench.whole_files import write_whole
 
 FILE = "fits.json"
-START = ("pretrained", "weights", "weights_sha256")
-"""Arguments of the backbone's builder that decide nothing of what fits."""
 
 
 def unfit(cells: Iterable[Cell]) -> dict[str, str]:

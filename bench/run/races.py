@@ -16,19 +16,16 @@ from typing import Any
 
 from bench import board_key
 from bench.config import files
-from bench.config.cell import Cell
+from bench.config.cell import START, Cell
 from bench.config.schema import SpeedConfig
 from bench.hashing import digest
 from bench.record import Data
 from bench.run.describe import entry_of, recipe_of
-from bench.run.fits import START
 from bench.run.race import Contender, Race, Timed, form_of
 from bench.run.untrained import layers_race, networks_race
 from bench.speed.protocol import Scope
 from bench.store import CHECKPOINT, Kept, Store
 
-FRESH = {"init_args": {"backbone": {"init_args": dict.fromkeys(START[1:]) | {"pretrained": False}}}}
-"""Laid over a model whose weights come from a checkpoint: others need not be read before."""
 ON_NOISE: tuple[Scope, ...] = ("backbone", "training")
 """What is done with networks that need no training."""
 
@@ -148,7 +145,7 @@ def _trained(
         into.mkdir(parents=True, exist_ok=True)
         with store.artifact(run_of[cell.hash], CHECKPOINT, into) as checkpoint:
             weights = checkpoint
-        model = files.merge(cell.config["model"], FRESH)
+        model = cell.config["model"]
         factory = functools.partial(fit.inference_module, model, data.num_classes, weights)
         arms.append(Arm(cell.operator, factory))
     return Timed(arms, scored.numpy(), Data.model_validate(data.describe()))
