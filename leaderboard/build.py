@@ -21,7 +21,7 @@ from bench.record import Record, json_schema
 from leaderboard import plots, published
 from leaderboard.board import boards
 from leaderboard.entry_page import entry_view
-from leaderboard.rows import Board, Row
+from leaderboard.rows import Board, Row, status_words
 from leaderboard.show import Show
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -100,6 +100,7 @@ def pages(
         lstrip_blocks=True,
     )
     environment.globals.update(
+        status_words=status_words,
         title=title,
         total=len(records),
         css=_asset("style.css"),
@@ -218,7 +219,7 @@ def _board_view(board: Board) -> dict[str, Any]:
                 "page": _page(board, row),
                 "opens_group": bool(lines) and not set(now) & set(letters),
                 "operator": _first_line(_operator(row), 60),
-                "failed": sorted(Counter(r.status for r in row.failures).items()),
+                "failed": sorted(Counter(map(status_words, row.failures)).items()),
                 "error": _first_line(error) if error else None,
             }
         )

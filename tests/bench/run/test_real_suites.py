@@ -146,10 +146,13 @@ def test_where_a_set_lies(tmp_path, monkeypatch):
         existing_folder(tmp_path / "other")
 
 
-def test_an_absent_suite_is_skipped_with_a_word(tmp_path, convboard):
-    done = convboard("bench", "dubai", "--data", tmp_path, "--runs", tmp_path / "runs")
+def test_an_absent_suite_is_told_and_fails(tmp_path, convboard):
+    absent = ["bench", "dubai", "--data", tmp_path, "--runs", tmp_path / "runs"]
+    done = convboard(*absent, status=1, at_once=True)
     assert f"dubai is left out: its data are not in {tmp_path / 'dubai'}" in done.stdout
-    assert "0 records" in done.stdout
+    assert "none of its data are there" in done.stderr
+    folder = convboard("bench", tmp_path, status=2, at_once=True)
+    assert "is a folder; `convboard compare HOST --data" in folder.stderr
     plan = convboard("plan", "dubai", "--data", tmp_path, "--runs", tmp_path / "runs")
     assert "absent" in plan.stdout
     assert "0 to run" in plan.stdout
