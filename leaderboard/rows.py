@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bench.record import Cost, Interval, Metric, Record
 from bench.statistics.blocks import Difference
 from bench.statistics.ranks import Pairs, Rank
+from leaderboard.marks import Mark
 
 ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """What is said of a time by which it was run, unless that was torch as it is."""
@@ -53,6 +54,10 @@ class Row:
     """A failed time of the backbone without mode and batch, newer than any other of the arm."""
     untimed_end_to_end: Record | None = None
     """The same, end to end."""
+    disputed: tuple[tuple[Record, Record], ...] = ()
+    """Pairs of results, the newer first, of one identity that disagree beyond their intervals."""
+    marks: tuple[Mark, ...] = ()
+    """What changes what can be read of the row."""
 
     @property
     def first(self) -> Record:
@@ -169,15 +174,15 @@ class Board:
     metric: Metric | None
     """Unit and direction of the headline; its value means nothing here."""
     rows: tuple[Row, ...]
-    seeds: tuple[int, ...]
-    baseline: Row | None
-    pairs: Pairs
+    setup: Setup | None = None
+    seeds: tuple[int, ...] = ()
+    baseline: Row | None = None
+    pairs: Pairs = Pairs()
     """The ranked arms, the best first, and which of them are told apart."""
-    detectable: float | None
+    detectable: float | None = None
     """Difference of two arms that would be found four times out of five."""
-    detectable_words: str
+    detectable_words: str = ""
     """What can't be told apart, and how many seeds would show how much; empty without a test."""
-    setup: Setup | None
     settings: tuple[tuple[str, str], ...] = ()
     """Settings, with their values, by which boards of the same task, data and host differ."""
     notes: tuple[str, ...] = ()

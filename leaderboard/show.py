@@ -132,6 +132,22 @@ class Show:
         places = len(text.split(".")[1]) if "." in text else 0
         return _minus(f"[{interval.low:,.{places}f}, {interval.high:,.{places}f}]")
 
+    @property
+    def higher(self) -> bool:
+        """Whether more of the headline is better."""
+        return self.metric is None or self.metric.higher_is_better
+
+    @staticmethod
+    def times(ratio: float) -> str:
+        """A ratio of times, for sentences.
+
+        Example:
+            >>> [Show.times(ratio) for ratio in (1.904, 1.041, 0.8333, 1.0004, 12.3)]
+            ['1.9×', '1.04×', '0.83×', '1.00×', '12×']
+        """
+        digits = 2 if 0.1 <= ratio < 1.1 else 1 if ratio < 9.95 else 0
+        return f"{ratio:.{digits}f}×"
+
     @classmethod
     def ratio(cls, ratio: Interval | None) -> str:
         """A ratio of times with its interval."""

@@ -31,5 +31,5 @@ def listed(words: Sequence[str], last: str = "and") -> str:
 
 
 def capitalised(text: str) -> str:
-    """Return a sentence with its first letter large; a name of an arm stays as it is written."""
+    """Return a text with its first letter large; names of arms stay as they are written."""
     return text[:1].upper() + text[1:]

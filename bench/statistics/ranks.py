@@ -42,8 +42,8 @@ class Pairs:
     difference.
     """
 
-    order: tuple[str, ...]
-    apart: frozenset[tuple[str, str]]
+    order: tuple[str, ...] = ()
+    apart: frozenset[tuple[str, str]] = frozenset()
 
     def better(self, arm: str) -> list[str]:
         """Return the arms that are surely better than this one, the best first."""
