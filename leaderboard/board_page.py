@@ -10,7 +10,8 @@ from leaderboard.families import colour
 from leaderboard.names import entry_file, first_line, operator_file, operator_words
 from leaderboard.rows import Board, Row
 from leaderboard.show import MISSING, Show
-from leaderboard.standing import Choice, Place, Standing, choices, standing
+from leaderboard.standing import Place, Standing, standing
+from leaderboard.times import Choice, choices
 
 
 @dataclass(frozen=True)

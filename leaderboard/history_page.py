@@ -55,7 +55,7 @@ def history_view(views: Sequence[BoardView], records: Iterable[Record]) -> dict[
             kind: [change for change in changes if change.kind == kind]
             for kind in ("new", "improved", "worse", "stale", "failed")
         },
-        "days": [(day, sorted(days[day].items())) for day in sorted(days, reverse=True)[:DAYS]],
+        "days": [(day, dict(days[day])) for day in sorted(days, reverse=True)[:DAYS]],
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,13 +48,14 @@ def operator_view(
         "counts": _counts(places),
         "figures": [figure for figure in figures if figure.operator == operator],
         "options": _options([row for _, row in places]),
+        "growth": [],
         "code": _code(operator, [row for _, row in places]),
     }
 
 
 def _counts(places: Iterable[tuple[BoardView, Row]]) -> dict[str, int]:
     """On how many boards it is surely better or worse than the baseline, and on how many neither."""
-    counts: dict[str, int] = defaultdict(int)
+    counts = dict.fromkeys(("baseline", "better", "worse", "open", "unknown"), 0)
     for view, row in places:
         within = row.difference.interval if row.difference else None
         if row.baseline:
@@ -67,7 +67,7 @@ def _counts(places: Iterable[tuple[BoardView, Row]]) -> dict[str, int]:
             counts["better" if (within.low > 0) == higher else "worse"] += 1
         else:
             counts["open"] += 1
-    return dict(counts)
+    return counts
 
 
 def _options(rows: Iterable[Row]) -> list[str]:
