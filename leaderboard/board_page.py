@@ -60,8 +60,6 @@ class Line:
     operator: str
     colour: int
     cells: dict[str, Cell]
-    noise: str
-    error: str | None
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,9 @@ def _line(board: Board, show: Show, stands: tuple[Standing, ...], row: Row) -> L
         "rank": Cell(
             row.rank.place if row.rank else None, show.rank(row.rank), show.rank_interval(row.rank)
         ),
-        "tie": Cell(row.rank.letters if row.rank else "", row.rank.letters if row.rank else MISSING),
+        "tie": Cell(
+            row.rank.letters if row.rank else "", row.rank.letters if row.rank else MISSING
+        ),
         "score": _score(show, row),
         "contrast": contrast,
         "best": _probability(row.p_best),
@@ -202,8 +202,6 @@ def _line(board: Board, show: Show, stands: tuple[Standing, ...], row: Row) -> L
     for stand in stands:
         if stand.choice:
             cells |= _times(show, stand, row)
-    usual = stands[0].of(row).record
-    error = None if row.scores or not row.failures else row.failures[0].error
     return Line(
         row=row,
         page=entry_file(board, row),
@@ -211,13 +209,17 @@ def _line(board: Board, show: Show, stands: tuple[Standing, ...], row: Row) -> L
         operator=first_line(operator_words(row), 60),
         colour=colour(row.first.entry.operator),
         cells=cells,
-        noise=(usual.speed.noise or "") if usual and usual.speed else "",
-        error=first_line(error) if error else None,
     )
 
 
 def _score(show: Show, row: Row) -> Cell:
     note = show.score_interval(row.interval) or ("one seed" if len(row.scores) == 1 else "")
+    if (
+        row.mean is not None
+        and row.plain_mean is not None
+        and abs(row.mean - row.plain_mean) > 1e-9
+    ):
+        note = f"{note} plain {show.score(row.plain_mean)}".strip()
     return Cell(row.mean, show.score(row.mean), note)
 
 
@@ -246,31 +248,34 @@ def _times(show: Show, stand: Standing, row: Row) -> dict[str, Cell]:
     place, key = stand.of(row), stand.choice.key
     speed = place.record.speed if place.record else None
     noise = (speed.noise or "") if speed else ""
+    lost = place.record
+    if lost is None:  # a failure before anything was known of the time
+        of_scope = {"backbone": row.untimed, "end_to_end": row.untimed_end_to_end}
+        lost = of_scope.get(stand.choice.scope)
+    status = lost.status if lost and lost.status != "ok" else ""
+    stale = "stale" if place.record and row.is_stale(place.record) else ""
     return {
-        f"ratio-{key}": _ratio(place, row),
+        f"ratio-{key}": _ratio(place, status, stale),
         f"front-{key}": _front(place),
-        f"time-{key}": _time(show, place, row, speed.latency_median_ms if speed else None),
-        f"rate-{key}": _time(show, place, row, speed.images_per_second if speed else None),
+        f"time-{key}": _time(show, speed.latency_median_ms if speed else None, status, stale),
+        f"rate-{key}": _time(show, speed.images_per_second if speed else None, status, stale),
         f"noise-{key}": Cell(noise, noise or MISSING),
     }
 
 
-def _stale(place: Place, row: Row) -> str:
-    return "stale" if place.record and row.is_stale(place.record) else ""
-
-
-def _ratio(place: Place, row: Row) -> Cell:
+def _ratio(place: Place, status: str, stale: str) -> Cell:
     if place.verdict == "baseline":
         return Cell(1.0, "baseline", class_="muted")
     if place.ratio is None:
-        failed = place.record is not None and place.record.status != "ok"
-        tags = (("failed", place.record.status),) if failed and place.record else ()
-        return Cell(None, "" if tags else MISSING, tags=tags)
-    tags = ((place.verdict, place.verdict),) if place.verdict in ("faster", "slower") else ()
-    if place.verdict == "unclear":
-        tags = (("unclear", "unclear"),)
+        return _failed(status) if status else Cell(None, MISSING)
+    shown = place.verdict in ("faster", "slower", "unclear")
+    tags = ((place.verdict, place.verdict),) if shown and place.verdict else ()
     note = f"[{place.ratio.low:.2f}, {place.ratio.high:.2f}]"
-    return Cell(place.ratio.value, f"{place.ratio.value:.2f}×", note, tags, _stale(place, row))
+    return Cell(place.ratio.value, f"{place.ratio.value:.2f}×", note, tags, stale)
+
+
+def _failed(status: str) -> Cell:
+    return Cell(None, "", tags=(("failed", status),))
 
 
 def _front(place: Place) -> Cell:
@@ -284,15 +289,11 @@ def _front(place: Place) -> Cell:
     return Cell(front.probability, words, note, class_=place.front.word)
 
 
-def _time(show: Show, place: Place, row: Row, time: Interval | None) -> Cell:
-    if place.record is not None and place.record.status != "ok":
-        return Cell(None, "", tags=(("failed", place.record.status),))
-    return Cell(
-        time.value if time else None,
-        show.number(time.value if time else None),
-        show.interval(time),
-        class_=_stale(place, row),
-    )
+def _time(show: Show, time: Interval | None, status: str, stale: str) -> Cell:
+    if status:
+        return _failed(status)
+    value = time.value if time else None
+    return Cell(value, show.number(value), show.interval(time), class_=stale)
 
 
 def board_data(view: BoardView) -> dict[str, Any]:

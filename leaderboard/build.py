@@ -98,7 +98,11 @@ def _write(site: Path, every: list[Part], progress: Callable[[int, int], None]) 
     for done, part in enumerate(every):
         progress(done, len(every))
         before = old.get(part.name)
-        if before and before["key"] == part.key and all((site / n).is_file() for n in before["files"]):
+        if (
+            before
+            and before["key"] == part.key
+            and all((site / n).is_file() for n in before["files"])
+        ):
             made[part.name] = before
             continue
         files = part.make(read)

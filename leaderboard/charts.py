@@ -138,9 +138,7 @@ def taps_chart(pictures: Sequence[tuple[str, Sequence[str]]], name: str, family:
                     )
                 )
         at = left + width / 2
-        parts.append(
-            text(caption, at, tallest * CELL + 26, class_="tick", text_anchor="middle")
-        )
+        parts.append(text(caption, at, tallest * CELL + 26, class_="tick", text_anchor="middle"))
         left += width + 26
     group = element("g", "".join(parts), class_=f"f{family}")
     return drawing([group], max(left - 18, 60), tallest * CELL + 36, f"Taps of {name}")
@@ -176,7 +174,9 @@ def lines_chart(
         inside = [f"<title>{name}</title>"] if name.isalnum() else []
         inside += [line(across(x), up(a), across(x), up(b), "reach") for x, _, a, b in points]
         inside.append(
-            element("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in spots), class_="curve")
+            element(
+                "polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in spots), class_="curve"
+            )
         )
         inside += [element("circle", cx=x, cy=y, r=2.5, class_="dot") for x, y in spots]
         y = max([spots[-1][1], *(end + 14 for end in ends)])

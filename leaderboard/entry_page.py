@@ -17,7 +17,7 @@ from leaderboard.charts import curve_chart, samples_chart
 from leaderboard.families import colour
 from leaderboard.names import machine_file
 from leaderboard.rows import Row, Setup
-from leaderboard.show import Show
+from leaderboard.show import MISSING, Show
 
 
 def entry_view(view: BoardView, row: Row, pictures: Container[str]) -> dict[str, Any]:
@@ -113,7 +113,9 @@ def _verdicts(view: BoardView, row: Row) -> list[str]:
         place = f"Rank {row.rank.place} of {ranked}"
         if row.rank.best != row.rank.worst:
             place += f"; places {row.rank.best} to {row.rank.worst} are left open"
-        words.append(f"{place}." if not tied else f"{place}, as it can't be told from {_and(tied)}.")
+        words.append(
+            f"{place}." if not tied else f"{place}, as it can't be told from {_and(tied)}."
+        )
     if row.difference and view.baseline:
         words.append(_gain(view, row))
     for stand in view.standings:
@@ -133,7 +135,11 @@ def _verdicts(view: BoardView, row: Row) -> list[str]:
             f"{': ' + said if said else ''} ({stand.choice.words})."
         )
         if place_of.front and stand is view.usual:
-            front = {"front": "On the front", "maybe": "Maybe on the front", "no": "Behind the front"}
+            front = {
+                "front": "On the front",
+                "maybe": "Maybe on the front",
+                "no": "Behind the front",
+            }
             words.append(
                 f"{front[place_of.front.word]}: with a probability of "
                 f"{show_probability(place_of.front.probability)} no other operator here is both "
@@ -239,7 +245,7 @@ def _speed_view(record: Record, show: Show, stale: bool, family: int) -> dict[st
     return {
         "record": record,
         "setup": Setup("", record),
-        "facts": rows,
+        "facts": [(name, value) for name, value in rows if value not in (None, "", MISSING)],
         "svg": svg,
         "stale": stale,
     }

@@ -28,6 +28,25 @@ def board_name(board: Board) -> str:
     return f"{slug('-'.join(filter(None, words)))}-{board.key[:6]}"
 
 
+def opening(boards: Sequence[Board]) -> Board:
+    """The board that the site opens with: where most operators differ surely from the baseline."""
+
+    def decided(board: Board) -> int:
+        within = [row.difference.interval for row in board.rows if row.difference]
+        return sum(interval is not None and interval.low * interval.high > 0 for interval in within)
+
+    return max(boards, key=decided)
+
+
+def host_words(board: Board) -> str:
+    """The host with its head, and what else tells the board from its like."""
+    entry = board.first.entry
+    words = f"{entry.host} + {entry.head}" if entry.head else entry.host
+    settings = [f"{name} = {value}" for name, value in board.settings[:2]]
+    more = ["…"] if len(board.settings) > 2 else []
+    return ", ".join([words, *settings, *more])
+
+
 def entry_file(board: Board, row: Row) -> str:
     """Path of an arm's page in the site."""
     return f"entries/{slug(row.label, 40)}-{digest([board.key, row.key])[:10]}.html"

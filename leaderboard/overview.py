@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leaderboard.across import GridCell, Overview, overview
+from leaderboard.across import GridCell, OperatorMean, Overview, overview
 from leaderboard.board_page import BoardView, show_probability
 from leaderboard.show import Show
 
@@ -28,6 +28,8 @@ class Grid:
 
     found: Overview
     rows: tuple[tuple[BoardView, tuple[Tile | None, ...]], ...]
+    means: tuple[OperatorMean | None, ...]
+    """Over all boards, one for each operator; the fixed baseline has none."""
 
 
 def grid(views: Sequence[BoardView]) -> Grid:
@@ -39,7 +41,8 @@ def grid(views: Sequence[BoardView]) -> Grid:
         view = by_key[board.key]
         cells = (found.cell(operator, board) for operator in found.operators)
         rows.append((view, tuple(_tile(view.show, cell) if cell else None for cell in cells)))
-    return Grid(found, tuple(rows))
+    means = {mean.operator: mean for mean in found.means}
+    return Grid(found, tuple(rows), tuple(means.get(name) for name in found.operators))
 
 
 def _tile(show: Show, cell: GridCell) -> Tile:

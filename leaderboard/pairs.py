@@ -35,7 +35,11 @@ def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
         a, b = rows[one], rows[other]
         difference = blocks.difference(a.key, b.key)
         within = difference.interval if difference else None
-        score = [round(show.scaled(v), 4) for v in (within.value, within.low, within.high)] if within else None
+        score = (
+            [round(show.scaled(v), 4) for v in (within.value, within.low, within.high)]
+            if within
+            else None
+        )
         times = {
             stand.choice.key: ratio
             for stand in view.standings

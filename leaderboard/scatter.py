@@ -110,7 +110,18 @@ def board_plot(
     up = _scale([p.y for p in points], y, area.bottom, area.top)
     spots = [(across(p.x.value), up(p.y.value)) for p in points]
     texts = [shortened(p.label, 26 if width > 500 else 16) for p in points]
-    thin = []
+    thin = [
+        *(
+            [Box(across(x.origin) - 1, area.top, across(x.origin) + 1, area.bottom)]
+            if x.origin is not None
+            else []
+        ),
+        *(
+            [Box(area.left, up(y.origin) - 1, area.right, up(y.origin) + 1)]
+            if y.origin is not None
+            else []
+        ),
+    ]
     for p, (px, py) in zip(points, spots, strict=True):
         if p.x.low is not None and p.x.high is not None:
             thin.append(Box(across(p.x.low), py - 1, across(p.x.high), py + 1))
@@ -124,7 +135,9 @@ def board_plot(
         *(_point(p, across, up) for p in reversed(points)),
         *(_label(p, label, spot) for p, label, spot in zip(points, labels, spots, strict=True)),
     ]
-    return Plot(drawing(parts, width, height, name, style=style, class_=class_), area, tuple(labels))
+    return Plot(
+        drawing(parts, width, height, name, style=style, class_=class_), area, tuple(labels)
+    )
 
 
 def _scale(spans: Sequence[Span], axis: Axis, start: float, end: float) -> Scale:
@@ -179,7 +192,12 @@ def _point(point: Point, across: Scale, up: Scale) -> str:
         "g",
         "".join(parts),
         class_=" ".join(
-            ["point", f"f{point.family}", point.front or "front", *(["pale"] if point.stale else [])]
+            [
+                "point",
+                f"f{point.family}",
+                point.front or "front",
+                *(["pale"] if point.stale else []),
+            ]
         ),
         data_arm=point.key,
     )

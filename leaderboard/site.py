@@ -27,7 +27,9 @@ from leaderboard.names import (
     arm_names,
     board_name,
     entry_file,
+    host_words,
     machine_file,
+    opening,
     operator_file,
 )
 from leaderboard.operator_page import operator_links, operator_view, operators_of
@@ -203,11 +205,12 @@ class _Shown:
     ) -> Files:
         """Home, the page that compares, method, history, published figures and the schema."""
         every = self._views.all()
-        first = every[0] if every else None
+        first = self._views.of(opening(self._views.boards)) if every else None
         machines = sorted(
             {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
         )
         index = {
+            "first": board_name(first.board) if first else "",
             "boards": [
                 {
                     "name": board_name(view.board),
@@ -238,15 +241,6 @@ class _Shown:
             "badge.svg": badge(every),
             "schema-1.json": (canonical(json_schema()) + "\n").encode(),
         }
-
-
-def host_words(board: Board) -> str:
-    """The host with its head, and what else tells the board from its like."""
-    entry = board.first.entry
-    words = f"{entry.host} + {entry.head}" if entry.head else entry.host
-    settings = [f"{name} = {value}" for name, value in board.settings[:2]]
-    more = ["…"] if len(board.settings) > 2 else []
-    return ", ".join([words, *settings, *more])
 
 
 def _environment(title: str, operators: Iterable[str]) -> Environment:
@@ -324,5 +318,3 @@ def _assets() -> Files:
         "assets/site.css": joined("css", ("tokens.css", "chart.css", "site.css")),
         "assets/site.js": joined("js", scripts),
     }
-
-

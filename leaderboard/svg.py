@@ -150,7 +150,13 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
 
 
 def drawing(
-    parts: Sequence[str], width: float, height: float, name: str, *, style: str = "", class_: str = ""
+    parts: Sequence[str],
+    width: float,
+    height: float,
+    name: str,
+    *,
+    style: str = "",
+    class_: str = "",
 ) -> str:
     """A whole drawing; with `style` a file by itself, without it a part of a page.
 

@@ -1,6 +1,6 @@
 // The first page: three choices lead to a card, and the overview is searched.
 if (document.getElementById("choose-task")) {
-  const boards = convboard.data("index").boards;
+  const { boards, first } = convboard.data("index");
   const [task, host, time] = ["task", "host", "time"].map((name) => document.getElementById(`choose-${name}`));
   const unique = (values) => [...new Set(values)];
 
@@ -15,15 +15,15 @@ if (document.getElementById("choose-task")) {
 
   async function show() {
     const board = boards.find((b) => b.name === host.value);
-    const first = board === boards[0] && time.selectedIndex === 0;
-    convboard.keep(first ? {} : { b: board.name, t: time.value });
+    const opening = board.name === first && time.selectedIndex === 0;
+    convboard.keep(opening ? {} : { b: board.name, t: time.value });
     const { cards } = await convboard.load(board.name);
     if (host.value === board.name) document.getElementById("card").innerHTML = cards[time.value];
   }
 
   function read() {
     const given = convboard.view();
-    const board = boards.find((b) => b.name === given.b) ?? boards[0];
+    const board = boards.find((b) => b.name === given.b) ?? boards.find((b) => b.name === first);
     choose(board, given.t ?? "");
     if (given.b) show();
   }

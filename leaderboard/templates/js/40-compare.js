@@ -51,24 +51,24 @@ if (document.getElementById("compare")) {
         if (!ratio) return null;
         ratios.push(ratio);
         const quick = ratio[2] < 1 ? "faster" : ratio[1] > 1 ? "slower" : "not clear";
-        return make("span", {}, `${ratio[0].toFixed(2)}× `,
-          make("small", {}, `${bounds(ratio, (v) => v.toFixed(2))}, ${quick}; ${words}`));
+        return make("div", {}, `${ratio[0].toFixed(2)}× `,
+          make("small", {}, `${bounds(ratio, (v) => v.toFixed(2))}, ${quick}: ${words}`));
       }).filter(Boolean);
       const arm = (name) => {
         const fact = pairs.arms[name];
         return make("td", { class: "num" }, make("a", { href: fact.page }, fact.score),
-          make("small", {}, `rank ${fact.rank}; ${fact.params} weights; ${fact.macs} MACs`));
+          make("small", {}, `rank ${fact.rank}; ${fact.params} weights`), make("small", {}, `${fact.macs} MACs`));
       };
       body.append(make("tr", {},
         make("th", { scope: "row", class: "text" }, make("a", { href: `boards/${board.name}.html` }, board.task),
           make("small", {}, `${board.host}; ${pairs.metric}`)),
         arm(a), arm(b),
         make("td", { class: "num" }, pair.score ? `${signed(pair.score[0])} ${pairs.unit}` : "—",
-          make("small", {}, pair.score ? `${bounds(pair.score, signed)}: ${word}` : word)),
-        make("td", { class: "num" }, ...(times.length ? times : ["—", make("small", {}, "not timed in one run")]))));
+          make("small", {}, pair.score ? bounds(pair.score, signed) : ""), make("small", {}, word)),
+        make("td", { class: "text" }, ...(times.length ? times : ["—", make("small", {}, "not timed in one run")]))));
     });
     const head = make("tr", {}, ...["Board", a, b, `${a} minus ${b}`, `Time of ${a} ÷ time of ${b}`]
-      .map((words, index) => make("th", index ? { scope: "col" } : { scope: "col", class: "text" }, words)));
+      .map((words, index) => make("th", index % 4 ? { scope: "col" } : { scope: "col", class: "text" }, words)));
     place.replaceChildren(make("thead", {}, head), body);
     const boardsOf = (count) => `${count} of ${shared.length} board${shared.length === 1 ? "" : "s"}`;
     const mean = ratios.length ? Math.exp(ratios.reduce((sum, r) => sum + Math.log(r[0]), 0) / ratios.length) : null;
