@@ -167,7 +167,7 @@ def _cell(row: Row, board: Board) -> GridCell:
         verdict = "better"
     elif base is not None and (base.key, row.key) in board.pairs.apart:
         verdict = "worse"
-    return GridCell(row, difference and difference.interval, verdict, certainty)
+    return GridCell(row, difference.interval if difference else None, verdict, certainty)
 
 
 def _scores(by_board: Mapping[str, Row], boards: Sequence[Board]) -> GeometricMean | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from bench.hashing import digest
 from bench.record import Record
@@ -67,8 +68,12 @@ def _rows(group: Group, code: Mapping[str, str], headline: str | None) -> list[R
     views: dict[str, list[Record]] = defaultdict(list)
     for record in group.views:
         views[_row_key(record)].append(record)
+    decisions = {_row_key(record): record for record in group.decisions}  # the newest
     return [
-        _row(key, records, views[key], code[records[0].entry.operator], headline)
+        replace(
+            _row(key, records, views[key], code[records[0].entry.operator], headline),
+            decision=decisions.get(key),
+        )
         for key, records in sorted(by_arm.items())
     ]
 

@@ -55,8 +55,10 @@ def plot_pages(view: BoardView) -> list[PagePlot]:
 
 
 def board_drawings(view: BoardView, name: str) -> dict[str, bytes]:
-    """Return the drawings that other pages show and may embed: `boards/<name>-<time>.svg` and the
-    narrow ones, and `boards/<name>.svg` of the usual time."""
+    """Return the drawings that other pages show, and anybody may.
+
+    They are `boards/<name>-<time>.svg`, the narrow ones, and `boards/<name>.svg` of the usual time.
+    """
     axes: Axes = "relative" if view.baseline else "absolute"
     files = {}
     for stand in view.standings:

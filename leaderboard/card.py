@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.statistics.ratios import Verdict, verdict
+from bench.statistics.ratios import verdict
 from leaderboard.rows import Board, Row
 from leaderboard.show import Show
 from leaderboard.times import Ratio
@@ -32,7 +32,8 @@ class Claim:
     """One thing that a card says for sure of two arms, given by the keys of their rows."""
 
     of: str
-    relation: Literal["better", "faster", "slower", "same speed"]
+    relation: Literal["better", "faster", "slower", "same"]
+    """In score better, or in time faster, slower or the same within ±1 %."""
     to: str
 
 
@@ -89,7 +90,7 @@ class _Writer:
         told = [arm for arm in told if arm != self.base and arm in times]
         self.speeds = {arm: self._speed(arm, len(told)) for arm in told}
 
-    def _speed(self, arm: str, count: int) -> Verdict | None:
+    def _speed(self, arm: str, count: int) -> Literal["faster", "slower", "same"] | None:
         """Judge the time of one of so many arms, so that all are right but for `TIMES`."""
         ratio = self.times[arm]
         judged = verdict(ratio.logs, level=TIMES / count) if ratio.known else None
@@ -104,8 +105,7 @@ class _Writer:
         claims += [Claim(self.lead, "better", arm) for arm in self.board.pairs.worse(self.lead)]
         for arm, judged in self.speeds.items():
             if judged is not None and self.base is not None:
-                relation = "same speed" if judged == "same" else judged
-                claims.append(Claim(arm, relation, self.base))
+                claims.append(Claim(arm, judged, self.base))
         return claims
 
     def _answer(self) -> str:

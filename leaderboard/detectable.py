@@ -12,25 +12,25 @@ from leaderboard.wording import counted
 MOST_SEEDS = 100
 
 
-def level(arms: int) -> float:
+def level(arms: int, looks: int) -> float:
     """Return the level of the first of Holm's tests of all pairs: what tells any pair apart."""
-    return FAMILY / max(1, arms * (arms - 1) // 2)
+    return FAMILY / looks / max(1, arms * (arms - 1) // 2)
 
 
-def words(blocks: Blocks, arms: int, show: Show) -> str:
+def words(blocks: Blocks, arms: int, looks: int, show: Show) -> str:
     """Say what differences a board of so many compared arms can show; empty without a residual.
 
     E.g. 'Two arms nearer than 5.4 points can't be told apart with two seeds; about 9 seeds would
     show 2 points.': the difference is found four times out of five.
     """
-    least = blocks.detectable(level(arms)) if arms > 1 else None
+    least = blocks.detectable(level(arms, looks)) if arms > 1 else None
     if not least:
         return ""
     seeds = blocks.fewest_seeds
     text = f"Two arms nearer than {show.amount(least)} can't be told apart with "
     text += f"{counted(seeds, 'seed')}"
     wanted = _round_below(least / 2)
-    needed = _seeds_for(blocks, wanted, arms)
+    needed = _seeds_for(blocks, wanted, level(arms, looks))
     many = f"more than {MOST_SEEDS}" if needed is None else f"about {needed}"
     return f"{text}; {many} seeds would show {show.amount(wanted)}."
 
@@ -47,11 +47,11 @@ def _round_below(value: float) -> float:
     return float(f"{step * decade:.6g}")
 
 
-def _seeds_for(blocks: Blocks, wanted: float, arms: int) -> int | None:
+def _seeds_for(blocks: Blocks, wanted: float, sure: float) -> int | None:
     """Return how many seeds of every arm would show a difference; None for very many."""
 
     def enough(seeds: int) -> bool:
-        least = blocks.detectable(level(arms), seeds)
+        least = blocks.detectable(sure, seeds)
         return least is not None and least <= wanted
 
     low, high = max(1, blocks.fewest_seeds), MOST_SEEDS

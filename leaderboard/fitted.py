@@ -13,6 +13,7 @@ from bench.record import Metric
 from bench.statistics.blocks import Blocks
 from bench.statistics.ranks import Pairs, compared, ranks
 from leaderboard import detectable, marks, stats
+from leaderboard.decided import board_words, stopped_words
 from leaderboard.draws import p_best
 from leaderboard.rows import Board, Row
 from leaderboard.show import Show
@@ -35,7 +36,7 @@ def fitted(board: Board) -> Board:
         notes.append("Too few seeds for a test: every arm is tied.")
     pairs = Pairs()
     if metric and blocks.arms:
-        pairs = compared(blocks, metric.higher_is_better, _linked(blocks, baseline))
+        pairs = compared(blocks, metric.higher_is_better, _linked(blocks, baseline), board.looks)
         rows = _with_numbers(rows, blocks, metric, baseline, pairs, board.key)
     apart = sorted(row.label for row in rows if not row.linked)
     if apart:
@@ -44,19 +45,21 @@ def fitted(board: Board) -> Board:
             "and no rank."
         )
     rows.sort(key=lambda row: _order(row, metric))
+    if decided := board_words(rows, Show(metric)):
+        notes.append(decided)
     seeds = tuple(sorted({seed for row in rows for seed in row.scores}))
     width = None
     if blocks.sd is not None:
         width = critical(blocks.freedom) * blocks.sd * math.sqrt(2)
-    rows = [_marked(row, seeds, board.headline, width) for row in rows]
+    rows = [_marked(row, seeds, board.headline, width, Show(metric)) for row in rows]
     return replace(
         board,
         rows=tuple(rows),
         seeds=seeds,
         baseline=next((row for row in rows if baseline and row.key == baseline.key), None),
         pairs=pairs,
-        detectable=blocks.detectable(detectable.level(len(pairs.order))),
-        detectable_words=detectable.words(blocks, len(pairs.order), Show(metric)),
+        detectable=blocks.detectable(detectable.level(len(pairs.order), board.looks)),
+        detectable_words=detectable.words(blocks, len(pairs.order), board.looks, Show(metric)),
         notes=tuple(notes),
     )
 
@@ -98,7 +101,9 @@ def _with_numbers(
     ]
 
 
-def _marked(row: Row, seeds: Sequence[int], headline: str | None, width: float | None) -> Row:
+def _marked(
+    row: Row, seeds: Sequence[int], headline: str | None, width: float | None, show: Show
+) -> Row:
     """Give a row its marks; `width` is how far two scores of one seed may lie apart."""
     disputed = (
         *marks.disputed_scores(row.records, row.superseded, headline, width),
@@ -122,7 +127,7 @@ def _marked(row: Row, seeds: Sequence[int], headline: str | None, width: float |
             failures=row.failures,
             disputed=disputed,
             lacking=[seed for seed in seeds if row.scores and seed not in run],
-            stopped=None,
+            stopped=stopped_words(row, show),
             noisy=[name for name, time in columns.items() if marks.unclear_for_noise(time)],
         ),
     )

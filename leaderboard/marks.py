@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.record import Record
 from leaderboard.show import Show
-from leaderboard.wording import counted, listed
+from leaderboard.wording import capitalised, counted, listed
 
 Kind = Literal["stale", "conflict", "superseded", "missing", "stopped", "failed", "unfit", "noise"]
 
@@ -158,7 +158,8 @@ def of_row(
     if noisy:
         marks.append(Mark("noise", f"Too noisy to judge: {listed(list(noisy))}."))
     if superseded:
-        marks.append(Mark("superseded", f"{counted(len(superseded), 'older result')} replaced."))
+        older = capitalised(counted(len(superseded), "older result"))
+        marks.append(Mark("superseded", f"{older} replaced."))
     return tuple(marks)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.record import Cost, Interval, Metric, Record
 from bench.statistics.blocks import Difference
@@ -50,6 +50,8 @@ class Row:
     """Training steps of the backbone, as samples per second."""
     views: tuple[Record, ...] = ()
     """The newest view of each seed and kind of weights, trained before fresh."""
+    decision: Record | None = None
+    """Why it got no more seeds, where seeds were added until the board was decided."""
     untimed: Record | None = None
     """A failed time of the backbone without mode and batch, newer than any other of the arm."""
     untimed_end_to_end: Record | None = None
@@ -177,7 +179,7 @@ class Board:
     setup: Setup | None = None
     seeds: tuple[int, ...] = ()
     baseline: Row | None = None
-    pairs: Pairs = Pairs()
+    pairs: Pairs = field(default_factory=Pairs)
     """The ranked arms, the best first, and which of them are told apart."""
     detectable: float | None = None
     """Difference of two arms that would be found four times out of five."""
@@ -193,6 +195,14 @@ class Board:
         entry, data = self.first.entry, self.first.data
         task = entry.task[:1].upper() + entry.task[1:]
         return f"{task} on {data.name}" if data else task
+
+    @property
+    def looks(self) -> int:
+        """How often its scores may have been looked at before seeds were no longer added."""
+        most = [
+            r.decision.decision.seeds_max for r in self.rows if r.decision and r.decision.decision
+        ]
+        return max(most, default=2) - 1
 
     @property
     def slug(self) -> str:

@@ -70,8 +70,8 @@ def standing(board: Board, choice: Choice | None = None) -> Standing:
         ratio = times.get(row.key)
         places[row.key] = Place(
             record=record_of(row, choice) if choice else None,
-            ratio=ratio and ratio.interval,
-            verdict=ratio and ratio.verdict,
+            ratio=ratio.interval if ratio else None,
+            verdict=ratio.verdict if ratio else None,
             front=known.get(row.key),
         )
     return Standing(board, choice, places, times)

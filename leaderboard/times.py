@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.hashing import digest
@@ -20,6 +20,8 @@ from leaderboard.rows import Board, Row, Setup
 from leaderboard.show import Show
 
 SCOPES = {"backbone": "backbone", "end_to_end": "end to end", "training": "training step"}
+SURE = 0.01
+"""Level at which one arm is called faster than another."""
 MODES = {"latency": "latency", "throughput": "throughput", "training_step": "samples per second"}
 
 
@@ -134,6 +136,26 @@ def ratios(board: Board, choice: Choice) -> dict[str, Ratio]:
         elif (ratio := _ratio(record, logs, base, board.baseline.label)) is not None:
             found[row.key] = ratio
     return found
+
+
+def faster(ratios: Mapping[str, Ratio]) -> set[tuple[str, str]]:
+    """Return the pairs (one, other) of rows of which the one is surely faster, at 1 %.
+
+    Two arms are compared inside one speed run, by the processes that they share.
+    """
+    pairs = set()
+    for one, a in ratios.items():
+        for other, b in ratios.items():
+            if one == other or a.run != b.run or not (a.known and b.known):
+                continue
+            count = len(a.logs or b.logs)  # the baseline has none: its own are zero
+            x, y = a.logs or (0.0,) * count, b.logs or (0.0,) * count
+            if (
+                len(x) == len(y)
+                and verdict([i - j for i, j in zip(x, y, strict=True)], level=SURE) == "faster"
+            ):
+                pairs.add((one, other))
+    return pairs
 
 
 def _ratio(record: Record, logs: list[float], base: Record | None, baseline: str) -> Ratio | None:

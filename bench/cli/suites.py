@@ -20,7 +20,7 @@ from bench.cli.arguments import (
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
-    from bench.record import Record
+    from bench.record import Data, Record
     from bench.run.suite import Step
     from bench.store import Kept
 
@@ -92,17 +92,15 @@ def bench(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Run the cells that are not done; return how many failed."""
-    from bench.cli.progress import Bar, console
+    from bench.cli.progress import console
     from bench.config.plan import plan
     from bench.config.schema import load_suite
     from bench.run import suite
-    from bench.run.curve import fraction
     from bench.store import Store
 
-    folder = runs_of(options)
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice_of(options))
-    store = Store(folder)
+    store = Store(runs_of(options))
     state = suite.states(cells, store)
     wanted = (*suite.TO_RUN, "stale") if options.stale else suite.TO_RUN
     left = [cell for cell in cells if state[cell.hash] in wanted]
@@ -110,24 +108,43 @@ def _run(options: argparse.Namespace) -> int:
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f", {stale} of them by older code" if stale else ""
     console.print(f"{whole.name}: {len(cells)} cells, {done} done before{more}.")
-    _tell_absent(cells)
+    tell_absent(cells)
     if not left:
         return 0
     store.require_writable()
     data = suite.preflight(left)
+    failed = run_shown(left, options, whole.timeout_minutes, data)
+    kept = store.kept()
+    _print_means(cells, kept)
+    _print_learnt(cells, kept)
+    return len(failed)
+
+
+def run_shown(
+    left: Sequence[Cell],
+    options: argparse.Namespace,
+    timeout_minutes: float,
+    data: Mapping[str, Data],
+) -> list[Cell]:
+    """Run cells and show what becomes of them; return those that failed."""
+    from bench.cli.progress import Bar
+    from bench.run import suite
+    from bench.run.curve import fraction
+
+    folder = runs_of(options)
     running: dict[str, Cell] = {}
 
     def under_way() -> float:
         return sum(fraction(folder / "cells" / cell) for cell in list(running))
 
-    failed = 0
+    failed = []
     with Bar("cells", len(left), under_way) as bar:
         for step in suite.run_cells(
             left,
             folder,
             options.line,
             workers=options.workers or suite.default_workers(),
-            timeout_minutes=whole.timeout_minutes,
+            timeout_minutes=timeout_minutes,
             data=data,
             again=options.stale,
         ):
@@ -137,11 +154,9 @@ def _run(options: argparse.Namespace) -> int:
             running.pop(step.cell.hash, None)
             bar.print(_line(step))
             if step.kind == "ended":
-                failed += step.failed
+                if step.failed:
+                    failed.append(step.cell)
                 bar.step()
-    kept = store.kept()
-    _print_means(cells, kept)
-    _print_learnt(cells, kept)
     return failed
 
 
@@ -152,7 +167,7 @@ def _line(step: Step) -> str:
     return f"{'error' if step.failed else 'ok'} {step.cell.title}: {step.words}"
 
 
-def _tell_absent(cells: Sequence[Cell]) -> None:
+def tell_absent(cells: Sequence[Cell]) -> None:
     """Say which cells are left out because their data are not there, and what would help."""
     from bench.cli.progress import console
 

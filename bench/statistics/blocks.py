@@ -193,6 +193,10 @@ class Blocks:
         p: list[float] = self._p(self.means[i] - self.means[j], self._errors()[i, j]).tolist()
         return p
 
+    def error(self, one: str, other: str) -> float:
+        """Return the standard error of the difference of two linked arms; it needs a residual."""
+        return float(self._errors()[self._index[one], self._index[other]])
+
     def _errors(self) -> Array:
         """Return the standard error of each difference of two arms, (A, A)."""
         assert self.sd is not None

@@ -41,6 +41,6 @@ def letters(order: Sequence[str], apart: Collection[tuple[str, str]]) -> dict[st
 
 
 def _name(index: int) -> str:
-    """Return a, b, … z, A, … Z, a1, b1, …"""
+    """Return a, b, … z, A, … Z, a1, b1 and so on."""
     again, letter = divmod(index, len(ascii_letters))
     return ascii_letters[letter] + (str(again) if again else "")

@@ -59,13 +59,20 @@ class Pairs:
         return [other for other in self.order if other not in known]
 
 
-def compared(blocks: Blocks, higher_is_better: bool, arms: Sequence[str] | None = None) -> Pairs:
+def compared(
+    blocks: Blocks,
+    higher_is_better: bool,
+    arms: Sequence[str] | None = None,
+    looks: int = 1,
+) -> Pairs:
     """Compare all pairs of arms that shared seeds link.
 
     Args:
         blocks: the fit of the board.
         higher_is_better: direction of the metric.
         arms: those to compare, linked by shared seeds; None for the largest group of linked arms.
+        looks: how often the scores may have been looked at before seeds were no longer added; the
+            chance of an error is shared out among them.
 
     Example:
         >>> scores = {
@@ -79,7 +86,7 @@ def compared(blocks: Blocks, higher_is_better: bool, arms: Sequence[str] | None 
     order = sorted(arms, key=lambda arm: (_standing(blocks, arm, higher_is_better), arm))
     pairs = list(combinations(order, 2)) if blocks.sd is not None else []
     adjusted = holm(blocks.p_values(pairs))
-    apart = frozenset(pair for pair, p in zip(pairs, adjusted, strict=True) if p < FAMILY)
+    apart = frozenset(pair for pair, p in zip(pairs, adjusted, strict=True) if p < FAMILY / looks)
     return Pairs(tuple(order), apart)
 
 

@@ -10,6 +10,7 @@ from bench.intervals import t_interval
 from bench.speed import Settings, stats
 from bench.speed.protocol import drawn
 from bench.speed.result import ArmResult
+from bench.statistics import ratios
 
 
 def simulate(rng, ratio, *, processes=5, rounds=20, effect=0.01, noise=0.02, drift=0.03):
