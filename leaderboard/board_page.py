@@ -69,7 +69,7 @@ class BoardView:
     board: Board
     show: Show
     standings: tuple[Standing, ...]
-    """One for each time that was taken, the usual one first; one without a time if there is none."""
+    """One for each kind of time, the usual one first; a single one where nothing was timed."""
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
 
@@ -155,8 +155,8 @@ def _time_columns(choice: Choice, base: str, *, usual: bool) -> list[Column]:
     columns = []
     if base:
         columns += [
-            Column(f"ratio-{choice.key}", "Time", f"× {base}", f"Time divided by {base}'s: {where}.",
-                   choice=choice.key, shown=usual),
+            Column(f"ratio-{choice.key}", "Time", f"× {base}",
+                   f"Time divided by {base}'s: {where}.", choice=choice.key, shown=usual),
             Column(f"front-{choice.key}", "On the front", "probability",
                    "That no other operator is both better and faster.", first="descending",
                    choice=choice.key, shown=usual),

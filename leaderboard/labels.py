@@ -12,7 +12,7 @@ LABELLED = 40
 RINGS = (11.0, 24.0, 40.0, 60.0)
 """How far from its point a label may stand, in pixels, the liked places first."""
 SIDES = ((1, -0.7), (1, 0), (1, 0.7), (-1, -0.7), (-1, 0.7), (-1, 0), (0, -1.3), (0, 1.3))
-"""Where a label may stand: to the right (1), to the left (-1) or in the middle; and how far down."""
+"""Where a label may stand: right (1), left (-1) or in the middle; and how far down."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """A label in its place: the left end of its text, half way up, and whether a line leads to it."""
+    """A label in its place, and whether a line leads to it."""
 
     text: str
     box: Box

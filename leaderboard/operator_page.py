@@ -54,7 +54,7 @@ def operator_view(
 
 
 def _counts(places: Iterable[tuple[BoardView, Row]]) -> dict[str, int]:
-    """On how many boards it is surely better or worse than the baseline, and on how many neither."""
+    """On how many boards it is surely better or worse than the baseline, or neither."""
     counts = dict.fromkeys(("baseline", "better", "worse", "open", "unknown"), 0)
     for view, row in places:
         within = row.difference.interval if row.difference else None

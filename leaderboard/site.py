@@ -106,7 +106,7 @@ def parts(
           for name, content in sorted(pictures.items())),
         part("assets", lambda read: _assets()),
         *(part(f"boards/{board_name(board)}", partial(shown.board, board),
-               _content(board, filenames), sorted(names.items()))
+               _content(board, filenames, names))
           for board in every),
         *(part(operator_file(name), partial(shown.operator, name, figures), every_record)
           for name in operators),
@@ -152,7 +152,7 @@ class _Shown:
         return self._environment.get_template(template).render(root=root, **values).encode()
 
     def board(self, board: Board, read: Read) -> Files:
-        """The page of a board, its data for other pages, its drawings, and the pages of its arms."""
+        """The page of a board, its data for others, its drawings, and the pages of its arms."""
         view = self._views.of(board)
         name = board_name(board)
         cards = {
@@ -266,12 +266,13 @@ def _environment(title: str, operators: Iterable[str]) -> Environment:
     return environment
 
 
-def _content(board: Board, filenames: Mapping[int, str]) -> str:
+def _content(board: Board, filenames: Mapping[int, str], names: Mapping[str, str]) -> str:
     """Hash of all that a board's pages are made of."""
     of_rows = [
         [
             row.key,
             row.code,
+            names[arm(row)],
             [
                 filenames[id(r)]
                 for r in (*row.records, *row.superseded, *row.speeds, *row.views,

@@ -179,6 +179,6 @@ def drawing(
         width=f"{width:g}",
         height=f"{height:g}",
         class_=f"chart {class_}".strip(),
-        role="img",
+        role="group" if "<a " in inside else "img",  # what can be followed must be reached
         aria_label=name,
     )
