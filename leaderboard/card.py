@@ -257,7 +257,9 @@ def _missing(board: Board, times: Mapping[str, Ratio]) -> tuple[str, ...]:
     ]
     if times:
         sentences += told(untimed, "was not timed", "were not timed")
+    elif len(ranked) > 1 and not any(row.speeds for row in ranked):
+        sentences.append("Nothing was timed.")
     elif len(ranked) > 1:
-        sentences.append("Nothing was timed." if board.baseline else "No baseline to time against.")
+        sentences.append("There is no time of a baseline to compare times with.")
     sentences += told(stale, "rests on older code", "rest on older code")
     return tuple(sentences)

@@ -184,7 +184,7 @@ def keep(
                 software=machine.software(),
                 provenance=machine.provenance(
                     command=command,
-                    reproduce=f"convboard decide {cells[-1].suite}",
+                    reproduce=command,
                     mlflow_run=run.run_id,
                     suite=cells[-1].suite,
                     cell=cells[-1].hash,

@@ -104,7 +104,8 @@ def test_without_a_baseline_there_are_no_contrasts():
     rest = {label: CLEAR[label] for label in ("acb", "shift", "conv3")}
     assert text(*scores(rest), timed("acb", 1.0)) == (
         "acb has the best mean, 89.40 %. Nothing is surely better than acb; shift can't be told "
-        "from it. conv3 is surely worse than acb. No baseline to time against."
+        "from it. conv3 is surely worse than acb. There is no time of a baseline to "
+        "compare times with."
     )
 
 

@@ -72,7 +72,7 @@ def test_tests_allow_for_having_looked_often():
     assert (plain.looks, board.looks) == (1, 9)
     assert board.detectable > plain.detectable
     assert board.rows[0].difference == plain.rows[0].difference
-    assert standing(board).card.text.startswith("acb: +5.8 points over dw7")
+    assert standing(board).card.text.startswith("acb: +5.78 points over dw7 [")
 
 
 def test_a_decision_on_an_arm_that_was_run_on_counts_no_more():
