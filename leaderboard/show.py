@@ -106,7 +106,7 @@ class Show:
     @property
     def difference_unit(self) -> str:
         """Unit of a difference of scores."""
-        return "pp" if self.unit == "%" else self.unit
+        return "points" if self.unit == "%" else self.unit
 
     @staticmethod
     def number(value: float | None, digits: int = 3) -> str:
