@@ -45,11 +45,11 @@ def plan(options: argparse.Namespace) -> None:
 
     from bench.cli.progress import console
     from bench.config.plan import plan
-    from bench.run.suite import TO_RUN, states
-    from bench.store import Store
+    from bench.run.states import TO_RUN, states
+    from bench.store.glance import look
 
     cells = plan(options.suite, choice_of(options))
-    state = states(cells, Store(runs_of(options), wait_s=15))
+    state = states(cells, look(runs_of(options), wait_s=15))
     table = Table("cell", "task", "host", "operator", "recipe", "seed", "state", box=None)
     for cell in cells:
         name = cell.operator + (" (baseline)" if cell.baseline else "")
@@ -95,16 +95,14 @@ def _run(options: argparse.Namespace) -> int:
     from bench.cli.progress import Bar, console
     from bench.config.plan import plan
     from bench.config.schema import load_suite
-    from bench.run import suite
-    from bench.run.curve import fraction
-    from bench.store import Store
+    from bench.run.states import TO_RUN, states
+    from bench.store.glance import look
 
     folder = runs_of(options)
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice_of(options))
-    store = Store(folder)
-    state = suite.states(cells, store)
-    wanted = (*suite.TO_RUN, "stale") if options.stale else suite.TO_RUN
+    state = states(cells, look(folder, wait_s=60))
+    wanted = (*TO_RUN, "stale") if options.stale else TO_RUN
     left = [cell for cell in cells if state[cell.hash] in wanted]
     done = sum(state[cell.hash] in ("done", "stale") for cell in cells)
     stale = sum(state[cell.hash] == "stale" for cell in cells)
@@ -113,6 +111,11 @@ def _run(options: argparse.Namespace) -> int:
     _tell_absent(cells)
     if not left:
         return 0
+    from bench.run import suite
+    from bench.run.curve import fraction
+    from bench.store import Store
+
+    store = Store(folder)
     store.require_writable()
     data = suite.preflight(left)
     running: dict[str, Cell] = {}

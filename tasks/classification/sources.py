@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from bench.errors import UserError, near
+from bench.local import located
 from tasks.classification.folders import read_class_folder, require_same_classes
 from tasks.classification.idx import FOLDER, open_debian_fashion
 from tasks.classification.labelled import Source, from_files, revision
 from tasks.classification.torchvision_sets import SETS, open_torchvision
 from tasks.data.cache import manifest
-from tasks.data.locations import existing_folder, located
+from tasks.data.locations import existing_folder
 from tasks.data.scenes import REVISION, scenes
 
 
