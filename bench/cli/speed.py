@@ -48,7 +48,15 @@ def add(verbs: Verbs) -> None:
     for name, allowed in _PLAN.items():
         verb.add_argument(f"--{name}", help=f"{allowed}; `convboard explain speed`")
     verb.add_argument(
-        "--shapes", metavar="A,B", help="with --scope operator: layers such as 48x56-k7,96x28-k7s2"
+        "--shapes",
+        metavar="A,B",
+        help="with --scope operator: layers such as 48x56-k7,96x28-k7s2; 64x7..224-k7 and "
+        "64x56-k3..51 double the size or the kernel from one to the other",
+    )
+    verb.add_argument(
+        "--each-form",
+        action="store_true",
+        help="with operators alone: time each of their exact forms, and say where they cross",
     )
     verb.add_argument("--size", metavar="HxW", help="without a suite: of the images; default 224")
     verb.add_argument(
@@ -74,11 +82,13 @@ def time_target(options: argparse.Namespace) -> int:
     from bench.run.timing import time_race
     from bench.speed.crew import Crew
     from bench.store import Store
+    from leaderboard.growth import growths
 
     folder = runs_of(options)
     planned = races_of(options)
     kept = Store(folder).kept()
     failed = 0
+    grown: list[Record] = []
     with Crew(usable_cores()) as crew:
         for race in planned:
             if race.hash in kept and kept[race.hash].done:
@@ -89,7 +99,10 @@ def time_target(options: argparse.Namespace) -> int:
                     race, folder, options.line, lambda done, total, _: bar.step(done, total), crew
                 )
             _print(records)
+            grown += [record for record in records if record.entry.exact_form]
             failed += any(record.status not in SETTLED for record in records)
+    for growth in growths(grown):
+        console.print(growth.words, markup=False, soft_wrap=True)
     return failed
 
 
@@ -109,6 +122,7 @@ def _of_suite(options: argparse.Namespace) -> list[Race]:
     given = vars(options)
     for flag in _ADHOC:
         _refuse(flag, given.get(flag), "there without a suite alone: a suite has its own")
+    _refuse("each-form", options.each_form, "left out with a suite: it times operators alone")
     whole = load_suite(options.suite)
     if whole.speed is None and given.get("scope") is None:
         console.print(f"{whole.name}: no speed run is asked for.")
@@ -128,7 +142,7 @@ def _of_suite(options: argparse.Namespace) -> list[Race]:
 def _of_operators(options: argparse.Namespace) -> list[Race]:
     """The races of operators without a suite: in hosts, or alone."""
     from bench.config.schema import SpeedConfig, load_host, load_operator
-    from bench.run.untrained import host_race, layers_race
+    from bench.run.untrained import forms_race, host_race, layers_race
     from bench.speed import SHAPES
 
     for flag in _OF_SUITES:
@@ -153,8 +167,16 @@ def _of_operators(options: argparse.Namespace) -> list[Race]:
     how = _planned(options, SpeedConfig(), scope)
     operators = [load_operator(name) for name in dict.fromkeys(split(options.operators))]
     words = _words(options, "operators", "hosts", *_ADHOC)
+    if options.each_form and (not alone or how.form == "train" or how.engine != "torch"):
+        raise UserError(
+            "`--each-form` (=True) must be there with operators alone, fused, by torch: exact "
+            "forms are those of one operator in inference."
+        )
     if alone:
         shapes = _shapes(options, how) or [str(shape) for shape in SHAPES]
+        if options.each_form:
+            words = f"{words} --each-form"
+            return [forms_race(o, s, how, words=words) for o in operators for s in shapes]
         baseline = operators[0].label
         return [layers_race(operators, s, how, baseline=baseline, words=words) for s in shapes]
     _shapes(options, how)
@@ -185,10 +207,8 @@ def _shapes(options: argparse.Namespace, plan: SpeedConfig) -> list[str]:
     text = vars(options).get("shapes")
     if "operator" not in plan.scopes:
         _refuse("shapes", text, "left out but for `--scope operator`")
-    shapes = split(text or "")
-    for shape in shapes:
-        Shape.parse(shape)
-    return shapes
+    shapes = [shape for one in split(text or "") for shape in Shape.parse_all(one)]
+    return list(dict.fromkeys(map(str, shapes)))
 
 
 def _size(text: str | None) -> tuple[int, int]:

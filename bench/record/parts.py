@@ -50,6 +50,11 @@ class Entry(Part):
     form: Literal["training", "fused", "published"] = Field(
         description="the form of the operator measured; published: by the calls of its public code"
     )
+    exact_form: str | None = Field(
+        None,
+        description="the one exact form that an operator alone had to take, of those of equal "
+        "value that it can be computed in; null: the fastest, or the rule's",
+    )
     baseline: bool = Field(False, description="the arm to which the others are compared")
     ranked: bool = Field(
         True, description="False: trained on the way to something else, such as a supernet"

@@ -80,12 +80,13 @@ class Record(Part):
 
     def _identity(self) -> str:
         speed, view = self.speed, self.view
+        aside = {"label", "slots_swapped", "slots_refused", "ranked"}
+        if self.entry.exact_form is None:  # other records' identities are older than the field
+            aside.add("exact_form")
         return digest(
             {
                 "kind": self.kind,
-                "entry": self.entry.model_dump(
-                    exclude={"label", "slots_swapped", "slots_refused", "ranked"}
-                ),
+                "entry": self.entry.model_dump(exclude=aside),
                 "data": self.data and self.data.model_dump(),
                 "recipe": self.recipe and [self.recipe.config_sha256, self.recipe.seed],
                 "speed": speed

@@ -85,7 +85,9 @@ class Speed(Part):
         None, description="time / baseline's time; below 1 is faster"
     )
     verdict: Literal["faster", "slower", "same", "unclear", "baseline"] | None = None
-    noise: Literal["stable", "noisy", "unstable"] | None = None
+    noise: Literal["stable", "noisy", "unstable"] | None = Field(
+        None, description="of the ratios to the baseline; of the baseline itself, of its times"
+    )
     drift_pct: float | None = Field(None, description="slope of the baseline over the run")
     steady: bool | None = Field(None, description="whether the warm-up settled in every process")
     warmup_iterations: list[int] = Field([], description="of every process")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 ADHOC = "speed"
 """Experiment of the races of no suite."""
+_MEANT = re.compile(r"[^\w ./-]")
+"""What the name of a metric may not hold."""
 
 
 def time_race(
@@ -60,7 +63,7 @@ def time_race(
     for result, record in zip(results, records, strict=True):
         store.keep(run_id, record.save(work), "records")
         if result.latency_median_ms is not None:
-            name = f"{result.label}/batch_{result.batch}_ms".replace("(", "").replace(")", "")
+            name = _MEANT.sub("", f"{result.label}/batch_{result.batch}_ms")
             store.metrics(run_id, {name: result.latency_median_ms.value})
     if all(record.status in SETTLED for record in records):
         store.done(run_id, records[-1].filename)

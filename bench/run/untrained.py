@@ -153,25 +153,11 @@ def layers_race(
     place = Shape.parse(shape)
     contenders, arms = [], []
     for operator in operators:
-        if operator.operator is None:
-            raise UserError(
-                f"`operator` (={operator.label!r}) must be one of `convboard list operators` for "
-                "scope 'operator': a host's own convolution is none."
-            )
-        options = options_of(operator)
-        arms.append((operator.label, operator.operator, options))
-        entry = Entry(
-            label=operator.label,
-            operator=operator.operator,
-            operator_options=options,
-            operator_sha256=operator_sha256(operator.operator),
-            host=LAYER,
-            host_options=place.to_json(),
-            task="operator",
-            form=form_of("operator", plan),
-            baseline=operator.label == baseline,
-        )
-        contenders.append(Contender(entry, [operator.operator, options, str(place)]))
+        name, options = _registered(operator), options_of(operator)
+        arms.append((operator.label, name, options))
+        entry = _layer_entry(operator, place, plan)
+        entry = entry.model_copy(update={"baseline": operator.label == baseline})
+        contenders.append(Contender(entry, [name, options, str(place)]))
     return Race(
         title=f"speed · operator · {place}",
         words=words,
@@ -182,6 +168,98 @@ def layers_race(
         load=functools.partial(_layers, arms, place),
         in_channels=place.channels,
         suite=suite,
+    )
+
+
+def forms_race(operator: OperatorConfig, shape: str, plan: SpeedConfig, *, words: str) -> Race:
+    """Return a race of the exact forms of one operator, alone, as one layer of a shape.
+
+    The rule's form is the baseline. Maps are contiguous: what computes them in channels last is a
+    form of its own, conversions included.
+
+    Args:
+        operator: a registered one.
+        shape: as `bench.speed.Shape.parse` reads it.
+        plan: how they are timed; forms and layout are given by the race.
+        words: see `Race`.
+
+    Raises:
+        UserError: the operator cannot stand there, or the shape is none.
+
+    Example:
+        >>> from bench.config.schema import load_operator
+        >>> plan = SpeedConfig(scopes={"operator": [1]})
+        >>> race = forms_race(load_operator("dwconv"), "8x9-k3", plan, words="")
+        >>> race.baseline, [c.entry.exact_form for c in race.contenders]
+        ('dwconv (direct)', ['direct', 'padded', 'channels_last'])
+    """
+    from bench.speed.layers import Shape, exact_forms
+
+    place, options = Shape.parse(shape), options_of(operator)
+    name = _registered(operator)
+    plan = plan.model_copy(update={"forms": "rule", "layout": "contiguous"})
+    entry = _layer_entry(operator, place, plan)
+    contenders: list[Contender] = []
+    arms = []
+    for form in exact_forms(name, place, options):
+        label = f"{operator.label} ({form})"
+        one = {"label": label, "exact_form": form, "baseline": not contenders}
+        arms.append((label, name, options, form))
+        contenders.append(
+            Contender(entry.model_copy(update=one), [name, options, str(place), form])
+        )
+    return Race(
+        title=f"speed · exact forms · {operator.label} · {place}",
+        words=words,
+        scope="operator",
+        plan=plan,
+        contenders=tuple(contenders),
+        input_size=place.input_size,
+        load=functools.partial(_forms, arms, place),
+        in_channels=place.channels,
+    )
+
+
+def _forms(
+    arms: Sequence[tuple[str, str, Mapping[str, Any], str]],
+    shape: Shape,
+    store: Store,
+    folder: Path,
+) -> Timed:
+    from bench.speed import Arm
+    from bench.speed.layers import fuse_in_form, layer_in_form
+
+    return Timed(
+        [
+            Arm(label, functools.partial(layer_in_form, name, shape, options, form))
+            for label, name, options, form in arms
+        ],
+        prepare=fuse_in_form,
+    )
+
+
+def _registered(operator: OperatorConfig) -> str:
+    """Return the registered name of an operator; UserError for a host's own convolution."""
+    if operator.operator is None:
+        raise UserError(
+            f"`operator` (={operator.label!r}) must be one of `convboard list operators` for "
+            "scope 'operator': a host's own convolution is none."
+        )
+    return operator.operator
+
+
+def _layer_entry(operator: OperatorConfig, place: Shape, plan: SpeedConfig) -> Entry:
+    """Return the entry of an operator alone, at a shape."""
+    name = _registered(operator)
+    return Entry(
+        label=operator.label,
+        operator=name,
+        operator_options=options_of(operator),
+        operator_sha256=operator_sha256(name),
+        host=LAYER,
+        host_options=place.to_json(),
+        task="operator",
+        form=form_of("operator", plan),
     )
 
 

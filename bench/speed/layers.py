@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from bench.backbones.fuse import fuse
 from bench.errors import UserError
 from bench.operators import registry
+from bench.operators.forms import Formed
 from bench.speed.arms import Arm
 
 
@@ -43,6 +47,34 @@ class Shape:
             )
         channels, size, kernel_size, stride = (int(number or 1) for number in match.groups())
         return cls(channels, size, kernel_size, stride)
+
+    @classmethod
+    def parse_all(cls, text: str) -> list[Self]:
+        """Read shapes of which the size, or the kernel, may be a range: FROM..TO.
+
+        Within a range each value is twice the one before, less one where that is odd and thus a
+        kernel: 7..56 is 7, 14, 28, 56 of a size, and 3..31 is 3, 7, 15, 31 of a kernel.
+
+        Raises:
+            UserError: it reads otherwise.
+
+        Example:
+            >>> [str(shape) for shape in Shape.parse_all("8x7..28-k3")]
+            ['8x7x7-k3', '8x14x14-k3', '8x28x28-k3']
+            >>> [shape.kernel_size for shape in Shape.parse_all("8x56-k3..31")]
+            [3, 7, 15, 31]
+        """
+        match = re.fullmatch(r"(.*(x|-k))(\d+)\.\.(\d+)(.*)", text)
+        if match is None:
+            return [cls.parse(text)]
+        before, what, first, last, after = match.groups()
+        value, values = int(first), []
+        while 0 < value <= int(last):
+            values.append(value)
+            value = 2 * value + (what == "-k")
+        if not values:
+            raise UserError(f"`shape` (={text!r}) must have a range FROM..TO with 1 <= FROM <= TO.")
+        return [cls.parse(f"{before}{value}{after}") for value in values]
 
     def to_json(self) -> dict[str, int]:
         """Return the fields as a JSON object."""
@@ -110,3 +142,64 @@ def operator_arms(
     """
     chosen = options or {}
     return [Arm(name, partial(layer, name, shape, dict(chosen.get(name, {})))) for name in names]
+
+
+class InForm(nn.Sequential):
+    """An operator alone, that is to be computed in one of its exact forms."""
+
+    def __init__(self, operator: nn.Module, form: str) -> None:
+        super().__init__(operator)
+        self.form = form
+
+
+def layer_in_form(name: str, shape: Shape, options: Mapping[str, Any], form: str) -> nn.Module:
+    """Return `layer`, marked with the exact form that `fuse_in_form` gives it."""
+    return InForm(next(layer(name, shape, options).children()), form).eval()
+
+
+def fuse_in_form(model: nn.Module) -> nn.Module:
+    """Fuse an `InForm`, and let it take its form wherever that can compute the value."""
+    fused = fuse(model)
+    assert isinstance(fused, InForm)
+    for module in fused.modules():
+        if isinstance(module, Formed):
+            with suppress(UserError):  # it is one of what is inside
+                module.form = fused.form
+    return fused
+
+
+def exact_forms(name: str, shape: Shape, options: Mapping[str, Any]) -> list[str]:
+    """Return the exact forms in which a fused operator can be computed at a shape.
+
+    The rule's comes first. Of modules inside of each other those of the inner ones count in place
+    of the outer one's rule, which is made of them; an operator of a single form has "direct".
+
+    Raises:
+        UserError: the operator cannot stand there.
+
+    Example:
+        >>> exact_forms("dwconv", Shape(8, 9, 3), {})
+        ['direct', 'padded', 'channels_last']
+    """
+    fused = fuse(layer(name, shape, options))
+    able: dict[str, None] = {}
+    open_calls: list[Formed] = []
+    outer: set[Formed] = set()
+
+    def enter(module: nn.Module, _: tuple[Tensor]) -> None:
+        assert isinstance(module, Formed)
+        outer.update(open_calls)
+        open_calls.append(module)
+
+    def leave(module: nn.Module, arguments: tuple[Tensor], _: Tensor) -> None:
+        assert isinstance(module, Formed)
+        open_calls.pop()
+        able.update(dict.fromkeys(module.forms(arguments[0])[module in outer :]))
+
+    for module in fused.modules():
+        if isinstance(module, Formed):
+            module.register_forward_pre_hook(enter)
+            module.register_forward_hook(leave)
+    with torch.inference_mode():
+        fused(torch.zeros(1, shape.channels, *shape.input_size))
+    return list(able) or ["direct"]

@@ -1,6 +1,6 @@
 """The rules by which time is taken: settings, warm-up, orders, timers.
 
-Protocol 2, as the workers follow it:
+Protocol 3, as the workers follow it:
 
 * float32 is IEEE float32 (TF32 off); denormal numbers are flushed to zero, since random weights
   meet them by chance and they cost a CPU up to a hundredfold; on a GPU cuDNN picks its algorithms
@@ -17,8 +17,10 @@ Protocol 2, as the workers follow it:
 * A worker process does its share of one run after the other, so that imports are paid for once.
 * A training step is timed, warmed up and gated like an inference; see `bench.speed.training`.
 
-Protocol 1 built the arms in one order in all processes, which favoured some of them, and judged
-its warm-ups by blocks of 2 ms, which settled by chance.
+Protocol 2 held a warm-up for unsettled where times scatter by more than 1 %, as they do on any
+shared machine, and classed the noise of an arm by its times, which move with the machine, in place
+of its ratios. Protocol 1 built the arms in one order in all processes, which favoured some of them,
+and judged its warm-ups by blocks of 2 ms, which settled by chance.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from bench.errors import UserError
 
-PROTOCOL = "2"
+PROTOCOL = "3"
 
 T = TypeVar("T")
 
@@ -46,9 +48,12 @@ EXPORTED: tuple[Engine, ...] = ("onnxruntime", "openvino")
 
 DTYPES = ("float32", "bfloat16", "float16")
 MIN_ITERATIONS = 10
-SEGMENTS = 3
 SEGMENT_BLOCKS = 5
 AGREEMENT = 0.01
+CHANCE = 2.0
+"""Standard errors by which two parts of a warm-up may differ by chance."""
+PRECISION = 0.03
+"""The largest such error, as a fraction, with which a warm-up may end."""
 HOST_BOUND = 0.9
 
 
@@ -157,13 +162,43 @@ class WarmUp:
     iteration_ms: float
 
 
+def settled(blocks: Sequence[float]) -> bool:
+    """Whether times have settled: whether the last third of blocks goes on like the third before.
+
+    The medians of both must differ by no more than 1 %, or than twice the standard error of their
+    difference; and that error must be at most 3 %. Where times scatter it takes more blocks until
+    a trend would show, and a scatter alone is no trend. The first third does not count.
+
+    Example:
+        >>> settled([9.0, 4.0, 4.0, 4.02] * 4), settled([1 + 0.1 * i for i in range(15)])
+        (True, False)
+        >>> settled([4.0, 4.2, 3.9, 4.1, 3.8] * 3), settled([4.0, 3.0, 5.0, 2.0, 6.0] * 3)
+        (True, False)
+    """
+    third = len(blocks) // 3
+    if third < SEGMENT_BLOCKS:
+        return False
+    before, last = blocks[-2 * third : -third], blocks[-third:]
+    level = median(last)
+    change = abs(level - median(before))
+    error = math.hypot(_error_of_median(before), _error_of_median(last))
+    return error <= PRECISION * level and change <= max(AGREEMENT * level, CHANCE * error)
+
+
+def _error_of_median(values: Sequence[float]) -> float:
+    """Standard error of a median, from the median absolute deviation, as if values were normal."""
+    middle = median(values)
+    spread = 1.4826 * median(abs(value - middle) for value in values)
+    return 1.2533 * spread / math.sqrt(len(values))
+
+
 def warm_up(
     block: Callable[[int], float], *, block_ms: float, min_ms: float, cap_ms: float
 ) -> WarmUp:
-    """Run until the time has settled: the medians of the last three segments agree within 1 %.
+    """Run until the time has settled: see `settled`.
 
-    A segment is five blocks. It takes at least 10 iterations and `min_ms`; it ends unsettled
-    after `cap_ms` (but never before 10 iterations).
+    It is asked after every fifth block. It takes at least 10 iterations and `min_ms`; it ends
+    unsettled after `cap_ms` (but never before 10 iterations).
 
     Args:
         block: runs the given number of iterations and returns the ms of one.
@@ -177,25 +212,20 @@ def warm_up(
     """
     last = block(1)
     iterations, elapsed = 1, last
-    medians: list[float] = []
+    blocks: list[float] = []
     while True:
         length = block_length(last, block_ms)
-        segment: list[float] = []
         for _ in range(SEGMENT_BLOCKS):
-            last = block(length)
-            segment.append(last)
+            blocks.append(block(length))
             iterations += length
-            elapsed += length * last
+            elapsed += length * blocks[-1]
             enough = iterations >= MIN_ITERATIONS
-            if enough and elapsed >= cap_ms and len(segment) < SEGMENT_BLOCKS:
-                return WarmUp(iterations, False, median(segment))
-        last = median(segment)
-        medians = [*medians, last][-SEGMENTS:]
-        settled = len(medians) == SEGMENTS and max(medians) <= min(medians) * (1 + AGREEMENT)
-        if enough and elapsed >= min_ms and settled:
-            return WarmUp(iterations, True, last)
-        if enough and elapsed >= cap_ms:
-            return WarmUp(iterations, False, last)
+            if enough and elapsed >= cap_ms:
+                break
+        last = median(blocks[-SEGMENT_BLOCKS:])
+        steady = enough and elapsed >= min_ms and settled(blocks)
+        if steady or (enough and elapsed >= cap_ms):
+            return WarmUp(iterations, steady, last)
 
 
 def block_length(iteration_ms: float, block_ms: float) -> int:

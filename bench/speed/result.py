@@ -97,8 +97,15 @@ class ArmResult:
 
     @property
     def noise(self) -> stats.Noise | None:
-        """Stable, noisy or unstable."""
-        return stats.noise_class(self.samples_ms, self.drift_pct) if self._timed else None
+        """Stable, noisy or unstable: of the baseline its times, of another arm its ratios.
+
+        On shared machines all times of a process move together; what is compared does not.
+        """
+        if not self._timed:
+            return None
+        if self.is_baseline or not self._paired:
+            return stats.noise_class(self.samples_ms, self.drift_pct)
+        return stats.noise_class(stats.ratios(self.samples_ms, self.baseline_samples_ms))
 
     @property
     def verdict(self) -> str | None:

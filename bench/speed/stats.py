@@ -22,6 +22,7 @@ MARGIN = 0.01
 OUTLIER_Z = 3.5
 #: noise class → largest (quartile range within a process, standard deviation between processes,
 #: absolute drift over the run), as fractions; beyond both it is unstable.
+#: What is classed is what is compared: of the baseline its times, of any other arm its ratios.
 NOISE = {"stable": (0.03, 0.02, 0.03), "noisy": (0.10, 0.05, 0.10)}
 
 Samples = Sequence[Sequence[float]]
@@ -39,6 +40,19 @@ def log_ratios(arm: Samples, baseline: Samples) -> list[float]:
     return [
         float(np.median(np.log(np.asarray(a)) - np.log(np.asarray(b))))
         for a, b in zip(arm, baseline, strict=True)
+    ]
+
+
+def ratios(arm: Samples, baseline: Samples) -> list[list[float]]:
+    """Return time / baseline's time of each round; what both have in common is gone.
+
+    Example:
+        >>> ratios([[2.0, 4.0, 6.0]], [[1.0, 2.0, 2.0]])
+        [[2.0, 2.0, 3.0]]
+    """
+    return [
+        [a / b for a, b in zip(mine, theirs, strict=True)]
+        for mine, theirs in zip(arm, baseline, strict=True)
     ]
 
 
@@ -100,16 +114,20 @@ def outliers(arm: Samples) -> int:
     return count
 
 
-def noise_class(arm: Samples, drift: float | None) -> Noise:
-    """Class the noise of an arm by NOISE; `drift` is the baseline's, in per cent.
+def noise_class(samples: Samples, drift: float | None = None) -> Noise:
+    """Class the noise of samples by NOISE.
+
+    Args:
+        samples: the times of the baseline, or the `ratios` of another arm.
+        drift: of times, in per cent; ratios have none, as the arms take turns.
 
     Example:
         >>> noise_class([[1.0, 1.01, 1.0], [1.0, 1.0, 1.01]], drift=0.5)
         'stable'
     """
-    quartiles = [np.percentile(samples, [25, 50, 75]) for samples in arm]
+    quartiles = [np.percentile(process, [25, 50, 75]) for process in samples]
     within = float(np.median([(q[2] - q[0]) / q[1] for q in quartiles]))
-    medians = log_medians(arm)
+    medians = log_medians(samples)
     between = float(np.std(medians, ddof=1)) if len(medians) > 1 else 0.0
     spreads = (within, between, abs(drift or 0.0) / 100)
     if all(value <= limit for value, limit in zip(spreads, NOISE["stable"], strict=True)):

@@ -70,9 +70,23 @@ def test_operators_alone_race_by_shape():
     assert again.hash == race.hash
 
 
+def test_exact_forms_race_by_operator_and_shape_along_a_range():
+    races = planned("--operators", "dwconv,parc", "--each-form", "--shapes", "8x7..28-k3")
+    assert [(r.input_size[0], r.contenders[0].entry.operator) for r in races] == [
+        (side, name) for name in ("dwconv", "parc") for side in (7, 14, 28)
+    ]
+    assert {(r.plan.forms, r.plan.layout) for r in races} == {("rule", "contiguous")}
+    again = planned(*races[0].words.split())
+    assert [race.hash for race in again] == [race.hash for race in races]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("quick --each-form", "`--each-form`"),
+        ("--operators dwconv --hosts test_convnext --each-form", "`--each-form`"),
+        ("--operators dwconv --each-form --form train", "`--each-form`"),
+        ("--operators dwconv --shapes 8x9..7-k3", r"`shape` \(='8x9..7-k3'\) must have a range"),
         ("", r"`suite` \(=None\) must name a suite, or `--operators`"),
         ("--operators dwconv --only host=a", r"`--only` \(=\['host=a'\]\) must be there with a"),
         ("--operators dwconv --seeds 1", "`--seeds`"),

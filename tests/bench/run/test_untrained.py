@@ -1,14 +1,18 @@
 """Races without a suite: operators in a host, and alone, timed and kept like those of suites."""
 
 import pytest
+import torch
 
 from bench.backbones import fuse
 from bench.config.schema import SpeedConfig, load_host, load_operator
+from bench.operators.forms import Formed
 from bench.record import Record
 from bench.run.timing import time_race
-from bench.run.untrained import host_race, layers_race
+from bench.run.untrained import forms_race, host_race, layers_race
+from bench.speed.layers import Shape, exact_forms, fuse_in_form, layer_in_form
 from bench.store import Store
 from bench.store.export import export
+from leaderboard.growth import growths
 
 SHORT = {"processes": 2, "rounds": 2, "min_block_ms": 0.1, "warmup_cap_ms": 5, "threads": 1}
 
@@ -78,6 +82,35 @@ def test_operators_alone_are_timed_at_their_shape(tmp_path):
     assert {r.speed.scope for r in records} == {"operator"}
     other = layers_race(arms("dwconv"), "16x14-k5", plan, baseline="dwconv", words="")
     assert other.hash != race.hash
+
+
+@pytest.mark.slow
+def test_each_exact_form_is_timed_gated_and_kept_and_they_make_a_curve(tmp_path):
+    plan = SpeedConfig(**SHORT, scopes={"operator": [1]}, memory=False)
+    (parc,) = arms("parc")
+    for shape in ("8x7-k7", "8x14-k7"):
+        race = forms_race(parc, shape, plan, words="--operators parc --each-form")
+        time_race(race, tmp_path / "runs", "convboard speed")
+    records = [Record.load(p) for p in export(Store(tmp_path / "runs"), tmp_path / "out").records]
+    assert {r.status for r in records} == {"ok"}  # each has passed the gate
+    forms = {r.entry.exact_form for r in records}
+    assert {"circulant", "direct", "fft", "stacked"} <= forms
+    assert "axes" not in forms  # it is made of the others
+    assert {r.entry.label for r in records if r.entry.baseline} == {"parc (circulant)"}
+    (growth,) = growths(records)
+    assert growth.axis == "size"
+    assert growth.values == [7, 14]
+    assert growth.forms.keys() == forms
+    assert growth.operator == "parc"
+
+
+def test_a_form_is_taken_wherever_it_can_be():
+    place = Shape(8, 9, 7)
+    for form in exact_forms("parc", place, {}):
+        fused = fuse_in_form(layer_in_form("parc", place, {}, form))
+        taken = {m.form for m in fused.modules() if isinstance(m, Formed)}
+        assert form in taken
+        assert torch.equal(fused(torch.ones(1, 8, 9, 9)), fused(torch.ones(1, 8, 9, 9)))
 
 
 def test_a_host_has_no_operator_to_be_timed_alone():

@@ -188,3 +188,25 @@ def test_the_warm_ups_of_our_suites_settle_on_a_quiet_machine(suite):
             spent += [w.iterations * ms for w in warm]
     assert sum(rows) / len(rows) > 0.95
     assert sum(spent) / len(spent) < 400
+
+
+def test_a_warm_up_settles_where_times_scatter_and_not_where_they_fall():
+    """On a shared machine blocks scatter by several per cent; a trend shows through the scatter."""
+    rng = random.Random(0)
+    settled = {0.0: [], 2.0: []}
+    for rise, outcomes in settled.items():
+        for _ in range(200):
+            done = 0
+
+            def block(iterations, rise=rise):
+                nonlocal done
+                done += iterations
+                return 5.0 * (1 + rise * math.exp(-done / 20)) * math.exp(rng.gauss(0, 0.04))
+
+            found = warm_up(block, block_ms=10, min_ms=50, cap_ms=2000)
+            outcomes.append((found.steady, found.iterations))
+    assert sum(steady for steady, _ in settled[0.0]) > 190
+    steady = [iterations for steady, iterations in settled[2.0] if steady]
+    assert steady
+    early = [n for n in steady if 2.0 * math.exp(-n / 20) > 0.1]
+    assert len(early) < 20  # while it still takes 10 % too long
