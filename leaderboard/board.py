@@ -12,16 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from bench.hashing import digest
-from bench.record import Metric, Record
-from leaderboard import stats
-from leaderboard.blocks import Blocks
+from bench.record import Record
+from leaderboard.fitted import fitted
 from leaderboard.grouping import Group, grouped
 from leaderboard.join import Times, board_times, network_times, with_speed
 from leaderboard.keys import arm_key, in_order, newest_code
-from leaderboard.ranks import ranks
 from leaderboard.rows import Board, Row
 from leaderboard.settings import with_settings
 
@@ -41,40 +37,18 @@ def _board(
 ) -> Board:
     first = _standing(group.scored)
     headline = first.accuracy.headline if first.accuracy else None
-    metric = first.accuracy.metrics[headline] if first.accuracy and headline else None
-    rows = _rows(group, code, headline)
-
-    notes = []
-    candidates = [row for row in rows if row.baseline]
-    baseline = candidates[0] if len(candidates) == 1 else None
-    if baseline is None:
-        plural = "s" * (len(candidates) != 1)
-        count = len(candidates) or "No"
-        notes.append(f"{count} baseline{plural} among the arms: no contrasts.")
-    blocks = Blocks({row.key: row.scores for row in rows})
-    if blocks.sd is None and blocks.arms:
-        notes.append("Too few seeds for a test: every arm is tied.")
-    if metric and blocks.arms:
-        rows = _compared(rows, blocks, metric, baseline)
-    apart = sorted(row.label for row in rows if not row.linked)
-    if apart:
-        notes.append(
-            f"No chain of shared seeds links {', '.join(apart)} with the other arms: no contrast "
-            "and no rank."
+    rows, setup = with_speed(
+        _rows(group, code, headline), backbones, steps, board_times(group.timed)
+    )
+    return fitted(
+        Board(
+            key=key,
+            first=first,
+            headline=headline,
+            metric=first.accuracy.metrics[headline] if first.accuracy and headline else None,
+            rows=tuple(rows),
+            setup=setup,
         )
-    rows, setup = with_speed(rows, backbones, steps, board_times(group.timed))
-    rows.sort(key=lambda row: _order(row, metric))
-    return Board(
-        key=key,
-        first=first,
-        headline=headline,
-        metric=metric,
-        rows=tuple(rows),
-        seeds=tuple(sorted({seed for row in rows for seed in row.scores})),
-        baseline=next((row for row in rows if baseline and row.key == baseline.key), None),
-        detectable=blocks.detectable(),
-        setup=setup,
-        notes=tuple(notes),
     )
 
 
@@ -94,8 +68,12 @@ def _rows(group: Group, code: Mapping[str, str], headline: str | None) -> list[R
     views: dict[str, list[Record]] = defaultdict(list)
     for record in group.views:
         views[_row_key(record)].append(record)
+    decisions = {_row_key(record): record for record in group.decisions}  # the newest
     return [
-        _row(key, records, views[key], code[records[0].entry.operator], headline)
+        replace(
+            _row(key, records, views[key], code[records[0].entry.operator], headline),
+            decision=decisions.get(key),
+        )
         for key, records in sorted(by_arm.items())
     ]
 
@@ -131,42 +109,3 @@ def _row(
         },
         views=tuple(shown[kind] for kind in sorted(shown)),
     )
-
-
-def _compared(
-    rows: Sequence[Row], blocks: Blocks, metric: Metric, baseline: Row | None
-) -> list[Row]:
-    """Give each row its fitted mean, its interval, its contrast and its rank.
-
-    Ranked are the arms that shared seeds link with the baseline, or without one the largest group.
-    """
-    groups = blocks.groups()
-    linked = next((g for g in groups if baseline and baseline.key in g), groups[0])
-    places = ranks(blocks, metric.higher_is_better, linked)
-    bounds = stats.bounds_of(metric)
-    return [
-        replace(
-            row,
-            mean=float(np.clip(blocks.mean(row.key), *bounds)),
-            interval=blocks.mean_interval(row.key, bounds),
-            linked=row.key in places,
-            rank=places.get(row.key),
-            difference=blocks.difference(row.key, baseline.key) if baseline else None,
-            paired=stats.paired_interval(row.scores, baseline.scores)
-            if baseline and row.key != baseline.key
-            else None,
-        )
-        if row.scores
-        else row
-        for row in rows
-    ]
-
-
-def _order(row: Row, metric: Metric | None) -> tuple[float, float, float, str, str]:
-    """By place, inside a tie group by speed, then by score; failures come last."""
-    place = float(row.rank.place) if row.rank else float("inf")
-    speed = row.latency.speed if row.latency and row.rank else None
-    time = speed.latency_median_ms.value if speed and speed.latency_median_ms else float("inf")
-    sign = -1.0 if metric and metric.higher_is_better else 1.0
-    score = sign * row.mean if row.mean is not None else float("inf")
-    return place, time, score, row.label, row.key

@@ -1,48 +1,51 @@
-"""The site: static pages from records, the same bytes for the same records, no network needed."""
+"""Writes the site: static pages from records, the same bytes for the same records."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import re
-import zipfile
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from types import FrameType
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from bench.errors import UserError
-from bench.hashing import canonical, digest
-from bench.record import Record, json_schema
-from leaderboard import plots, published
-from leaderboard.board import boards
-from leaderboard.entry_page import entry_view
-from leaderboard.rows import Board, Row
-from leaderboard.show import Show
+from bench.hashing import canonical
+from bench.record import Record
+from leaderboard import published
+from leaderboard.site import Part, parts
 
-TEMPLATES = Path(__file__).parent / "templates"
 PNG = b"\x89PNG\r\n\x1a\n"
 MANIFEST = "convboard-site.json"
-"""File of the site that lists the others, by which an older build is known and cleared."""
+"""File of the site that lists the others, by which an older build is known, used and cleared."""
+STAGE = ".convboard-building"
+"""Folder in the site where new files wait until all are there."""
 
 
 def build(
-    records: Path, site: Path, *, title: str = "ConvBoard", figures: Path = published.FOLDER
+    records: Path,
+    site: Path,
+    *,
+    title: str = "ConvBoard",
+    figures: Path = published.FOLDER,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write the site of all records below `records` into the folder `site`.
 
-    Pages of an earlier build that are no longer made are removed; files that a build did not
-    write are left alone.
+    What an earlier build made of the same records is kept as it is. Pages that are no longer made
+    are removed; files that a build did not write are left alone. Until all is made the old site
+    stays whole, whatever ends the build.
 
     Args:
         records: folder of record files (`*.json`), searched in depth.
         site: folder to write; new, empty, or one that was built before.
         title: name of the site.
         figures: folder of published figures (`*.yaml`), shown apart from what was measured.
+        progress: told how many parts of how many are done.
 
     Raises:
         ValueError: `records` is no folder, a record or a figure is not by its schema, or `site`
@@ -53,88 +56,110 @@ def build(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     (Path(folder) / "records").mkdir()
         ...     build(Path(folder, "records"), Path(folder, "site"))
-        ...     sorted(path.name for path in Path(folder, "site").glob("*.html"))
-        ['index.html', 'method.html']
+        ...     sorted(path.name for path in Path(folder, "site").glob("m*.html"))
+        ['machines.html', 'method.html']
     """
     if not records.is_dir():
         raise UserError(f"`records` (={str(records)!r}) must be a folder of record files.")
-    if site.is_dir() and any(site.iterdir()) and not (site / MANIFEST).is_file():
+    others = [path for path in site.iterdir() if path.name != STAGE] if site.is_dir() else []
+    if others and not (site / MANIFEST).is_file():
         raise UserError(
             f"`site` (={str(site)!r}) must be a new or empty folder, or one built before; "
             "this one holds other files."
         )
-    by_path = _read(records)
-    files = pages(
+    by_path = {path: Record.load(path) for path in sorted(records.rglob("*.json"))}
+    every = parts(
         {record.filename: record for record in by_path.values()},
         title=title,
         figures=published.load(figures),
         pictures=_pictures(by_path),
     )
-    _clear(site)
-    for name, content in files.items():
-        path = site / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    new = not site.exists()
+    try:
+        _write(site, every, progress)
+    finally:
+        shutil.rmtree(site / STAGE, ignore_errors=True)
+        if new and site.is_dir() and not any(site.iterdir()):
+            site.rmdir()
 
 
-def pages(
-    records: Mapping[str, Record],
-    *,
-    title: str,
-    figures: Sequence[published.Figure],
-    pictures: Mapping[str, bytes] | None = None,
-) -> dict[str, bytes]:
-    """Return the files of the site: path in the site → content.
+def _write(site: Path, every: list[Part], progress: Callable[[int, int], None]) -> None:
+    """Make what is new beside the old site, then put it into its place at once."""
+    stage = site / STAGE
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
+    old = _manifest(site)
+    made: dict[str, dict[str, Any]] = {}
 
-    Args:
-        records: name of the record's file → record.
-        title: name of the site.
-        figures: published figures, shown apart.
-        pictures: name of a picture's file → content; a missing one is shown as missing.
-    """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        title=title,
-        total=len(records),
-        css=_asset("style.css"),
-        page_js=_asset("page.js"),
-        plots_js=_asset("plots.js"),
-    )
-    every = boards(records.values())
-    drawn = {f"pictures/{name}": content for name, content in (pictures or {}).items()}
-    raw = {
-        f"records/{name}": (canonical(record.model_dump(mode="json")) + "\n").encode()
-        for name, record in records.items()
+    def read(name: str) -> bytes:
+        new = stage / name
+        return (new if new.is_file() else site / name).read_bytes()
+
+    for done, part in enumerate(every):
+        progress(done, len(every))
+        before = old.get(part.name)
+        if (
+            before
+            and before["key"] == part.key
+            and all((site / n).is_file() for n in before["files"])
+        ):
+            made[part.name] = before
+            continue
+        files = part.make(read)
+        for name, content in files.items():
+            path = stage / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        made[part.name] = {"key": part.key, "files": sorted(files)}
+    (stage / MANIFEST).write_text(canonical({"parts": made}) + "\n", encoding="utf-8")
+    kept = {name for part in made.values() for name in part["files"]} | {MANIFEST}
+    with _uninterrupted():
+        for path in sorted(p for p in stage.rglob("*") if p.is_file()):
+            target = site / path.relative_to(stage)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        for gone in old.values():
+            for name in gone["files"]:
+                if name not in kept:
+                    (site / name).unlink(missing_ok=True)
+    progress(len(every), len(every))
+
+
+def _manifest(site: Path) -> dict[str, dict[str, Any]]:
+    """Return part → its key and files, of the build before; names that lead elsewhere are not."""
+    if not (site / MANIFEST).is_file():
+        return {}
+    content = json.loads((site / MANIFEST).read_text(encoding="utf-8"))
+    listed = content.get("parts") or {"": {"key": "", "files": content.get("files", [])}}
+    return {
+        part: {"key": of["key"], "files": [name for name in of["files"] if _inside(name)]}
+        for part, of in listed.items()
     }
-    views = [_board_view(board) for board in every]
-    texts = {
-        "index.html": environment.get_template("index.html").render(
-            root="",
-            boards=views,
-            published=figures,
-            vega=Markup(plots.script()) if any(view["spec"] for view in views) else None,
-        ),
-        "method.html": environment.get_template("method.html").render(root=""),
-        "schema-1.json": canonical(json_schema()) + "\n",
-    }
-    entry = environment.get_template("entry.html")
-    for board in every:
-        for row in board.rows:
-            texts[_page(board, row)] = entry.render(root="../", **entry_view(board, row, drawn))
-    files = {name: text.encode() for name, text in texts.items()} | raw | drawn
-    files["records.zip"] = _zip(raw)
-    files[MANIFEST] = (canonical({"files": sorted(files)}) + "\n").encode()
-    return dict(sorted(files.items()))
 
 
-def _read(folder: Path) -> dict[Path, Record]:
-    return {path: Record.load(path) for path in sorted(folder.rglob("*.json"))}
+def _inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        held.append(number)
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _pictures(records: Mapping[Path, Record]) -> dict[str, bytes]:
@@ -157,100 +182,3 @@ def _pictures(records: Mapping[Path, Record]) -> dict[str, bytes]:
             if contents.setdefault(picture.file, content) != content:
                 raise UserError(f"{picture.file} of {path.name}: another picture has this name.")
     return contents
-
-
-def _clear(site: Path) -> None:
-    """Remove what an earlier build wrote, and nothing else."""
-    manifest = site / MANIFEST
-    if not manifest.is_file():
-        return
-    for name in json.loads(manifest.read_text(encoding="utf-8"))["files"]:
-        inside = PurePosixPath(name)
-        if not inside.is_absolute() and ".." not in inside.parts:
-            (site / inside).unlink(missing_ok=True)
-
-
-def _asset(name: str) -> Markup:
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-
-
-def _zip(files: Mapping[str, bytes]) -> bytes:
-    """Pack the files without the time of packing, which would differ from build to build."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in sorted(files.items()):
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.external_attr = 0o644 << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content)
-    return buffer.getvalue()
-
-
-def script_json(value: Any) -> Markup:
-    r"""JSON that can stand in a script element: no `<`, `>`, `&` and no line separators.
-
-    Example:
-        >>> print(script_json({"a": "</script>"}))
-        {"a": "\u003c/script\u003e"}
-    """
-    text = json.dumps(value, sort_keys=True, allow_nan=False)  # ASCII: U+2028 is escaped
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def _page(board: Board, row: Row) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", row.label.lower()).strip("-")[:40] or "arm"
-    return f"entries/{slug}-{digest([board.key, row.key])[:10]}.html"
-
-
-def _board_view(board: Board) -> dict[str, Any]:
-    show = Show(board.metric)
-    spec = plots.board_plot(board, show)
-    lines: list[dict[str, Any]] = []
-    place = None
-    for row in board.rows:
-        now = row.rank.place if row.rank else 0
-        error = None if row.scores or not row.failures else row.failures[0].error
-        lines.append(
-            {
-                "row": row,
-                "page": _page(board, row),
-                "opens_group": bool(lines) and now != place,
-                "operator": _first_line(_operator(row), 60),
-                "failed": sorted(Counter(r.status for r in row.failures).items()),
-                "error": _first_line(error) if error else None,
-            }
-        )
-        place = now
-    timed = [row for row in board.rows if plots.plotted(row)]
-    return {
-        "board": board,
-        "show": show,
-        "spec": script_json(spec) if spec else None,
-        "plotted": timed,
-        "left_out": [row.label for row in board.rows if row not in timed],
-        "lines": lines,
-        "latency_batch": _batch(row.latency for row in board.rows),
-        "throughput_batch": _batch(row.throughput for row in board.rows),
-        "whole_batch": _batch(row.end_to_end for row in board.rows),
-        "training_batch": _batch(row.training for row in board.rows),
-        "training_timed": any(row.training for row in board.rows),
-        "whole_timed": any(row.end_to_end or row.untimed_end_to_end for row in board.rows),
-    }
-
-
-def _batch(records: Iterable[Record | None]) -> int | None:
-    return next((r.speed.batch for r in records if r and r.speed), None)
-
-
-def _operator(row: Row) -> str:
-    entry = row.first.entry
-    return " ".join(
-        [entry.operator, *(f"{k}={v}" for k, v in sorted(entry.operator_options.items()))]
-    )
-
-
-def _first_line(text: str, length: int = 100) -> str:
-    line = text.strip().splitlines()[0] if text.strip() else ""
-    return line if len(line) <= length else f"{line[: length - 1]}…"

@@ -10,15 +10,20 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from bench.record import Metric, Record
-from leaderboard import plots, stats
-from leaderboard.rows import Board, Row, Setup
-from leaderboard.show import Show
+from bench.record import Interval, Metric, Record
+from leaderboard import stats
+from leaderboard.board_page import BoardView, show_probability
+from leaderboard.charts import curve_chart, samples_chart
+from leaderboard.families import colour
+from leaderboard.names import machine_file
+from leaderboard.rows import Row, Setup
+from leaderboard.show import MISSING, Show
 
 
-def entry_view(board: Board, row: Row, pictures: Container[str]) -> dict[str, Any]:
+def entry_view(view: BoardView, row: Row, pictures: Container[str]) -> dict[str, Any]:
     """Return the variables of `entry.html`; `pictures` are the files of the site that there are."""
-    show = Show(board.metric)
+    board, show = view.board, view.show
+    family = colour(row.first.entry.operator)
     records = (
         *row.records,
         *row.speeds,
@@ -28,15 +33,17 @@ def entry_view(board: Board, row: Row, pictures: Container[str]) -> dict[str, An
     scored = [r for r in row.records if r.status == "ok" and r.accuracy and r.recipe]
     every = [(r, False) for r in records] + [(r, True) for r in row.superseded]
     return {
+        "view": view,
         "board": board,
         "row": row,
         "show": show,
+        "verdicts": _verdicts(view, row),
         "commands": _distinct(r.provenance.reproduce for r in records),
         "scored": scored,
         "metrics": _metrics(scored, board.headline),
-        "curves": _curves(scored, board.headline),
+        "curves": _curves(scored, board.headline, family),
         "classes": _classes(scored),
-        "speeds": [_speed_view(r, show, row.is_stale(r)) for r in row.speeds],
+        "speeds": [_speed_view(r, show, row.is_stale(r), family) for r in row.speeds],
         "views": row.views,
         "pictures": pictures,
         "identity": _identity(row.first),
@@ -58,10 +65,7 @@ def entry_view(board: Board, row: Row, pictures: Container[str]) -> dict[str, An
             }
             for r, old in every
         ],
-        "machines": _distinct(
-            tuple((k.replace("_", " "), v) for k, v in r.machine.model_dump().items() if v)
-            for r in records
-        ),
+        "machines": _distinct((r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records),
         "forms": _distinct(
             tuple(sorted(r.recipe.forms.items())) for r in scored if r.recipe and r.recipe.forms
         ),
@@ -96,17 +100,97 @@ def _metrics(scored: Sequence[Record], headline: str | None) -> list[dict[str, A
     return lines
 
 
-def _curves(scored: Sequence[Record], headline: str | None) -> list[dict[str, Any]]:
+def _verdicts(view: BoardView, row: Row) -> list[str]:
+    """What the page says first: place, gain, times, and what stands against them, as sentences."""
+    board, words = view.board, []
+    if row.rank:
+        ranked = sum(other.rank is not None for other in board.rows)
+        tied = [
+            other.label
+            for other in board.rows
+            if other.rank and other is not row and set(other.rank.letters) & set(row.rank.letters)
+        ]
+        place = f"Rank {row.rank.place} of {ranked}"
+        if row.rank.best != row.rank.worst:
+            place += f"; places {row.rank.best} to {row.rank.worst} are left open"
+        words.append(
+            f"{place}." if not tied else f"{place}, as it can't be told from {_and(tied)}."
+        )
+    if row.difference and view.baseline:
+        words.append(_gain(view, row))
+    for stand in view.standings:
+        place_of = stand.of(row)
+        if stand.choice is None or place_of.ratio is None or row.baseline:
+            continue
+        ratio = place_of.ratio
+        verdict = {
+            "faster": "faster",
+            "slower": "slower",
+            "same": "the same within 1 %",
+            "unclear": "not clear",
+        }
+        said = verdict.get(place_of.verdict or "", "")
+        words.append(
+            f"{ratio.value:.2f}× the time of {view.baseline} [{ratio.low:.2f}, {ratio.high:.2f}]"
+            f"{': ' + said if said else ''} ({stand.choice.words})."
+        )
+        if place_of.front and stand is view.usual:
+            front = {
+                "front": "On the front",
+                "maybe": "Maybe on the front",
+                "no": "Behind the front",
+            }
+            words.append(
+                f"{front[place_of.front.word]}: with a probability of "
+                f"{show_probability(place_of.front.probability)} no other operator here is both "
+                "better and faster."
+            )
+    return [*words, *(mark.text for mark in row.marks)]
+
+
+def _gain(view: BoardView, row: Row) -> str:
+    assert row.difference is not None
+    show, within = view.show, row.difference.interval
+    text = f"{show.change(row.difference.value, within)} over {view.baseline}"
+    if within is None:
+        return f"{text}, with no interval."
+    apart = within.low > 0 or within.high < 0
+    higher = view.board.metric is None or view.board.metric.higher_is_better
+    side = "better" if (within.low > 0) == higher else "worse"
+    said = f"surely {side}" if apart else "can't be told from it"
+    return f"{text} {show.change_bounds(within)}: {said}."
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _curves(scored: Sequence[Record], headline: str | None, family: int) -> list[dict[str, Any]]:
     """The headline and the losses by epoch; other curves are in the records."""
-    by_name: dict[str, dict[int, Sequence[float | None]]] = {}
+    by_name: dict[str, dict[int, list[tuple[int, float | None]]]] = {}
     for record in scored:
         assert record.accuracy is not None
         assert record.recipe is not None
         for name, values in record.accuracy.curve.items():
             if values and (name.rsplit("/")[-1] == headline or "loss" in name):
-                by_name.setdefault(name, {})[record.recipe.seed] = values
+                epochs = _epochs(len(values), record.recipe.epochs)
+                points = list(zip(epochs, values, strict=True))
+                by_name.setdefault(name, {})[record.recipe.seed] = points
     names = sorted(by_name, key=lambda name: ("loss" in name, name))
-    return [{"name": name, "svg": Markup(plots.curve_plot(by_name[name], name))} for name in names]
+    return [
+        {"name": name, "svg": Markup(curve_chart(by_name[name], name, family))} for name in names
+    ]
+
+
+def _epochs(count: int, epochs: int | None) -> list[int]:
+    """The epochs after which so many values were taken: every one, or every so many.
+
+    Example:
+        >>> _epochs(4, 20), _epochs(3, 3), _epochs(2, None)
+        ([5, 10, 15, 20], [1, 2, 3], [1, 2])
+    """
+    every = max(1, (epochs or count) // count)
+    return [every * (index + 1) for index in range(count)]
 
 
 def _classes(scored: Sequence[Record]) -> list[tuple[str, float, list[float]]]:
@@ -117,7 +201,7 @@ def _classes(scored: Sequence[Record]) -> list[tuple[str, float, list[float]]]:
     return [(name, sum(values) / len(values), values) for name, values in sorted(by_name.items())]
 
 
-def _speed_view(record: Record, show: Show, stale: bool) -> dict[str, Any]:
+def _speed_view(record: Record, show: Show, stale: bool, family: int) -> dict[str, Any]:
     speed = record.speed
     assert speed is not None
     rows = [
@@ -150,14 +234,18 @@ def _speed_view(record: Record, show: Show, stale: bool) -> dict[str, Any]:
     svg = None
     if speed.samples_ms:
         svg = Markup(
-            plots.samples_plot(
-                speed.samples_ms, speed.baseline_samples_ms, record.entry.label, speed.baseline
+            samples_chart(
+                speed.samples_ms,
+                speed.baseline_samples_ms,
+                record.entry.label,
+                speed.baseline,
+                family,
             )
         )
     return {
         "record": record,
         "setup": Setup("", record),
-        "facts": rows,
+        "facts": [(name, value) for name, value in rows if value not in (None, "", MISSING)],
         "svg": svg,
         "stale": stale,
     }
@@ -169,7 +257,7 @@ def _forms(forms: Mapping[str, str]) -> str | None:
     return ", ".join(f"{form} {count}×" for form, count in sorted(taken.items())) or None
 
 
-def _with_interval(show: Show, interval: Any) -> str | None:
+def _with_interval(show: Show, interval: Interval | None) -> str | None:
     return f"{show.number(interval.value)} {show.interval(interval)}" if interval else None
 
 
@@ -202,7 +290,7 @@ def _identity(record: Record) -> list[tuple[str, Any]]:
             ("Options of the data", _inline(data.options)),
             ("Images", f"{data.train_samples} to train on, {data.scored_samples} scored"),
             ("Split scored", data.split),
-            ("Left out", _inline(data.skipped)),
+            ("Left out or mended", _inline(data.skipped)),
         ]
     if recipe:
         rows += [

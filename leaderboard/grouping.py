@@ -23,6 +23,7 @@ class Group:
     timed: list[Record] = field(default_factory=list)
     """End to end, with this board's data and weights."""
     views: list[Record] = field(default_factory=list)
+    decisions: list[Record] = field(default_factory=list)
 
 
 def grouped(ordered: Sequence[Record]) -> dict[str, Group]:
@@ -39,7 +40,8 @@ def grouped(ordered: Sequence[Record]) -> dict[str, Group]:
                 strays.append(record)
         elif record.data and record.recipe:
             group = groups[board_of(record)]
-            (group.timed if record.kind == "speed" else group.views).append(record)
+            lists = {"speed": group.timed, "view": group.views, "decision": group.decisions}
+            lists[record.kind].append(record)
     if strays:
         _place(strays, groups)
         position = {id(record): index for index, record in enumerate(ordered)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from bench.record import Record
 from leaderboard.keys import arm_key, network_key, setup_key
+from leaderboard.marks import disputed_times
 from leaderboard.rows import Row, Setup
 
 
@@ -61,14 +62,16 @@ def with_speed(
     """
     sizes = {row.cost.input_size for row in rows if row.cost}
     common = next(iter(sizes)) if len(sizes) == 1 else None
-    all_alone, all_steps, all_behind, lost = [], [], [], []
+    all_alone, all_steps, all_behind, lost, disputed = [], [], [], [], []
     for row in rows:
         size = row.cost.input_size if row.cost else common
         alone = _fitting(backbones.get(network_key(row.first), ()), size)
         behind = whole.get(arm_key(row.first), ())
         all_alone.append(_newest(alone))
-        all_steps.append(_newest(_fitting(steps.get(network_key(row.first), ()), size)))
+        step = _fitting(steps.get(network_key(row.first), ()), size)
+        all_steps.append(_newest(step))
         all_behind.append(_newest(behind))
+        disputed.append(disputed_times([t.record for t in (*alone, *step, *behind)]))
         lost.append((_untimed(alone, all_alone[-1]), _untimed(behind, all_behind[-1])))
     setup = _setup(all_alone)
     latency = _column(all_alone, setup, "latency", smallest=True)
@@ -79,6 +82,7 @@ def with_speed(
         replace(
             row,
             speeds=tuple(t.record for t in (*all_alone[i], *all_steps[i], *all_behind[i])),
+            disputed=disputed[i],
             untimed=lost[i][0],
             untimed_end_to_end=lost[i][1],
             latency=latency[i],

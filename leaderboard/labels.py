@@ -1,70 +1,107 @@
-"""Where the labels of a plot's points stand, so that they cover little of it."""
+"""Where the labels of a plot's points stand: inside it, and never on one another."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-WIDTH, HEIGHT = 760, 400
-"""Of the plot, in pixels; the width is that of a usual window."""
-CHARACTER, LABEL_HEIGHT = 7.2, 16
-"""Width of a character of a label and its height, in pixels, nearly."""
-SIDES = {
-    "upper right": ("left", 8, -13),
-    "right": ("left", 11, 0),
-    "lower right": ("left", 8, 13),
-    "upper left": ("right", -8, -13),
-    "lower left": ("right", -8, 13),
-    "left": ("right", -11, 0),
-    "above": ("center", 0, -16),
-    "below": ("center", 0, 16),
-}
-"""Where a label may stand, the liked places first: its alignment and its shift in pixels."""
+CHARACTER, LABEL_HEIGHT = 7.0, 16.0
+"""Width of a character of a label (a wide one, at 13 px) and the height of a line, in pixels."""
+LABELLED = 40
+"""Points that get a label; the others are known by pointing at them, and by the table."""
+RINGS = (11.0, 24.0, 40.0, 60.0)
+"""How far from its point a label may stand, in pixels, the liked places first."""
+SIDES = ((1, -0.7), (1, 0), (1, 0.7), (-1, -0.7), (-1, 0.7), (-1, 0), (0, -1.3), (0, 1.3))
+"""Where a label may stand: right (1), left (-1) or in the middle; and how far down."""
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
+    """A rectangle of the plot, in pixels; y runs downwards."""
+
     left: float
-    right: float
     top: float
+    right: float
     bottom: float
 
-    def overlap(self, other: _Box) -> float:
+    def overlap(self, other: Box) -> float:
+        """Return the area that two boxes share, in square pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(width, 0.0) * max(height, 0.0)
 
+    def inside(self, other: Box) -> bool:
+        """Tell whether the box lies in another."""
+        return (
+            self.left >= other.left
+            and self.right <= other.right
+            and self.top >= other.top
+            and self.bottom <= other.bottom
+        )
 
-def place_labels(points: list[dict[str, Any]], x: list[float], y: list[float]) -> None:
-    """Give each point the side of its label that covers least of points, labels and the edge."""
 
-    def across(value: float) -> float:
-        return WIDTH * (value - x[0]) / (x[1] - x[0])
+@dataclass(frozen=True)
+class Label:
+    """A label in its place, and whether a line leads to it."""
 
-    def down(value: float) -> float:
-        return HEIGHT * (y[1] - value) / (y[1] - y[0])
+    text: str
+    box: Box
+    leader: bool
 
-    spots = [(across(p["x"]), down(p["y"])) for p in points]
-    taken = [_Box(px - 8, px + 8, py - 8, py + 8) for px, py in spots]
-    # intervals are thin obstacles: a label may touch one, rather not
-    thin = []
-    for point, (px, py) in zip(points, spots, strict=True):
-        thin.append(_Box(across(point["x_low"]), across(point["x_high"]), py - 1, py + 1))
-        if point["y_low"] is not None:
-            thin.append(_Box(px - 1, px + 1, down(point["y_high"]), down(point["y_low"])))
-    for point, (px, py) in zip(points, spots, strict=True):
-        width = CHARACTER * len(point["text"])
-        best: tuple[float, str, _Box] | None = None
-        for side, (align, dx, dy) in SIDES.items():
-            left = px + dx - {"left": 0.0, "center": 0.5, "right": 1.0}[align] * width
-            middle = py + dy
-            box = _Box(left, left + width, middle - LABEL_HEIGHT / 2, middle + LABEL_HEIGHT / 2)
-            outside = max(0.0, -box.left) + max(0.0, box.right - WIDTH)
-            outside += max(0.0, -box.top) + max(0.0, box.bottom - HEIGHT)
-            cost = 30 * outside + sum(box.overlap(other) for other in taken)
-            cost += 2 * sum(box.overlap(other) for other in thin)
-            if best is None or cost < best[0]:
-                best = (cost, side, box)
-        assert best is not None
-        point["side"] = best[1]
-        taken.append(best[2])
+
+def shortened(text: str, length: int) -> str:
+    """Return a text of at most so many characters.
+
+    Example:
+        >>> shortened("a name that is long", 8)
+        'a name …'
+    """
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def place_labels(
+    spots: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    thin: Sequence[Box],
+    plot: Box,
+) -> list[Label | None]:
+    """Give each point the place for its label that covers least of points and intervals.
+
+    Args:
+        spots: of the points, in pixels, the most important first: they choose first.
+        texts: of the labels, in the same order.
+        thin: intervals, which a label may touch, rather not.
+        plot: no label leaves it.
+
+    Returns:
+        For each point its label, or None where there is no place free of other labels.
+
+    Example:
+        >>> plot = Box(0, 0, 200, 100)
+        >>> first, second = place_labels([(50, 50), (52, 50)], ["one", "two"], [], plot)
+        >>> first.box.overlap(second.box)
+        0.0
+    """
+    points = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
+    taken: list[Box] = []
+    labels: list[Label | None] = []
+    for (x, y), text in zip(spots[:LABELLED], texts, strict=False):
+        width = CHARACTER * len(text)
+        best: tuple[float, Label] | None = None
+        for ring, radius in enumerate(RINGS):
+            for side, down in SIDES:
+                left = x + side * radius - (0.0, 0.5 * width, width)[(side == 0) + 2 * (side < 0)]
+                middle = y + down * (radius + 2)
+                box = Box(left, middle - LABEL_HEIGHT / 2, left + width, middle + LABEL_HEIGHT / 2)
+                if not box.inside(plot) or any(box.overlap(other) for other in taken):
+                    continue
+                cost = 150.0 * ring + 4 * sum(box.overlap(other) for other in points)
+                cost += sum(box.overlap(other) for other in thin)
+                if best is None or cost < best[0]:
+                    best = cost, Label(text, box, ring > 0)
+            if best is not None and best[0] < 150.0 * ring + 60:
+                break  # the next ring would be dearer
+        labels.append(best[1] if best else None)
+        if best:
+            taken.append(best[1].box)
+    return labels + [None] * (len(spots) - len(labels))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.record import Cost, Interval, Metric, Record
-from leaderboard.blocks import Difference
-from leaderboard.ranks import Rank
+from bench.statistics.blocks import Difference
+from bench.statistics.ranks import Pairs, Rank
+from leaderboard.marks import Mark
 
 ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """What is said of a time by which it was run, unless that was torch as it is."""
+
+
+def status_words(record: Record) -> str:
+    """Return what is said of a record that is not ok: an arm without a slot is no failure."""
+    unfit = record.kind == "accuracy" and record.status == "unsupported"
+    return "does not fit" if unfit else record.status
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Row:
     paired: Interval | None = None
     """To the baseline, by the shared seeds of these two arms alone."""
     rank: Rank | None = None
+    p_best: float | None = None
+    """Probability that its true score is the best of the arms that are linked with it."""
     speeds: tuple[Record, ...] = ()
     """The newest speed record of each setup, mode and batch."""
     latency: Record | None = None
@@ -47,10 +56,16 @@ class Row:
     """Training steps of the backbone, as samples per second."""
     views: tuple[Record, ...] = ()
     """The newest view of each seed and kind of weights, trained before fresh."""
+    decision: Record | None = None
+    """Why it got no more seeds, where seeds were added until the board was decided."""
     untimed: Record | None = None
     """A failed time of the backbone without mode and batch, newer than any other of the arm."""
     untimed_end_to_end: Record | None = None
     """The same, end to end."""
+    disputed: tuple[tuple[Record, Record], ...] = ()
+    """Pairs of results, the newer first, of one identity that disagree beyond their intervals."""
+    marks: tuple[Mark, ...] = ()
+    """What changes what can be read of the row."""
 
     @property
     def first(self) -> Record:
@@ -158,7 +173,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Board:
-    """Arms that may be compared, in the order of their rank."""
+    """Arms that may be compared, in the order of their fitted means."""
 
     key: str
     first: Record
@@ -167,11 +182,15 @@ class Board:
     metric: Metric | None
     """Unit and direction of the headline; its value means nothing here."""
     rows: tuple[Row, ...]
-    seeds: tuple[int, ...]
-    baseline: Row | None
-    detectable: float | None
+    setup: Setup | None = None
+    seeds: tuple[int, ...] = ()
+    baseline: Row | None = None
+    pairs: Pairs = field(default_factory=Pairs)
+    """The ranked arms, the best first, and which of them are told apart."""
+    detectable: float | None = None
     """Difference of two arms that would be found four times out of five."""
-    setup: Setup | None
+    detectable_words: str = ""
+    """What can't be told apart, and how many seeds would show how much; empty without a test."""
     settings: tuple[tuple[str, str], ...] = ()
     """Settings, with their values, by which boards of the same task, data and host differ."""
     notes: tuple[str, ...] = ()
@@ -182,6 +201,14 @@ class Board:
         entry, data = self.first.entry, self.first.data
         task = entry.task[:1].upper() + entry.task[1:]
         return f"{task} on {data.name}" if data else task
+
+    @property
+    def looks(self) -> int:
+        """How often its scores may have been looked at before seeds were no longer added."""
+        most = [
+            r.decision.decision.seeds_max for r in self.rows if r.decision and r.decision.decision
+        ]
+        return max(most, default=2) - 1
 
     @property
     def slug(self) -> str:

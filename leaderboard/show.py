@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from bench.record import Interval, Metric, Speed
-from leaderboard.ranks import Rank
+from bench.statistics.ranks import Rank
 
 MISSING = "—"
 NAMES = {"top1": "Top-1", "top5": "Top-5", "mAP": "mAP", "map": "mAP", "mIoU": "mIoU", "ece": "ECE"}
@@ -58,10 +59,54 @@ class Show:
             return ""
         return f"[{self.difference(interval.low)}, {self.difference(interval.high)}]"
 
+    def amount(self, value: float) -> str:
+        """A size of a difference with its unit, to two digits, for sentences.
+
+        Example:
+            >>> show = Show(Metric(value=0, unit="fraction", higher_is_better=True))
+            >>> show.amount(0.0541), show.amount(0.01), show.amount(0.0025)
+            ('5.4 points', '1 point', '0.25 points')
+        """
+        text = self.number(self.scaled(value), 2)
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+        return f"{text} {self._amounts(text == '1')}".strip()
+
+    def change(self, value: float, interval: Interval | None = None) -> str:
+        """A difference with its unit, for sentences, to the digits that its interval allows.
+
+        Example:
+            >>> show = Show(Metric(value=0, unit="fraction", higher_is_better=True))
+            >>> show.change(0.0451), show.change(-0.00251)
+            ('+4.5 points', '−0.25 points')
+        """
+        size = abs(self.scaled(value))
+        digits = self._decimals(interval, size)
+        return f"{_minus(f'{self.scaled(value):+,.{digits}f}')} {self._amounts(size == 1)}".strip()
+
+    def change_bounds(self, interval: Interval | None) -> str:
+        """The interval of a difference, for sentences: '[0.5, 8.4]'; empty where there is none."""
+        if interval is None:
+            return ""
+        digits = self._decimals(interval, abs(self.scaled(interval.value)))
+        low, high = (self.scaled(end) for end in (interval.low, interval.high))
+        return _minus(f"[{low:,.{digits}f}, {high:,.{digits}f}]")
+
+    def _decimals(self, interval: Interval | None, size: float) -> int:
+        """Decimals that show a difference, or half of its interval, to two digits."""
+        if interval is not None:
+            size = self.scaled(interval.high - interval.low) / 2
+        decade = math.floor(math.log10(size) + 1e-9) if size > 0 else 0
+        return max(0, min(8, 1 - decade))
+
+    def _amounts(self, single: bool) -> str:
+        if self.unit != "%":
+            return self.unit
+        return "point" if single else "points"
+
     @property
     def difference_unit(self) -> str:
         """Unit of a difference of scores."""
-        return "pp" if self.unit == "%" else self.unit
+        return "points" if self.unit == "%" else self.unit
 
     @staticmethod
     def number(value: float | None, digits: int = 3) -> str:
@@ -86,6 +131,22 @@ class Show:
         text = cls.number(interval.value)
         places = len(text.split(".")[1]) if "." in text else 0
         return _minus(f"[{interval.low:,.{places}f}, {interval.high:,.{places}f}]")
+
+    @property
+    def higher(self) -> bool:
+        """Whether more of the headline is better."""
+        return self.metric is None or self.metric.higher_is_better
+
+    @staticmethod
+    def times(ratio: float) -> str:
+        """A ratio of times, for sentences.
+
+        Example:
+            >>> [Show.times(ratio) for ratio in (1.904, 1.041, 0.8333, 1.0004, 12.3)]
+            ['1.9×', '1.04×', '0.83×', '1.00×', '12×']
+        """
+        digits = 2 if 0.1 <= ratio < 1.1 else 1 if ratio < 9.95 else 0
+        return f"{ratio:.{digits}f}×"
 
     @classmethod
     def ratio(cls, ratio: Interval | None) -> str:
@@ -116,10 +177,8 @@ class Show:
 
     @staticmethod
     def rank(rank: Rank | None) -> str:
-        """Place of an arm, with '=' where it is shared."""
-        if rank is None:
-            return MISSING
-        return f"{rank.place}=" if rank.tied else str(rank.place)
+        """Place of an arm by its fitted mean."""
+        return MISSING if rank is None else str(rank.place)
 
     @staticmethod
     def rank_interval(rank: Rank | None) -> str:

@@ -1,4 +1,4 @@
-"""Intervals over seeds, and Holm's adjustment."""
+"""Intervals over seeds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.intervals import LEVEL, t_interval
 from bench.record import Interval, Metric
-
-Scores = Mapping[str, Mapping[int, float]]
-"""Arm → seed → score."""
-Bounds = tuple[float, float]
-"""Smallest and largest value that a metric can have."""
+from bench.statistics.blocks import Bounds
 
 
 def bounds_of(metric: Metric | None) -> Bounds:
@@ -50,19 +46,3 @@ def paired_interval(of: Mapping[int, float], to: Mapping[int, float]) -> Interva
         (0.02, 't over 2 paired seeds')
     """
     return mean_interval([of[seed] - to[seed] for seed in sorted(of.keys() & to)], "paired seeds")
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: the family-wise error stays below the level.
-
-    Example:
-        >>> [round(value, 3) for value in holm([0.01, 0.04, 0.03])]
-        [0.03, 0.06, 0.06]
-    """
-    order = sorted(range(len(p)), key=lambda i: p[i])
-    adjusted = [0.0] * len(p)
-    running = 0.0
-    for step, index in enumerate(order):
-        running = max(running, min(1.0, (len(p) - step) * p[index]))
-        adjusted[index] = running
-    return adjusted

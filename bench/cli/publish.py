@@ -44,6 +44,7 @@ def export_records(options: argparse.Namespace) -> Exported:
 
 def site(options: argparse.Namespace) -> None:
     """Write the static leaderboard from records."""
+    from bench.cli.progress import Bar
     from leaderboard.build import build
 
     records = records_of(options)
@@ -52,7 +53,8 @@ def site(options: argparse.Namespace) -> None:
             f"`--records` (={str(records)!r}): no record there; "
             "run a suite, then `convboard export`."
         )
-    build(records, options.out)
+    with Bar("pages", 1) as bar:
+        build(records, options.out, progress=bar.step)
     print(f"Site: {options.out / 'index.html'}")
 
 

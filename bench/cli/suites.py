@@ -17,12 +17,17 @@ from bench.cli.arguments import (
     choice_of,
     runs_of,
 )
+from bench.errors import Failure
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
-    from bench.record import Record
+    from bench.record import Data, Record
     from bench.run.suite import Step
     from bench.store import Kept
+
+
+UNFIT = "does not fit"
+"""What is said of a cell whose operator has no slot in its host."""
 
 
 def add(verbs: Verbs) -> None:
@@ -45,17 +50,21 @@ def plan(options: argparse.Namespace) -> None:
 
     from bench.cli.progress import console
     from bench.config.plan import plan
+    from bench.run.fits import unfit
     from bench.run.states import TO_RUN, states
     from bench.store.glance import look
 
     cells = plan(options.suite, choice_of(options))
-    state = states(cells, look(runs_of(options), wait_s=15))
+    reasons = unfit(cell for cell in cells if not cell.absent)
+    state = states(cells, look(runs_of(options), wait_s=15), reasons)
+    reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
     table = Table("cell", "task", "host", "operator", "recipe", "seed", "state", box=None)
     for cell in cells:
         name = cell.operator + (" (baseline)" if cell.baseline else "")
         row = (cell.hash, cell.task, cell.host, name, cell.recipe, str(cell.seed))
-        table.add_row(*row, state[cell.hash])
+        table.add_row(*row, UNFIT if state[cell.hash] == "unfit" else state[cell.hash])
     console.print(table)
+    tell_unfit(cells, reasons)
     left = sum(state[cell.hash] in TO_RUN for cell in cells)
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f" {stale} are of older code; `run --stale` runs them again." if stale else ""
@@ -73,12 +82,19 @@ def bench(options: argparse.Namespace) -> None:
 
     Status 1 where something failed.
     """
+    failed = _run(options) > 0
+    if not shown(options) or failed:
+        sys.exit(1)
+
+
+def shown(options: argparse.Namespace) -> bool:
+    """Time a suite, export its records and write the site; return whether all went well."""
     from bench.cli.publish import export_records, site
     from bench.cli.speed import time_target
 
-    failed = _run(options) > 0
+    failed = False
     try:
-        failed = time_target(options) > 0 or failed
+        failed = time_target(options) > 0
     except Exception as error:
         traceback.print_exc()
         print(f"speed: {type(error).__name__}: {error}; the records are exported all the same.")
@@ -86,51 +102,78 @@ def bench(options: argparse.Namespace) -> None:
     exported = export_records(options)
     if exported.records:
         site(options)
-    if failed or exported.faults:
-        sys.exit(1)
+    return not failed and not exported.faults
 
 
 def _run(options: argparse.Namespace) -> int:
     """Run the cells that are not done; return how many failed."""
-    from bench.cli.progress import Bar, console
+    from bench.cli.progress import console
     from bench.config.plan import plan
     from bench.config.schema import load_suite
+    from bench.run.fits import unfit
     from bench.run.states import TO_RUN, states
     from bench.store.glance import look
 
-    folder = runs_of(options)
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice_of(options))
-    state = states(cells, look(folder, wait_s=60))
+    folder = runs_of(options)
+    reasons = unfit(cell for cell in cells if not cell.absent)
+    state = states(cells, look(folder, wait_s=60), reasons)
+    reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
     wanted = (*TO_RUN, "stale") if options.stale else TO_RUN
     left = [cell for cell in cells if state[cell.hash] in wanted]
     done = sum(state[cell.hash] in ("done", "stale") for cell in cells)
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f", {stale} of them by older code" if stale else ""
     console.print(f"{whole.name}: {len(cells)} cells, {done} done before{more}.")
-    _tell_absent(cells)
-    if not left:
+    tell_absent(cells)
+    if all(state[cell.hash] == "absent" for cell in cells):
+        raise Failure(f"{whole.name}: none of its data are there, so there is nothing to run.")
+    tell_unfit(cells, reasons)
+    without = [cell for cell in cells if cell.hash in reasons]
+    if not left and not without:
         return 0
     from bench.run import suite
-    from bench.run.curve import fraction
+    from bench.run.cell import keep_unfit
     from bench.store import Store
 
     store = Store(folder)
     store.require_writable()
-    data = suite.preflight(left)
+    data = suite.preflight([*left, *without], reasons)
+    for cell in without:
+        keep_unfit(cell, folder, options.line, reasons[cell.hash], data.get(cell.hash))
+    failed = run_shown(left, options, whole.timeout_minutes, data) if left else []
+    kept = store.kept()
+    _print_means(cells, kept, reasons)
+    _print_learnt(cells, kept)
+    return len(failed) + (len(without) == len(cells))
+
+
+def run_shown(
+    left: Sequence[Cell],
+    options: argparse.Namespace,
+    timeout_minutes: float,
+    data: Mapping[str, Data],
+) -> list[Cell]:
+    """Run cells and show what becomes of them; return those that failed."""
+    from bench.cli.progress import Bar
+    from bench.run import suite
+    from bench.run.curve import fraction
+
+    folder = runs_of(options)
     running: dict[str, Cell] = {}
 
     def under_way() -> float:
         return sum(fraction(folder / "cells" / cell) for cell in list(running))
 
-    failed = 0
+    failed = []
     with Bar("cells", len(left), under_way) as bar:
         for step in suite.run_cells(
             left,
             folder,
             options.line,
             workers=options.workers or suite.default_workers(),
-            timeout_minutes=whole.timeout_minutes,
+            timeout_minutes=timeout_minutes,
             data=data,
             again=options.stale,
         ):
@@ -140,11 +183,9 @@ def _run(options: argparse.Namespace) -> int:
             running.pop(step.cell.hash, None)
             bar.print(_line(step))
             if step.kind == "ended":
-                failed += step.failed
+                if step.failed:
+                    failed.append(step.cell)
                 bar.step()
-    kept = store.kept()
-    _print_means(cells, kept)
-    _print_learnt(cells, kept)
     return failed
 
 
@@ -155,7 +196,7 @@ def _line(step: Step) -> str:
     return f"{'error' if step.failed else 'ok'} {step.cell.title}: {step.words}"
 
 
-def _tell_absent(cells: Sequence[Cell]) -> None:
+def tell_absent(cells: Sequence[Cell]) -> None:
     """Say which cells are left out because their data are not there, and what would help."""
     from bench.cli.progress import console
 
@@ -164,6 +205,17 @@ def _tell_absent(cells: Sequence[Cell]) -> None:
             f"{task} is left out: its data are not in {where}; --data says where sets lie.",
             soft_wrap=True,
         )
+
+
+def tell_unfit(cells: Sequence[Cell], reasons: Mapping[str, str]) -> None:
+    """Say which arms have no slot in their host, why, and what would help; once for all seeds."""
+    from bench.cli.progress import console
+
+    told = dict.fromkeys((c.host, c.operator, reasons[c.hash]) for c in cells if c.hash in reasons)
+    for host, operator, why in told:
+        console.print(f"{UNFIT}: {host} · {operator}: {why}", soft_wrap=True)
+    for host in dict.fromkeys(host for host, _, _ in told):
+        console.print(f"`convboard slots {host}` shows what fits where.", soft_wrap=True)
 
 
 def line_of(cell: Cell, record: Record) -> str:
@@ -190,7 +242,9 @@ def _print_learnt(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
         )
 
 
-def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
+def _print_means(
+    cells: Sequence[Cell], kept: Mapping[str, Kept], unfit: Mapping[str, str] | None = None
+) -> None:
     """Print the mean over seeds of each operator's headline, board by board."""
     from rich.table import Table
 
@@ -210,4 +264,9 @@ def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
         cell, name = arms[arm]
         mean = sum(values) / len(values)
         table.add_row(cell.task, cell.host, cell.operator, name, f"{mean:.4f}", str(len(values)))
+    arms_without = dict.fromkeys(
+        (cell.task, cell.host, cell.operator) for cell in cells if cell.hash in (unfit or {})
+    )
+    for arm_without in arms_without:
+        table.add_row(*arm_without, "", UNFIT, "")
     console.print(table)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from bench.errors import UserError
 from bench.hashing import canonical, digest
 from bench.places import without_places
+from bench.record.decision import Decision
 from bench.record.parts import (
     Accuracy,
     Cost,
@@ -32,11 +33,11 @@ class Record(Part):
     """One result.
 
     Accuracy records have data, recipe and accuracy; speed records have speed; views have data,
-    recipe and view.
+    recipe and view; decisions have data, recipe and decision.
     """
 
     schema_version: Literal[1] = 1
-    kind: Literal["accuracy", "speed", "view"]
+    kind: Literal["accuracy", "speed", "view", "decision"]
     identity: str = Field(
         "",
         pattern=r"^([0-9a-f]{64})?$",
@@ -51,6 +52,7 @@ class Record(Part):
     cost: Cost | None = None
     speed: Speed | None = None
     view: View | None = None
+    decision: Decision | None = None
     memory: Memory | None = None
     machine: Machine
     software: dict[str, str] = Field(description="package → version")
@@ -68,6 +70,7 @@ class Record(Part):
             "accuracy": ("accuracy", "data", "recipe"),
             "speed": ("speed",),
             "view": ("view", "data", "recipe"),
+            "decision": ("decision", "data", "recipe"),
         }[self.kind]
         missing = [name for name in wanted if getattr(self, name) is None]
         if self.status == "ok" and missing:

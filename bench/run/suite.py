@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +55,16 @@ def learnt(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Learnt]:
     ]
 
 
-def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
+def preflight(cells: Sequence[Cell], unfit: Collection[str] = ()) -> dict[str, Data]:
     """Find what a user can have wrong before any training: data, classes, hosts, slots, options.
 
+    Args:
+        cells: what is to run.
+        unfit: hashes of those whose networks are not built.
+
     Returns:
-        What the data of each cell are, by its hash, for the record of one that fails.
+        What the data of each cell are, by its hash, for the record of one that fails; of one that
+        does not fit, where another has the same.
 
     Raises:
         ConfigError: the first fault, with the cell in which it stands.
@@ -68,7 +73,10 @@ def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
 
     models: set[str] = set()
     described: dict[str, Data] = {}
+    told: set[str] = set()
     for cell in cells:
+        if cell.hash in unfit:
+            continue
         data, model = (_without_seed(cell, part) for part in ("data", "model"))
         if data not in described or model not in models:
             try:
@@ -77,6 +85,7 @@ def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
                     run.data.prepare_data()
                     run.data.setup("fit")
                     described[data] = Data.model_validate(run.data.describe())
+                    tell_mended(described[data], told)
             except UserError as error:
                 raise ConfigError(f"{cell.title}: {error}") from error
             models.add(model)
@@ -86,7 +95,22 @@ def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
                         f"{cell.title}: `learnt` (={metric!r}) is no metric of its task; "
                         f"{near(metric, run.module.metrics_info)}"
                     )
-    return {cell.hash: described[_without_seed(cell, "data")] for cell in cells}
+    of_cells = {cell.hash: described.get(_without_seed(cell, "data")) for cell in cells}
+    return {key: data for key, data in of_cells.items() if data is not None}
+
+
+def tell_mended(data: Data, told: set[str]) -> None:
+    """Say in the log, once a set, what was left out of it or mended.
+
+    Args:
+        data: the set.
+        told: hashes of those of which it is said already.
+    """
+    if data.skipped and data.files_sha256 not in told:
+        told.add(data.files_sha256)
+        counts = "; ".join(f"{kind}: {count}" for kind, count in data.skipped.items())
+        # Not a warning of Python's, which the command keeps out of its progress.
+        logging.getLogger(__name__).warning("%s, left out or mended: %s", data.name, counts)
 
 
 def _without_seed(cell: Cell, part: str) -> str:

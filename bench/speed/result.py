@@ -13,6 +13,7 @@ from bench.record import Conditions, Interval, Memory, Speed, Status
 from bench.speed import stats
 from bench.speed.gate import tolerance
 from bench.speed.protocol import PROTOCOL, Settings
+from bench.statistics import ratios
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class ArmResult:
         """Per process the median paired log-ratio to the baseline; empty where not comparable."""
         if self.is_baseline or not self._paired:
             return []
-        return stats.log_ratios(self.samples_ms, self.baseline_samples_ms)
+        return ratios.log_ratios(self.samples_ms, self.baseline_samples_ms)
 
     @property
     def ratio_to_baseline(self) -> Interval | None:
@@ -115,7 +116,7 @@ class ArmResult:
         """
         if self.is_baseline:
             return "baseline" if self._timed else None
-        verdict = stats.verdict(self.log_ratios)
+        verdict = ratios.verdict(self.log_ratios)
         return "unclear" if verdict and self.noise == "unstable" else verdict
 
     @property

@@ -7,16 +7,13 @@ it; processes are the independent repetitions, so intervals are formed across pr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from scipy.stats import theilslopes
 
-from bench.intervals import t_interval
+from bench.statistics.ratios import Samples
 
-#: Times within ±1 % count as the same.
-MARGIN = 0.01
 #: A sample whose modified z-score (0.6745·|x − median| / MAD) is above this is an outlier
 #: (Iglewicz and Hoaglin 1993).
 OUTLIER_Z = 3.5
@@ -25,22 +22,7 @@ OUTLIER_Z = 3.5
 #: What is classed is what is compared: of the baseline its times, of any other arm its ratios.
 NOISE = {"stable": (0.03, 0.02, 0.03), "noisy": (0.10, 0.05, 0.10)}
 
-Samples = Sequence[Sequence[float]]
-Verdict = Literal["faster", "slower", "same", "unclear"]
 Noise = Literal["stable", "noisy", "unstable"]
-
-
-def log_ratios(arm: Samples, baseline: Samples) -> list[float]:
-    """Return, for each process, the median over its rounds of log(time / baseline's time).
-
-    Example:
-        >>> [round(math.exp(r), 6) for r in log_ratios([[2.0, 4.0, 6.0]], [[1.0, 2.0, 2.0]])]
-        [2.0]
-    """
-    return [
-        float(np.median(np.log(np.asarray(a)) - np.log(np.asarray(b))))
-        for a, b in zip(arm, baseline, strict=True)
-    ]
 
 
 def ratios(arm: Samples, baseline: Samples) -> list[list[float]]:
@@ -59,27 +41,6 @@ def ratios(arm: Samples, baseline: Samples) -> list[list[float]]:
 def log_medians(arm: Samples) -> list[float]:
     """Return, for each process, the log of the median time."""
     return [math.log(float(np.median(samples))) for samples in arm]
-
-
-def verdict(ratios: Sequence[float], margin: float = MARGIN) -> Verdict | None:
-    """Judge an arm by its log-ratios, one per process; None with fewer than two of them.
-
-    `same`: two one-sided t-tests at 5 % both reject a difference of ±1 % (the 90 % interval lies
-    within the margins), even where the difference is significant. Otherwise `faster` or `slower`
-    where the 95 % interval lies on one side of 1, and `unclear` where it does not.
-
-    Example:
-        >>> verdict([-0.51, -0.50, -0.49]), verdict([0.001, -0.001, 0.0]), verdict([-0.3, 0.3])
-        ('faster', 'same', 'unclear')
-    """
-    wide, narrow = t_interval(ratios), t_interval(ratios, 0.90)
-    if wide is None or narrow is None:
-        return None
-    if math.log1p(-margin) < narrow[1] and narrow[2] < math.log1p(margin):
-        return "same"
-    if wide[2] < 0:
-        return "faster"
-    return "slower" if wide[1] > 0 else "unclear"
 
 
 def drift_pct(baseline: Samples) -> float | None:

@@ -8,12 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.store.errors import StoreError
-from bench.store.kept import CELL, CHECKPOINT, CODE, DONE, Kept, default_folder
+from bench.store.kept import CELL, CHECKPOINT, CLASSES, CODE, DONE, Kept, default_folder
 
 if TYPE_CHECKING:
     from bench.store.mlflow_store import Store
 
-__all__ = ["CELL", "CHECKPOINT", "CODE", "DONE", "Kept", "Store", "StoreError", "default_folder"]
+__all__ = [
+    "CELL",
+    "CHECKPOINT",
+    "CLASSES",
+    "CODE",
+    "DONE",
+    "Kept",
+    "Store",
+    "StoreError",
+    "default_folder",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,10 @@
 """Pages of the site as a browser would read them, for the tests."""
 
+import json
 from html.parser import HTMLParser
 
 from leaderboard import published
-from leaderboard.build import pages
+from leaderboard.site import pages
 
 FIGURE = published.Figure(
     figure="SW-T",
@@ -28,9 +29,10 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str]]] = []
         self.scripts: list[str] = []
         self.text = ""
-        self.rows: list[list[tuple[str, str]]] = []
+        self.rows: list[dict[str, tuple[str, str]]] = []
+        """Column (its key, or its number) → what a cell sorts by, and what it says."""
         self._inside = ""
-        self._cell = False
+        self._cell = ""
         self.feed(content.decode())
         self.close()
 
@@ -42,18 +44,18 @@ class Page(HTMLParser):
             if tag == "script":
                 self.scripts.append("")
         if tag == "tr":
-            self.rows.append([])
+            self.rows.append({})
         if tag in ("td", "th") and self.rows:
-            self.rows[-1].append((values.get("data-value", ""), ""))
-            self._cell = True
+            self._cell = values.get("data-column", str(len(self.rows[-1])))
+            self.rows[-1][self._cell] = (values.get("data-value", ""), "")
 
     def handle_endtag(self, tag):
         if tag == self._inside:
             self._inside = ""
-        if tag in ("td", "th") and self.rows:
-            value, text = self.rows[-1][-1]
-            self.rows[-1][-1] = (value, text.strip())
-            self._cell = False
+        if tag in ("td", "th") and self._cell:
+            value, text = self.rows[-1][self._cell]
+            self.rows[-1][self._cell] = (value, " ".join(text.split()))
+            self._cell = ""
 
     def handle_data(self, data):
         if self._inside == "script":
@@ -61,8 +63,13 @@ class Page(HTMLParser):
         elif not self._inside:
             self.text += data
             if self._cell:
-                value, text = self.rows[-1][-1]
-                self.rows[-1][-1] = (value, text + data)
+                value, text = self.rows[-1][self._cell]
+                self.rows[-1][self._cell] = (value, text + " " + data)
+
+    @property
+    def data(self):
+        """The data of a board's page."""
+        return json.loads(next(script for script in self.scripts if script.startswith('{"')))
 
 
 def site(records, figures=()):
@@ -70,6 +77,15 @@ def site(records, figures=()):
     return pages(named, title="ConvBoard", figures=list(figures))
 
 
-def cells_of(files, label, columns=11):
-    page = Page(files["index.html"])
-    return [cells for cells in page.rows if len(cells) == columns and cells[1][0] == label]
+def board_pages(files):
+    return [Page(files[n]) for n in files if n.startswith("boards/") and n.endswith(".html")]
+
+
+def cells_of(files, label):
+    """The rows of an arm on all boards; columns of times without the key of the time."""
+    return [
+        {key.split("-")[0]: cell for key, cell in reversed(row.items())}
+        for page in board_pages(files)
+        for row in page.rows
+        if "score" in row and row["arm"][0] == label
+    ]

@@ -50,15 +50,24 @@ def test_the_order_of_records_does_not_matter():
     assert boards(records) == expected
 
 
-def test_rows_come_by_place_and_inside_a_tie_group_by_speed():
+def test_rows_come_by_the_fitted_mean_whatever_their_times():
     (board,) = boards(make.suite())
-    places = [row.rank.place for row in board.rows]
-    assert places == sorted(places)
-    assert len(set(places)) < len(places)
-    for first, second in zip(board.rows, board.rows[1:], strict=False):
-        if first.rank.place == second.rank.place:
-            times = [row.latency.speed.latency_median_ms.value for row in (first, second)]
-            assert times == sorted(times)
+    means = [row.mean for row in board.rows]
+    assert means == sorted(means, reverse=True)
+    assert [row.rank.place for row in board.rows] == list(range(1, 8))
+    assert [row.key for row in board.rows] == list(board.pairs.order)
+    tied = [row for row in board.rows if "a" in row.rank.letters]
+    times = [row.latency.speed.latency_median_ms.value for row in tied]
+    assert times != sorted(times)
+
+
+def test_the_probabilities_of_being_the_best_are_shared_out():
+    (board,) = boards(make.suite())
+    chances = [row.p_best for row in board.rows]
+    assert sum(chances) == pytest.approx(1, abs=0.005)
+    assert chances[0] == max(chances) > 0.5
+    assert chances[-1] == 0
+    assert chances == [row.p_best for row in boards(reversed(make.suite()))[0].rows]
 
 
 def test_arms_are_told_apart_by_network_not_by_what_they_are_called():

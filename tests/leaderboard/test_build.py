@@ -65,6 +65,53 @@ def test_a_record_cannot_name_a_file_elsewhere(tmp_path, field, value):
     assert not (tmp_path / "site").exists()
 
 
+def test_what_is_known_is_not_made_again(tmp_path):
+    records = make.suite(seeds=(0,))[:6]
+    for record in records:
+        record.save(tmp_path / "records")
+    build(tmp_path / "records", tmp_path / "site")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "site").rglob("*") if p.is_file()}
+    other = make.accuracy(make.entry("acb", host="resnet18"), 0, 0.7)
+    other.save(tmp_path / "records")
+    steps = []
+    build(tmp_path / "records", tmp_path / "site", progress=lambda *step: steps.append(step))
+    kept = {
+        p.relative_to(tmp_path / "site")
+        for p, time in before.items()
+        if p.stat().st_mtime_ns == time
+    }
+    assert sum(path.parts[0] == "records" for path in kept) == len(records)
+    assert sum(path.parts[0] == "boards" for path in kept) == len(
+        list((tmp_path / "site" / "boards").glob("*conv*next*"))
+    )
+    assert sum(path.parts[0] == "entries" for path in kept) == 2
+    assert (tmp_path / "site" / "records" / other.filename).is_file()
+    assert steps[0][0] == 0
+    assert steps[-1][0] == steps[-1][1] > len(records)
+    build(tmp_path / "records", tmp_path / "anew")
+    for path in (tmp_path / "anew").rglob("*"):
+        if path.is_file():
+            same = tmp_path / "site" / path.relative_to(tmp_path / "anew")
+            assert path.read_bytes() == same.read_bytes(), path
+
+
+def test_a_build_that_is_interrupted_leaves_the_old_site_whole(tmp_path):
+    make.accuracy(make.entry("parc"), 0, 0.8).save(tmp_path / "records")
+    build(tmp_path / "records", tmp_path / "site")
+    before = {p: p.read_bytes() for p in (tmp_path / "site").rglob("*") if p.is_file()}
+    make.accuracy(make.entry("acb"), 0, 0.7).save(tmp_path / "records")
+
+    def interrupted(done, total):
+        if done == total - 2:
+            raise KeyboardInterrupt
+
+    for site in ("site", "never"):
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "records", tmp_path / site, progress=interrupted)
+    assert {p: p.read_bytes() for p in (tmp_path / "site").rglob("*") if p.is_file()} == before
+    assert not (tmp_path / "never").exists()
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "thesis").mkdir()

@@ -1,4 +1,4 @@
-"""Ten thousand records: all are grouped; how long it takes is printed, not asserted."""
+"""Many records: all are grouped and shown on light pages; how long it takes is printed."""
 
 import copy
 import random
@@ -11,6 +11,7 @@ import pytest
 
 from bench.hashing import digest
 from leaderboard.board import boards
+from leaderboard.site import parts
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
 COUNT = 10_000
@@ -41,3 +42,21 @@ def test_ten_thousand_records_are_grouped():
     print(f"{COUNT} records, {len(every)} boards: {wall:.2f} s, {cpu:.2f} s of this process")
     held = {id(r) for row in rows for r in (*row.records, *row.superseded, *row.speeds)}
     assert len(held) > 0.98 * COUNT  # the last host is cut off: times without scores
+
+
+@pytest.mark.slow
+def test_a_thousand_records_are_a_light_site():
+    times = -(-1000 // len(make.ORIGINALS))
+    records = [moved(r, f"host{copy}") for copy in range(times) for r in make.ORIGINALS][:1000]
+    named = {record.filename: record for record in records}
+    files = {}
+    every = parts(named, title="ConvBoard", figures=(), pictures={})
+    for part in every:
+        files |= part.make(files.__getitem__)
+    assert len({part.name for part in every}) == len(every)
+    pages = [name for name in files if name.endswith(".html")]
+    assert sum(name.startswith("boards/") for name in pages) > 30
+    assert sum(name.startswith("records/") for name in files) == len(named)
+    assert len(files["index.html"]) < 400_000
+    assert max(len(files[name]) for name in pages) < 400_000
+    assert all(b"<svg" not in files[name] for name in ("index.html", "compare.html"))

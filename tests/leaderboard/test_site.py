@@ -5,7 +5,7 @@ import json
 import re
 import runpy
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +27,27 @@ def plain():
     return records, site(records, [FIGURE])
 
 
+def board_page(files):
+    (page,) = html.board_pages(files)
+    return page
+
+
+def entry_page(files, label):
+    (name,) = [name for name in files if name.startswith(f"entries/{label}-")]
+    return Page(files[name])
+
+
+def inside(folder, path):
+    """A relative path from a folder of the site, as a path in the site."""
+    parts = []
+    for part in PurePosixPath(folder, path).parts:
+        if part == "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    return "/".join(parts)
+
+
 def test_every_entry_has_a_page_and_every_link_leads_somewhere(plain):
     records, files = plain
     assert sum(name.startswith("entries/") for name in files) == 8
@@ -34,131 +55,209 @@ def test_every_entry_has_a_page_and_every_link_leads_somewhere(plain):
     for name, content in files.items():
         if not name.endswith(".html"):
             continue
-        page = Page(content)
-        anchors = {attributes.get("id") for _, attributes in page.tags}
-        for tag, attributes in page.tags:
-            target = attributes.get("href" if tag in ("a", "link") else "src")
-            if not target or target.startswith(("data:", "https://arxiv.org")):
-                continue
-            path, _, anchor = target.partition("#")
-            folder = Path(name).parent
-            resolved = (folder / path).as_posix().replace("entries/../", "") if path else name
-            assert resolved in files, (name, target)
-            if anchor and not path:
-                assert anchor in anchors
+        for tag, attributes in Page(content).tags:
+            for key in ("href", "src", "srcset"):
+                target = attributes.get(key)
+                if tag == "option" or not target or re.match(r"data:|https://arxiv.org", target):
+                    continue
+                path, _, _ = target.partition("#")
+                assert not path or inside(PurePosixPath(name).parent, path) in files, (name, target)
 
 
-def test_pages_load_nothing(plain):
+def test_pages_load_nothing_from_elsewhere(plain):
     _, files = plain
     for name, content in files.items():
         if name.endswith(".html"):
             for tag, attributes in Page(content).tags:
-                assert tag not in ("iframe", "img", "object", "embed")
-                assert tag != "script" or "src" not in attributes
-                assert tag != "link" or attributes["href"] == "data:,"
+                assert tag not in ("iframe", "object", "embed")
+                assert not attributes.get("src", "").startswith(("http", "//")), name
+                if tag == "link":
+                    assert attributes["href"].endswith(("assets/site.css", "data:,"))
+    assert b"http" not in files["assets/site.css"]
+    scripts = files["assets/site.js"].replace(b"http://www.w3.org/2000/svg", b"")
+    assert b"http" not in scripts
+
+
+def test_the_first_page_is_light(plain):
+    _, files = plain
+    shared = len(files["assets/site.js"]) + len(files["assets/site.css"])
+    assert len(files["index.html"]) + shared < 100_000
 
 
 def test_table_has_every_number_with_its_interval(plain):
     _, files = plain
-    rows = {row[1][0]: row for row in Page(files["index.html"]).rows if len(row) == 11}
-    rank, label, score, contrast, latency, ratio, rate, _, params, macs, seeds = rows["parc"]
+    (row,) = html.cells_of(files, "parc")
     record = next(r for r in plain[0] if r.kind == "speed" and r.entry.label == "parc")
-    assert float(latency[0]) == record.speed.latency_median_ms.value
-    for cell in (score, contrast, latency, ratio, rate):
-        assert re.search(r"\[\S+, \S+\]", cell[1]), cell
-    assert (params[1], macs[1], seeds[1]) == ("140 k", "10.9 M", "2")
-    assert "slower" in ratio[1]
-    assert rank[1][0].isdigit()
-    assert label[1].startswith("parc")
-    assert "baseline" in rows["dw7"][3][1]
+    assert float(row["time"][0]) == record.speed.latency_median_ms.value
+    for key in ("score", "contrast", "time", "ratio", "rate"):
+        assert re.search(r"\[\S+, \S+\]", row[key][1]), key
+    assert (row["params"][1], row["macs"][1], row["seeds"][1]) == ("140 k", "10.9 M", "2")
+    assert "slower" in row["ratio"][1]
+    assert row["rank"][1][0].isdigit()
+    assert row["tie"][1].isalpha()
+    (base,) = html.cells_of(files, "dw7")
+    assert base["contrast"][1] == "baseline"
 
 
 def test_a_failure_is_a_row_with_dashes(plain):
     _, files = plain
-    (row,) = [
-        row for row in Page(files["index.html"]).rows if len(row) == 11 and "oom" in row[1][1]
-    ]
-    assert "RuntimeError: no memory" in row[1][1]
-    assert [cell[1] for cell in row[2:10]] == ["—"] * 8
-    assert all(cell[0] == "" for cell in row[2:10])
+    (row,) = html.cells_of(files, "huge")
+    assert "RuntimeError: no memory" in row["arm"][1]
+    assert "oom" in row["arm"][1]
+    for key in ("score", "contrast", "time", "ratio", "params", "macs"):
+        assert row[key] == ("", "—"), key
 
 
 def test_a_failed_gate_is_told_in_the_table_and_on_the_page():
     who = make.entry("parc", form="fused", task="backbone")
     lost = make.speed(who, 1.3, status="invalid", error="relative error 0.3", speed=None)
-    files = site([make.accuracy(make.entry("parc"), 0, 0.8), lost])
-    (row,) = [row for row in Page(files["index.html"]).rows if row[1][0] == "parc"]
-    assert (row[4], row[6]) == (("", "invalid"), ("", "invalid"))
-    (name,) = [n for n in files if n.startswith("entries/")]
-    assert "relative error 0.3" in Page(files[name]).text
+    files = site([make.accuracy(make.entry("parc"), 0, 0.8), lost, *make.suite(seeds=(0,))[:3]])
+    (row,) = html.cells_of(files, "parc")
+    assert (row["time"], row["rate"]) == (("", "invalid"), ("", "invalid"))
+    assert "relative error 0.3" in entry_page(files, "parc").text
 
 
-def test_training_is_a_column_of_samples_per_second():
+def test_training_is_a_time_that_can_be_chosen():
     who = make.entry("parc", form="training", task="backbone")
     step = make.speed(who, 1.3, mode="training_step", batch=8)
     step = make.changed(step, speed=step.speed.model_copy(update={"scope": "training"}))
     files = site([make.accuracy(make.entry("parc"), 0, 0.8), step])
-    page = Page(files["index.html"])
-    (row,) = [row for row in page.rows if row[1][0] == "parc"]
-    assert float(row[8][0]) == step.speed.images_per_second.value
-    assert "slower" in row[9][1]
-    assert "samples/s, batch 8" in page.text
-    (name,) = [n for n in files if n.startswith("entries/")]
-    text = Page(files[name]).text
+    (row,) = html.cells_of(files, "parc")
+    assert float(row["rate"][0]) == step.speed.images_per_second.value
+    assert "training step" in board_page(files).text
+    text = entry_page(files, "parc").text
     assert "Training: training step, batch 8" in text
     assert "Form timed: training" in text
 
 
 def test_the_column_of_scores_is_of_fitted_means_with_the_boards_interval(plain):
     records, files = plain
-    page = Page(files["index.html"])
-    assert "%, fitted mean" in page.text
     (board,) = boards(records)
     row = next(row for row in board.rows if row.label == "parc")
-    (cell,) = (cells[2] for cells in page.rows if len(cells) == 11 and cells[1][0] == "parc")
-    assert float(cell[0]) == row.mean
-    assert f"[{row.interval.low * 100:.2f}, {row.interval.high * 100:.2f}]" in cell[1]
-    assert "plain" not in cell[1]
+    (cells,) = html.cells_of(files, "parc")
+    assert float(cells["score"][0]) == row.mean
+    assert f"[{row.interval.low * 100:.2f}, {row.interval.high * 100:.2f}]" in cells["score"][1]
+    assert "plain" not in cells["score"][1]
 
 
-def test_plot_has_the_arms_with_both_numbers_and_their_intervals(plain):
+def test_the_rows_stand_in_the_order_of_the_means(plain):
+    _, files = plain
+    scores = [float(row["score"][0]) for row in board_page(files).rows if row.get("score", [""])[0]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == len(make.ARMS)
+
+
+def test_plots_have_the_arms_with_both_numbers(plain):
+    _, files = plain
+    page = board_page(files)
+    points = [a for tag, a in page.tags if tag == "g" and "point" in a.get("class", "")]
+    drawn = len({(a["data-arm"]) for a in points})
+    assert drawn == len(make.ARMS)
+    svgs = [a for tag, a in page.tags if tag == "svg"]
+    assert len(svgs) == 2 * 2 * 2  # latency and throughput, relative and absolute, wide and narrow
+    name = min((n for n in files if re.match(r"boards/.*\.svg", n)), key=len)
+    alone = files[name].decode()
+    assert alone.startswith("<svg xmlns=")
+    assert "prefers-color-scheme: dark" in alone
+    assert "href" not in alone
+
+
+def test_the_data_of_a_board_are_its_numbers(plain):
+    records, files = plain
+    (board,) = boards(records)
+    data = board_page(files).data
+    assert [row["label"] for row in data["rows"]] == [row.label for row in board.rows]
+    for row, shown in zip(board.rows, data["rows"], strict=True):
+        assert shown["score"] == row.mean
+        assert shown["seeds"] == {str(seed): value for seed, value in row.scores.items()}
+        assert set(shown["times"]) == {time["key"] for time in data["times"]}
+
+
+def test_pairs_are_those_of_the_block_design(plain):
+    records, files = plain
+    (board,) = boards(records)
+    (script,) = [files[n].decode() for n in files if n.startswith("boards/") and n.endswith(".js")]
+    data = json.loads(script[script.index(", {") + 2 : script.rindex(")")])["pairs"]
+    parc = next(row for row in board.rows if row.label == "parc")
+    pair = data["pairs"]["dw7 parc"]
+    within = parc.difference.interval
+    assert pair["score"] == pytest.approx(
+        [-100 * v for v in (within.value, within.high, within.low)], abs=1e-4
+    )
+    assert len(data["pairs"]) == 8 * 7 / 2
+    assert data["pairs"]["dw7 huge"]["score"] is None
+    assert data["pairs"]["dw7 huge"]["times"] == {}
+
+
+def test_home_has_a_card_and_the_grid(plain):
     _, files = plain
     page = Page(files["index.html"])
-    (spec,) = [json.loads(script) for script in page.scripts if script.startswith("{")]
-    points = [
-        row
-        for layer in spec["layer"]
-        for row in layer.get("data", spec.get("data", {})).get("values", [])
-    ]
-    points += [row for values in spec.get("datasets", {}).values() for row in values]
-    labels = {row["label"] for row in points if "label" in row}
-    assert labels == set(make.ARMS)
-    assert "Not in the plot" in page.text
-    for row in points:
-        if "label" in row:
-            assert row["x_low"] < row["x"] < row["x_high"]
-            assert row["y_low"] < row["y"] < row["y_high"]
+    assert "The first rows of 8" in page.text
+    grid = next(row for row in page.rows if "Classification on scenes" in row.get("0", ["", ""])[1])
+    assert len(grid) == 1 + 8
+    assert "surely-" in files["index.html"].decode()
 
 
-def test_entry_page_has_config_provenance_and_command(plain):
+def test_entry_page_has_verdicts_config_provenance_and_command(plain):
     _, files = plain
-    (name,) = [n for n in files if n.startswith("entries/parc-")]
-    text = Page(files[name]).text
+    page = entry_page(files, "parc")
     for wanted in (
         "class_path: tasks.Classification",
-        make.SCORED.provenance.git_commit,
+        make.SCORED.provenance.git_commit[:10],
         make.SCORED.provenance.reproduce,
         make.SCORED.software["torch"],
         make.MACHINE.cpu,
         *make.SCORED.accuracy.per_class,
         "Gate: tolerance",
         "paired seeds",
-        "fitted mean",
         "residual of the board",
+        "the time of dw7",
+        "over dw7 [",
+        "Rank ",
     ):
-        assert wanted in text
-    assert files[name].count(b"<svg") == 4
-    assert sum(tag == "button" for tag, _ in Page(files[name]).tags) >= 1
+        assert wanted in page.text
+    assert sum(tag == "svg" for tag, _ in page.tags) == 4
+    copied = [a["data-copy"] for tag, a in page.tags if tag == "button" and "data-copy" in a]
+    assert make.SCORED.provenance.git_commit in copied
+    opened = [a for tag, a in page.tags if tag == "details" and "open" in a]
+    assert not opened
+
+
+def test_operator_page_says_what_it_is_and_where_it_wins(plain):
+    _, files = plain
+    page = Page(files["operators/acb.html"])
+    for wanted in ("BN(K×K ∗ x)", "arXiv 1908.03930", "swap(model, 'acb'", "surely better on"):
+        assert wanted in page.text
+    assert any("tap" in a.get("class", "") for tag, a in page.tags if tag == "rect")
+    shift = Page(files["operators/shift.html"])
+    assert "83.4 %" in shift.text
+    assert "Not measured by us" in shift.text
+
+
+def test_machines_and_history_are_told(plain):
+    records, files = plain
+    (name,) = [n for n in files if n.startswith("machines/")]
+    page = Page(files[name])
+    assert make.MACHINE.cpu in page.text
+    assert "latency, batch 1" in page.text
+    history = Page(files["history.html"]).text
+    assert "New entries (7)" in history
+    assert "Failed (1)" in history
+    assert records[0].provenance.created[:10] in history
+
+
+def test_history_compares_the_last_day_with_what_stood_before():
+    old, new = make.provenance("2026-11-20T00:00:00"), make.provenance("2026-11-25T00:00:00")
+    records = [
+        make.accuracy(make.entry("parc"), 0, 0.8, provenance=old),
+        make.accuracy(make.entry("parc"), 0, 0.85, provenance=new),
+        make.accuracy(make.entry("acb"), 0, 0.8, provenance=old),
+        make.accuracy(make.entry("shift"), 0, 0.7, provenance=new),
+    ]
+    text = Page(site(records)["history.html"]).text
+    assert "Improved (1)" in text
+    assert "+5.00 points to 85.00" in text
+    assert "New entries (1)" in text
 
 
 def test_records_can_be_downloaded_as_they_are(plain):
@@ -172,8 +271,13 @@ def test_records_can_be_downloaded_as_they_are(plain):
 
 def test_published_figures_stand_apart(plain):
     _, files = plain
-    page = Page(files["index.html"])
-    (row,) = [row for row in page.rows if row and row[0][0] == "shiftwise_t"]
-    assert row[4][1] == "83.4 %"
-    assert row[5][1] == "82.1 %"
+    page = Page(files["published.html"])
+    (row,) = [row for row in page.rows if row.get("0", [""])[0] == "shiftwise_t"]
+    assert row["4"][1] == "83.4 %"
+    assert row["5"][1] == "82.1 %"
     assert "Nothing here was measured by us" in page.text
+
+
+def test_a_badge_counts_operators_and_boards(plain):
+    _, files = plain
+    assert "8 operators on 1 board<" in files["badge.svg"].decode()

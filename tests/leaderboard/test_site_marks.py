@@ -1,6 +1,5 @@
 """What the site marks: older code, settings, tuned arms, missing seeds, unlinked arms."""
 
-import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,44 +39,44 @@ def mixed():
 
 def test_rows_and_times_of_older_code_are_grey_and_say_stale(mixed):
     _, files = mixed
-    long, short = sorted(cells_of(files, "parc"), key=lambda cells: -float(cells[2][0]))
-    assert "stale: 1 of 2 seeds" in long[1][1]
-    assert "stale" in long[4][1]
-    assert "stale" not in short[1][1]
-    assert "stale" not in cells_of(files, "dw7")[0][4][1]
-    rows = re.findall(
-        r'<tr class="([^"]*)".*?<a href="entries/([a-z0-9-]+)-',
-        files["index.html"].decode(),
-        re.DOTALL,
-    )
-    assert [name for classes, name in rows if "stale" in classes.split()] == ["parc"]
-    assert b"tr.stale td" in files["index.html"]
-    text = Page(
-        next(files[n] for n in files if n.startswith("entries/parc-") and b"older code" in files[n])
-    ).text
-    assert "1 of 2 results is of older code" in text
+    long, short = sorted(cells_of(files, "parc"), key=lambda cells: -float(cells["score"][0]))
+    assert "stale" in long["arm"][1]
+    assert "stale" not in short["arm"][1]
+    marked = [
+        name
+        for page in html.board_pages(files)
+        for (tag, a), row in zip([t for t in page.tags if t[0] == "tr"], page.rows, strict=True)
+        if "stale" in a.get("class", "").split()
+        for name in [row["arm"][0]]
+    ]
+    assert marked == ["parc"]
+    times = [
+        a["data-column"].split("-")[0]
+        for page in html.board_pages(files)
+        for tag, a in page.tags
+        if tag == "td" and "stale" in a.get("class", "").split()
+    ]
+    assert set(times) == {"rate", "ratio", "time"}
+    assert b"tr.stale td" in files["assets/site.css"]
+    texts = [Page(files[n]).text for n in files if n.startswith("entries/parc-")]
+    assert sum("Of older code of the operator: seed 0." in text for text in texts) == 1
 
 
 def test_a_board_says_by_which_setting_it_differs(mixed):
     _, files = mixed
-    page = Page(files["index.html"])
     for epochs in (1, 5):
-        assert page.text.count(f"trainer.max_epochs = {epochs}") == 2  # contents and title
-    assert (
-        sum(
-            "trainer.max_epochs = 1" in Page(files[n]).text
-            for n in files
-            if n.startswith("entries/parc-")
-        )
-        == 1
-    )
+        words = f"trainer.max_epochs = {epochs}"
+        assert sum(words in page.text for page in html.board_pages(files)) == 1
+        assert words in Page(files["index.html"]).text
+    texts = [Page(files[n]).text for n in files if n.startswith("entries/parc-")]
+    assert sum("trainer.max_epochs = 1" in text for text in texts) == 1
 
 
 def test_a_tuned_arm_shows_its_budget_and_what_was_tuned(mixed):
     _, files = mixed
     (cells,) = cells_of(files, "parc-tuned")
-    assert "tuned, 17 trials" in cells[1][1]
-    assert "baseline" in cells_of(files, "dw7")[0][1][1]
+    assert "tuned, 17 trials" in cells["arm"][1]
+    assert "baseline" in cells_of(files, "dw7")[0]["arm"][1]
     (name,) = [name for name in files if name.startswith("entries/parc-tuned-")]
     assert '"model.init_args.lr": 0.006' in Page(files[name]).text
 
@@ -88,15 +87,15 @@ def test_an_arm_that_lacks_a_seed_shows_both_means(mixed):
     board = next(board for board in boards(records) if board.baseline)
     row = next(row for row in board.rows if row.label == "acb")
     assert row.mean > 0.75
-    assert float(cells[2][0]) == row.mean
-    assert "plain 60.00" in cells[2][1]
-    assert "lack seeds" in Page(files["index.html"]).text
+    assert float(cells["score"][0]) == row.mean
+    assert "plain 60.00" in cells["score"][1]
+    assert any("lack seeds" in page.text for page in html.board_pages(files))
 
 
 def test_an_arm_that_no_seed_links_says_so(mixed):
     _, files = mixed
     (cells,) = cells_of(files, "shift")
-    assert "not linked" in cells[1][1]
-    assert (cells[0][0], cells[3][0]) == ("", "")
+    assert "not linked" in cells["arm"][1]
+    assert (cells["rank"][0], cells["contrast"][0]) == ("", "")
     (name,) = [name for name in files if name.startswith("entries/shift-")]
     assert "No chain of shared seeds" in Page(files[name]).text

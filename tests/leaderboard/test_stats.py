@@ -1,4 +1,4 @@
-"""Intervals over seeds and Holm's adjustment against scipy and hand-computed values."""
+"""Intervals over seeds against scipy and hand-computed values."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as reference
 
 from bench.record import Metric
-from leaderboard.stats import bounds_of, holm, mean_interval, paired_interval
+from leaderboard.stats import bounds_of, mean_interval, paired_interval
 
 
 def test_mean_interval_is_students_t():
@@ -41,10 +41,3 @@ def test_fractions_have_bounds_and_other_units_have_none():
     assert bounds_of(Metric(value=0, unit="fraction", higher_is_better=False)) == (0, 1)
     assert bounds_of(Metric(value=0, unit="px", higher_is_better=False)) == (-math.inf, math.inf)
     assert bounds_of(None) == (-math.inf, math.inf)
-
-
-def test_holm_by_hand():
-    # ×4, ×3, ×2, ×1 in the order of p, never falling, at most 1
-    assert holm([0.005, 0.04, 0.03, 0.5]) == pytest.approx([0.02, 0.09, 0.09, 0.5])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []

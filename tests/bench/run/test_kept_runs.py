@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bench import locks
 from bench.record import load_all
 from bench.store import Store
 
-ROOT = Path(__file__).parents[3]
 SHORT = ("--set", "trainer.max_epochs=1")
 ONE = ("--only", "operator=dwconv", *SHORT)
 
@@ -66,7 +66,8 @@ def test_a_moved_store_works_wherever_it_lies(runs, tiny, convboard, tmp_path):
     (record,) = load_all(moved / "records")
     cell = record.provenance.cell
     assert "finished" in convboard("show", cell, "--runs", moved).stdout
-    photo = ROOT / "leaderboard" / "board.png"
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (90, 60), "teal").save(photo)
     convboard("predict", cell, photo, "--out", tmp_path / "drawn", "--runs", moved)
     assert len(list((tmp_path / "drawn").iterdir())) == 1
     convboard("run", tiny, "--runs", moved, *SHORT)

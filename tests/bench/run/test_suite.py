@@ -177,8 +177,8 @@ def test_a_suite_from_end_to_end(tiny, tmp_path, plugin, convboard):
     )
 
     convboard("site", "--records", records, "--out", site)
-    page = (site / "index.html").read_text()
-    assert "End to end" in page
+    page = next((site / "boards").glob("*.html")).read_text()
+    assert "end to end" in page
     assert "acb" in page
     assert "bomb" in page
     shown = convboard("show", good.cell[:6], "--runs", runs)

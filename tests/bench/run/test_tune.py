@@ -88,7 +88,8 @@ def test_a_study_its_suite_and_its_row_on_the_board(tiny, tmp_path, convboard):
     assert board.baseline.label == "dwconv"
     assert all(row.difference for label, row in rows.items() if label != "dwconv")
     convboard("site", "--records", records, "--out", tmp_path / "site")
-    assert "3 trials" in (tmp_path / "site" / "index.html").read_text()
+    (page,) = (tmp_path / "site" / "boards").glob("*.html")
+    assert "3 trials" in page.read_text()
 
 
 @pytest.mark.slow

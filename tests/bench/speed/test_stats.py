@@ -10,6 +10,7 @@ from bench.intervals import t_interval
 from bench.speed import Settings, stats
 from bench.speed.protocol import drawn
 from bench.speed.result import ArmResult
+from bench.statistics import ratios
 
 
 def simulate(rng, ratio, *, processes=5, rounds=20, effect=0.01, noise=0.02, drift=0.03):
@@ -30,7 +31,7 @@ def test_intervals_over_processes_cover_the_truth_and_those_within_one_do_not():
     over = within = 0
     for _ in range(runs):
         arm, baseline = simulate(rng, 1.25)
-        _, low, high = t_interval(stats.log_ratios(arm, baseline))
+        _, low, high = t_interval(ratios.log_ratios(arm, baseline))
         over += low <= truth <= high
         pairs = list(np.log(arm[0]) - np.log(baseline[0]))
         _, low, high = t_interval(pairs)
@@ -42,7 +43,7 @@ def test_intervals_over_processes_cover_the_truth_and_those_within_one_do_not():
 def test_taking_turns_removes_the_bias_of_drift():
     rng = np.random.default_rng(1)
     arm, baseline = simulate(rng, 1.0, processes=200, effect=0, noise=0.005, drift=0.03)
-    assert abs(np.mean(stats.log_ratios(arm, baseline))) < 0.001
+    assert abs(np.mean(ratios.log_ratios(arm, baseline))) < 0.001
     one_after_the_other = np.median(arm[100:]) / np.median(baseline[:100])
     assert one_after_the_other > 1.01
 
@@ -59,19 +60,19 @@ def test_t_interval_is_students(n, level):
 
 def test_one_process_has_no_interval_and_no_verdict():
     assert t_interval([0.5]) is None
-    assert stats.verdict([-0.5]) is None
+    assert ratios.verdict([-0.5]) is None
 
 
 def test_ratios_are_paired_within_rounds():
     """A wave that both arms ride does not widen the ratio."""
     wave = np.exp(np.sin(np.arange(20)))
-    assert stats.log_ratios([list(1.1 * wave)], [list(wave)]) == [pytest.approx(math.log(1.1))]
+    assert ratios.log_ratios([list(1.1 * wave)], [list(wave)]) == [pytest.approx(math.log(1.1))]
 
 
 def shares(ratio, effect, runs=400):
     rng = np.random.default_rng(2)
     said = [
-        stats.verdict(stats.log_ratios(*simulate(rng, ratio, effect=effect, noise=0.005)))
+        ratios.verdict(ratios.log_ratios(*simulate(rng, ratio, effect=effect, noise=0.005)))
         for _ in range(runs)
     ]
     return {word: said.count(word) / runs for word in ("same", "faster", "slower", "unclear")}
@@ -95,7 +96,7 @@ def test_real_differences_are_found_with_their_sign():
 
 
 def test_a_significant_difference_below_one_per_cent_counts_as_the_same():
-    assert stats.verdict([0.0050, 0.0051, 0.0049, 0.0050]) == "same"
+    assert ratios.verdict([0.0050, 0.0051, 0.0049, 0.0050]) == "same"
 
 
 @pytest.mark.parametrize("drift", [-5.0, 0.0, 3.0])
@@ -181,6 +182,6 @@ def test_an_advantage_of_place_is_a_bias_only_where_the_order_is_the_same(anew, 
             for place, label in enumerate(order):
                 noise = rng.normal(0, 0.01) + rng.normal(0, 0.004, 20)
                 samples[label].append(list(np.exp(noise - 0.01 * place)))
-        _, low, high = t_interval(stats.log_ratios(samples["b"], samples["a"]))
+        _, low, high = t_interval(ratios.log_ratios(samples["b"], samples["a"]))
         held += low <= 0 <= high
     assert least <= held / runs <= most

@@ -1,0 +1,229 @@
+"""The verb decide: seeds are added where they can change the answer, until it stands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bench.cli.arguments import (
+    Verbs,
+    add_choice,
+    add_records,
+    add_running,
+    choice_of,
+    records_of,
+    runs_of,
+)
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.record import Record
+    from bench.run.decide import Contest
+    from bench.statistics.blocks import Scores
+    from bench.statistics.decide import Decision
+    from bench.store import Kept
+
+SEEDS = 10
+
+
+def add(verbs: Verbs) -> None:
+    """Describe the verb."""
+    verb = verbs.add("decide", decide, "add seeds to a suite's boards until they are decided")
+    add_choice(verb)
+    add_running(verb)
+    add_records(verb)
+    verb.add_argument("--budget", help="time that no round may go beyond, e.g. 30m or 2h")
+    verb.add_argument(
+        "--seeds-max", type=int, default=SEEDS, help=f"seeds of an arm at most; default {SEEDS}"
+    )
+    verb.add_argument(
+        "--margin", help="difference that matters: 1pp (the default), or in the metric's unit"
+    )
+
+
+def decide(options: argparse.Namespace) -> None:
+    """Run rounds of whole seeds over the arms still in play, until the answer stands.
+
+    Status 1 where a cell failed. It goes on where it was.
+    """
+    if decided(options):
+        sys.exit(1)
+
+
+def decided(options: argparse.Namespace) -> int:
+    """Do so; return how many cells failed."""
+    from bench.cli.progress import console
+    from bench.cli.suites import run_shown, tell_absent, tell_unfit
+    from bench.config.plan import plan
+    from bench.config.schema import load_suite
+    from bench.run import decide as deciding
+    from bench.run import suite
+    from bench.run.cell import keep_unfit
+    from bench.run.fits import unfit
+    from bench.run.states import states
+    from bench.store import Store
+
+    until = time.monotonic() + seconds_of(options.budget) if options.budget else None
+    whole = load_suite(options.suite)
+    choice = choice_of(options)
+    choice = replace(choice, seeds=_seeds(choice.seeds or whole.seeds, options.seeds_max))
+    cells = plan(options.suite, choice)
+    tell_absent(cells)
+    reasons = unfit(cell for cell in cells if not cell.absent)
+    tell_unfit(cells, reasons)
+    without = [cell for cell in cells if cell.hash in reasons]
+    boards = deciding.contests([c for c in cells if c.hash not in reasons], options.margin)
+    store = Store(runs_of(options))
+    store.require_writable()
+    states(cells, store)
+    trained = [cell for board in boards for cell in board.cells.values()]
+    data = suite.preflight([*trained, *without], reasons)
+    for cell in without:
+        if cell.seed in (choice.seeds or [])[:1]:  # one row says it for all the seeds to come
+            keep_unfit(cell, store.folder, options.line, reasons[cell.hash], data.get(cell.hash))
+    failed: dict[str, set[str]] = {board.key: set() for board in boards}
+    losses = 0
+    while True:
+        kept = store.kept()
+        faster = _faster(boards, kept, options)
+        now = {
+            board.key: deciding.judged(
+                board,
+                kept,
+                failed=failed[board.key],
+                faster=faster.get(board.key, set()),
+                again=options.stale,
+            )
+            for board in boards
+        }
+        for board in boards:
+            for record in deciding.keep(board, now[board.key], store, kept, options.line):
+                _tell_arm(board, record)
+        left = [board.cells[key] for board in boards for key in now[board.key].wanted]
+        if not left:
+            break
+        workers = options.workers or suite.default_workers()
+        if until is not None and _too_long(boards, kept, len(left) / workers, until):
+            console.print(f"The budget ({options.budget}) is spent.")
+            break
+        lost = run_shown(left, options, whole.timeout_minutes, data)
+        losses += len(lost)
+        for board in boards:
+            mine = {cell.hash for cell in board.cells.values()}
+            failed[board.key] |= {cell.operator for cell in lost if cell.hash in mine}
+    kept = store.kept()
+    for board in boards:
+        _tell(board, now[board.key], board.scores(kept, again=options.stale))
+    return losses
+
+
+def seconds_of(text: str) -> float:
+    """Return a time such as 30m, 2h or 90s in seconds; a number alone is minutes.
+
+    Example:
+        >>> seconds_of("30m"), seconds_of("1.5h"), seconds_of("90s"), seconds_of("2")
+        (1800.0, 5400.0, 90.0, 120.0)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise UserError(f"`--budget` (={text!r}) must be a time such as 30m, 2h or 90s.")
+    return float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600}[match[2]]
+
+
+def _seeds(first: Sequence[int], most: int) -> list[int]:
+    """Return the suite's seeds, and more after them, up to so many.
+
+    Example:
+        >>> _seeds([0, 1], 4), _seeds([7], 3)
+        ([0, 1, 2, 3], [7, 0, 1])
+    """
+    if most < 2:
+        raise UserError(f"`--seeds-max` (={most}) must be at least 2.")
+    more = (seed for seed in range(most + len(first)) if seed not in first)
+    return [*first, *more][:most]
+
+
+def _too_long(
+    boards: Sequence[Contest], kept: Mapping[str, Kept], cells: float, until: float
+) -> bool:
+    """Whether so many more cells, one after the other, would end after a moment."""
+    from bench.run.decide import spent_seconds
+
+    seconds = spent_seconds(boards, kept)
+    return seconds is not None and time.monotonic() + seconds * cells > until
+
+
+def _faster(
+    boards: Sequence[Contest], kept: Mapping[str, Kept], options: argparse.Namespace
+) -> dict[str, set[tuple[str, str]]]:
+    """Return of each board the pairs of arms of which the one is surely faster, where timed."""
+    from bench.record import load_all
+    from bench.store import Store
+    from bench.store.export import export
+    from leaderboard.board import boards as boards_of
+    from leaderboard.times import choices, faster, ratios
+
+    export(Store(runs_of(options)), records_of(options))
+    home = {cell.hash: (b.key, arm) for b in boards for (arm, _), cell in b.cells.items()}
+    pairs: dict[str, set[tuple[str, str]]] = {}
+    for board in boards_of(load_all(records_of(options))):
+        names = {
+            row.key: home[record.provenance.cell]
+            for row in board.rows
+            for record in row.records
+            if record.provenance.cell in home
+        }
+        for choice in choices(board)[:1]:
+            for one, other in faster(ratios(board, choice)):
+                if one in names and other in names:
+                    pairs.setdefault(names[one][0], set()).add((names[one][1], names[other][1]))
+    return pairs
+
+
+def _tell_arm(board: Contest, record: Record) -> None:
+    """Say that an arm runs no more, as soon as it is known."""
+    from bench.cli.progress import console
+    from leaderboard.decided import words
+    from leaderboard.show import Show
+
+    if record.decision is not None and record.decision.outcome in ("worse", "beaten"):
+        why = words(record.decision, Show(board.metric))
+        console.print(f"{board.title}: {record.entry.label} stopped {why}.", soft_wrap=True)
+
+
+def _tell(board: Contest, decision: Decision, scores: Scores) -> None:
+    """Say how a board ended, and what it cost."""
+    from bench.cli.progress import console
+    from bench.statistics.decide import seeds_to_settle
+    from leaderboard.show import Show
+    from leaderboard.wording import counted, listed
+
+    show, best = Show(board.metric), decision.best
+    cells = sum(len(by_seed) for by_seed in scores.values())
+    equal = len(scores) * max((len(by_seed) for by_seed in scores.values()), default=0)
+    cost = f" {cells} cells; with equal seeds {equal}."
+    if best is None:
+        console.print(f"{board.title}: nothing is known yet.{cost}", soft_wrap=True)
+        return
+    after = counted(decision.rounds, "seed")
+    if decision.ended == "best":
+        text = f"{best} is surely the best, after {after}."
+    elif decision.ended == "same":
+        verb = "is" if len(decision.same) == 1 else "are"
+        margin = show.amount(board.plan.margin)
+        text = f"{best} leads, and {listed(decision.same)} {verb} surely within {margin} of it, "
+        text += f"after {after}."
+    else:
+        text = f"not decided after {after}: {best} leads"
+        if decision.open:
+            text += f"; {listed(decision.open)} can't be told from it"
+            seeds = seeds_to_settle(scores, board.plan, decision)
+            about = f"about {seeds}" if seeds else "more than a thousand"
+            text += f", {about} seeds would settle it"
+        text += "."
+    console.print(f"{board.title}: {text}{cost}", soft_wrap=True)

@@ -1,0 +1,230 @@
+"""Boards that are run until they are decided: what is compared, how far it is, what is kept of it.
+
+How far a board is follows from the scores in the store alone, so that a run that was cut off goes
+on where it was; see `bench.statistics.decide`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench import machine
+from bench.config.cell import Cell
+from bench.errors import ConfigError
+from bench.hashing import digest
+from bench.record import Decision as Kept_decision
+from bench.record import Metric, Record
+from bench.run.states import is_stale
+from bench.statistics.decide import Decision, Plan, decide
+from bench.store import DONE, Kept, Store
+
+POINT = 0.01
+"""The margin that matters where nobody says otherwise: one point of a metric in 0…1."""
+TAG = "convboard.decision"
+"""Tag of a run: hash of the decision that is kept with it."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A board of a suite that is to be decided.
+
+    Attributes:
+        key: of the board.
+        title: for people.
+        cells: arm and seed → what is run.
+        plan: what is decided, and how.
+        metric: unit and direction of the headline; its value means nothing.
+    """
+
+    key: str
+    title: str
+    cells: Mapping[tuple[str, int], Cell]
+    plan: Plan
+    metric: Metric
+
+    def scores(
+        self, kept: Mapping[str, Kept], *, again: bool = False
+    ) -> dict[str, dict[int, float]]:
+        """Return arm → seed → score of the cells that are done.
+
+        Args:
+            kept: runs of the store, by cell.
+            again: results of older code do not count.
+        """
+        scores: dict[str, dict[int, float]] = {arm: {} for arm in self.plan.arms}
+        for (arm, seed), cell in self.cells.items():
+            run = kept.get(cell.hash)
+            if run is not None and run.done and not (again and is_stale(cell, run.tags)):
+                scores[arm][seed] = run.metrics[f"final/{run.tags['headline']}"]
+        return scores
+
+
+def contests(cells: Sequence[Cell], margin: str | None = None) -> list[Contest]:
+    """Return the boards of a suite's cells; those whose data are not there are left out.
+
+    Args:
+        cells: of several seeds.
+        margin: difference that matters: '1pp' (points of a metric in 0…1), or a number in the
+            metric's unit; None for one point.
+
+    Raises:
+        ConfigError: a board has one arm or one seed, or the margin is not one of its metric.
+    """
+    from bench.config import lightning
+
+    boards: dict[str, dict[tuple[str, int], Cell]] = {}
+    for cell in cells:
+        if cell.ranked and not cell.absent:
+            boards.setdefault(cell.board, {})[cell.operator, cell.seed] = cell
+    found = []
+    for key, board in boards.items():
+        first = next(iter(board.values()))
+        arms = tuple(dict.fromkeys(arm for arm, _ in board))
+        seeds = tuple(dict.fromkeys(seed for _, seed in board))
+        title = f"{first.task} · {first.host}"
+        if len(arms) < 2 or len(seeds) < 2:
+            raise ConfigError(
+                f"{title}: there are {len(arms)} arms and {len(seeds)} seeds; to decide takes at "
+                "least two of each."
+            )
+        module = lightning.build(first.config).module
+        unit, higher = module.metrics_info[module.headline]
+        metric = Metric(value=0.0, unit=unit, higher_is_better=higher)
+        plan = Plan(arms, seeds, _margin(margin, unit, title), higher)
+        found.append(Contest(key, title, board, plan, metric))
+    return found
+
+
+def _margin(text: str | None, unit: str, title: str) -> float:
+    """Return a margin in the unit of a metric.
+
+    Example:
+        >>> _margin("2pp", "fraction", "board"), _margin(None, "fraction", "board")
+        (0.02, 0.01)
+        >>> _margin("0.3", "px", "board")
+        0.3
+    """
+    if text is None:
+        if unit != "fraction":
+            raise ConfigError(f"{title}: `--margin` must be given for a metric in {unit!r}.")
+        return POINT
+    number, points = text.strip().removesuffix("pp"), text.strip().endswith("pp")
+    try:
+        value = float(number)
+    except ValueError:
+        raise ConfigError(f"`--margin` (={text!r}) must be a number, or points as 1pp.") from None
+    if points and unit != "fraction":
+        raise ConfigError(f"{title}: `--margin` (={text!r}): its metric is in {unit!r}.")
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"`--margin` (={text!r}) must be above 0.")
+    return value / 100 if points else value
+
+
+def judged(
+    contest: Contest,
+    kept: Mapping[str, Kept],
+    *,
+    failed: Collection[str] = (),
+    faster: Collection[tuple[str, str]] = (),
+    again: bool = False,
+) -> Decision:
+    """Return how far a contest is.
+
+    Args:
+        contest: a board.
+        kept: runs of the store, by cell.
+        failed: arms of which a cell failed in this run.
+        faster: pairs of arms of which the one is surely faster than the other.
+        again: results of older code do not count.
+    """
+    return decide(contest.scores(kept, again=again), contest.plan, failed=failed, faster=faster)
+
+
+def spent_seconds(contests: Iterable[Contest], kept: Mapping[str, Kept]) -> float | None:
+    """Return the mean training time of the cells that are done; None where none is."""
+    times = [
+        run.metrics["train_seconds"]
+        for contest in contests
+        for cell in contest.cells.values()
+        if (run := kept.get(cell.hash)) is not None and "train_seconds" in run.metrics
+    ]
+    return sum(times) / len(times) if times else None
+
+
+def keep(
+    contest: Contest, decision: Decision, store: Store, kept: Mapping[str, Kept], command: str
+) -> list[Record]:
+    """Keep with each arm's last cell why it runs no more; return the records that are new.
+
+    What is kept already is not kept again. Before the board has ended, that is known of those
+    arms alone that were stopped.
+    """
+    records = []
+    for arm, part in _parts(contest, decision).items():
+        cells = [contest.cells[arm, seed] for seed in contest.plan.seeds[: part.rounds]]
+        run = kept.get(cells[-1].hash)
+        content = digest(part.model_dump())
+        if run is None or not run.done or run.tags.get(TAG) == content:
+            continue
+        with TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            with store.artifact(run.run_id, f"records/{run.tags[DONE]}", folder) as path:
+                scored = Record.load(path)
+            record = Record.make(
+                kind="decision",
+                status="ok",
+                entry=scored.entry,
+                data=scored.data,
+                recipe=scored.recipe,
+                decision=part,
+                machine=machine.machine(),
+                software=machine.software(),
+                provenance=machine.provenance(
+                    command=command,
+                    reproduce=command,
+                    mlflow_run=run.run_id,
+                    suite=cells[-1].suite,
+                    cell=cells[-1].hash,
+                ),
+            )
+            store.keep(run.run_id, record.save(folder / "new"), "records")
+        store.tag(run.run_id, {TAG: content})
+        records.append(record)
+    return records
+
+
+def _parts(contest: Contest, decision: Decision) -> dict[str, Kept_decision]:
+    """Return what the record of each arm says, of those of which something is settled."""
+    plan = contest.plan
+
+    def part(outcome: str, rounds: int, **more: object) -> Kept_decision:
+        return Kept_decision.model_validate(
+            {
+                "outcome": outcome,
+                "rounds": rounds,
+                "seeds_max": len(plan.seeds),
+                "margin": plan.margin,
+                "risk": plan.risk,
+                **more,
+            }
+        )
+
+    parts = {
+        arm: part(why.reason, why.seeds, by=why.by, least=why.least)
+        for arm, why in decision.stopped.items()
+        if why.reason != "failed"
+    }
+    if decision.wanted or decision.best is None or decision.rounds < 2:
+        return parts
+    best, rounds = decision.best, decision.rounds
+    parts[best] = part("best" if decision.ended == "best" else "leads", rounds)
+    for outcome, arms in (
+        ("same", decision.same),
+        ("worse", decision.worse),
+        ("open", decision.open),
+    ):
+        parts |= {arm: part(outcome, rounds, by=best) for arm in arms}
+    return parts

@@ -1,0 +1,1 @@
+"""Statistics that boards, speed runs and decisions share: one implementation of each."""

@@ -1,0 +1,265 @@
+"""A board in a few sentences, made by rule from its statistics.
+
+What a card claims is wrong for at most 5 % of boards: that an arm is surely better or worse than
+another (the pairs told apart by Holm over all pairs, at most 4 %), and that it is faster than the
+baseline, slower, or at the same speed (by its ratio of times, at 1 % shared out among the arms
+whose times are told). Everything else that it says is an estimate with its interval, or that
+something is not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.statistics.ratios import verdict
+from leaderboard.rows import Board, Row
+from leaderboard.show import Show
+from leaderboard.times import Ratio
+from leaderboard.wording import capitalised, counted, listed
+
+TIMES = 0.01
+"""How often what a card says of times may be wrong."""
+NAMED = 4
+"""So many arms that can't be told from the first one are named; of more, only the number."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that a card says for sure of two arms, given by the keys of their rows."""
+
+    of: str
+    relation: Literal["better", "faster", "slower", "same"]
+    """In score better, or in time faster, slower or the same within ±1 %."""
+    to: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """The sentences of a board.
+
+    Attributes:
+        sentences: the answer; what can't be told from it and what is worse; what is missing.
+        lead: key of the row that the answer is about; None where nothing has a score.
+        claims: what the sentences say for sure.
+    """
+
+    sentences: tuple[str, ...]
+    lead: str | None = None
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All sentences."""
+        return " ".join(self.sentences)
+
+
+def card(board: Board, times: Mapping[str, Ratio]) -> Card:
+    """Return the card of a board.
+
+    The answer is about the arm with the best fitted mean among those that are surely better than
+    the baseline; where there is none, it says so.
+
+    Args:
+        board: with its statistics.
+        times: ratios of the arms to the baseline, by the keys of their rows; see
+            `leaderboard.times.ratios`.
+    """
+    if not board.pairs.order:
+        return Card(_missing(board, times))
+    return _Writer(board, times).card()
+
+
+class _Writer:
+    """Holds what the sentences of one card share."""
+
+    def __init__(self, board: Board, times: Mapping[str, Ratio]) -> None:
+        self.board, self.times, self.show = board, times, Show(board.metric)
+        self.rows = {row.key: row for row in board.rows}
+        self.names = _names(board)
+        base = board.baseline.key if board.baseline else None
+        self.base = base if base in board.pairs.order else None
+        surer = board.pairs.better(self.base) if self.base else []
+        self.surer = bool(surer)
+        self.lead = surer[0] if surer else board.pairs.order[0]
+        self.open = board.pairs.open(self.lead)
+        told = [self.lead, *(self.open if len(self.open) <= NAMED else [])]
+        told = [arm for arm in told if arm != self.base and arm in times]
+        self.speeds = {arm: self._speed(arm, len(told)) for arm in told}
+
+    def _speed(self, arm: str, count: int) -> Literal["faster", "slower", "same"] | None:
+        """Judge the time of one of so many arms, so that all are right but for `TIMES`."""
+        ratio = self.times[arm]
+        judged = verdict(ratio.logs, level=TIMES / count) if ratio.known else None
+        return None if judged == "unclear" else judged
+
+    def card(self) -> Card:
+        sentences = [self._answer(), *self._others(), *_missing(self.board, self.times)]
+        return Card(tuple(sentences), self.lead, tuple(self._claims()))
+
+    def _claims(self) -> list[Claim]:
+        claims = [Claim(arm, "better", self.lead) for arm in self.board.pairs.better(self.lead)]
+        claims += [Claim(self.lead, "better", arm) for arm in self.board.pairs.worse(self.lead)]
+        for arm, judged in self.speeds.items():
+            if judged is not None and self.base is not None:
+                claims.append(Claim(arm, judged, self.base))
+        return claims
+
+    def _answer(self) -> str:
+        name, lead, score = self.names[self.lead], self.rows[self.lead], self._score(self.lead)
+        if len(self.board.pairs.order) == 1:
+            return f"{name} alone has a score, {score}: there is nothing to compare it with."
+        tested = self.board.detectable is not None
+        only = "" if tested else "The seeds are too few to tell any two arms apart. "
+        if self.base is None:
+            return f"{only}{name} has the best mean, {score}."
+        if self.lead == self.base:
+            if not tested:
+                return f"{only}{name}, the baseline, has the best mean, {score}."
+            return f"Nothing is surely better than {name}, the baseline, with {score}."
+        assert lead.difference is not None
+        change = self.show.change(lead.difference.value, lead.difference.interval)
+        bounds = self.show.change_bounds(lead.difference.interval)
+        bounds = f" {bounds}" if bounds else ""
+        time, base = self._time_of_lead(), self.names[self.base]
+        if self.surer:
+            against = "over" if self.show.higher else "against"
+            lower = "" if self.show.higher else " (lower is better)"
+            return f"{name}: {change} {against} {base}{bounds}{lower}{time}."
+        nothing = only or f"Nothing is surely better than {base}, the baseline. "
+        return (
+            f"{nothing}{name} has the best mean{time}: {change} against {base}{bounds}, "
+            "which may be chance."
+        )
+
+    def _time_of_lead(self) -> str:
+        """Say at what time the lead has its score, as the end of a sentence."""
+        if self.lead not in self.times:
+            return ""
+        judged, share = self.speeds[self.lead], self._share(self.lead)
+        if judged == "same":
+            return " at the same speed"
+        if judged is None and not self.times[self.lead].known:
+            return " at a speed that is not clear"
+        whose = "its" if self.surer else f"{self.names[str(self.base)]}'s"
+        return f" at {share} {whose} time"
+
+    def _others(self) -> list[str]:
+        """Say what else may be as good, and what is surely worse."""
+        pairs, sentences = self.board.pairs, []
+        if len(pairs.order) == 1:
+            return []
+        name = self.names[self.lead]
+        if better := pairs.better(self.lead):
+            verb = "is" if len(better) == 1 else "are"
+            sentences.append(f"{self._listed(better)} {verb} surely better still.")
+        start = ""
+        if not better and self.lead != self.base and (self.surer or self.base is None):
+            start = f"Nothing is surely better than {name}"
+        others = [arm for arm in self.open if self.surer or arm != self.base]
+        if self.board.detectable is None:
+            return sentences  # the answer has said that none can be told apart
+        if others:
+            who = (
+                self._listed(others, timed=True)
+                if len(others) <= NAMED
+                else f"{counted(len(others), 'other arm')}"
+            )
+            if start:
+                sentences.append(f"{start}; {who} can't be told from it.")
+            else:
+                who = who if len(others) <= NAMED else capitalised(who)
+                sentences.append(f"{who} can't be told from {name}.")
+        elif start:
+            sentences.append(f"{start}.")
+        worse = pairs.worse(self.lead)
+        worse = [arm for arm in worse if not (self.surer and arm == self.base)]
+        if worse:
+            verb = "is" if len(worse) == 1 else "are"
+            who = (
+                self._listed(worse)
+                if len(worse) <= NAMED
+                else f"{capitalised(counted(len(worse), 'arm'))}"
+            )
+            sentences.append(f"{who} {verb} surely worse than {name}.")
+        return sentences
+
+    def _listed(self, arms: Sequence[str], timed: bool = False) -> str:
+        """Name arms, where wanted with their times: 'shift (1.9× the time of dwconv)'."""
+        words, first = [], True
+        for arm in arms:
+            word = self.names[arm]
+            if timed and arm in self.speeds and self.base is not None:
+                base = f" the time of {self.names[self.base]}" if first else ""
+                if self.speeds[arm] == "same":
+                    word += f" (the same speed{f' as {self.names[self.base]}' if first else ''})"
+                elif self.speeds[arm] is None and not self.times[arm].known:
+                    word += " (speed not clear)"
+                else:
+                    word += f" ({self._share(arm)}{base})"
+                first = False
+            words.append(word)
+        return listed(words)
+
+    def _share(self, arm: str) -> str:
+        """The ratio of an arm's time, 'about' where it may as well be 1."""
+        ratio = self.times[arm]
+        value = (
+            ratio.interval.value if ratio.interval else math.exp(sum(ratio.logs) / len(ratio.logs))
+        )
+        about = "" if self.speeds[arm] in ("faster", "slower") else "about "
+        return f"{about}{self.show.times(value)}"
+
+    def _score(self, arm: str) -> str:
+        unit = self.show.unit
+        mean = self.show.score(self.rows[arm].mean)
+        return f"{mean} %" if unit == "%" else f"{mean} {unit}".strip()
+
+
+def _names(board: Board) -> dict[str, str]:
+    """Return the name of each row; arms of one label are told apart by their number."""
+    counts = Counter(row.label for row in board.rows)
+    seen: Counter[str] = Counter()
+    names = {}
+    for row in board.rows:
+        seen[row.label] += 1
+        more = f" ({seen[row.label]})" if counts[row.label] > 1 else ""
+        names[row.key] = f"{row.label}{more}"
+    return names
+
+
+def _missing(board: Board, times: Mapping[str, Ratio]) -> tuple[str, ...]:
+    """Say which arms have no score, and why; which are not compared, not timed, or stale."""
+    names = _names(board)
+
+    def told(rows: Sequence[Row], one: str, several: str) -> list[str]:
+        if not rows:
+            return []
+        who = listed([names[row.key] for row in rows])
+        if len(rows) > NAMED:
+            who = capitalised(counted(len(rows), "arm"))
+        return [f"{who} {one if len(rows) == 1 else several}."]
+
+    scoreless = [row for row in board.rows if not row.scores]
+    unfit = [r for r in scoreless if all(f.status == "unsupported" for f in r.failures)]
+    failed = [row for row in scoreless if row not in unfit]
+    unlinked = [row for row in board.rows if not row.linked]
+    ranked = [row for row in board.rows if row.rank]
+    untimed = [row for row in ranked if row.key not in times]
+    stale = [row for row in ranked if row.stale]
+    sentences = [
+        *told(failed, "failed", "failed"),
+        *told(unfit, "does not fit the host", "do not fit the host"),
+        *told(unlinked, "shares no seeds with the others", "share no seeds with the others"),
+    ]
+    if times:
+        sentences += told(untimed, "was not timed", "were not timed")
+    elif len(ranked) > 1 and not any(row.speeds for row in ranked):
+        sentences.append("Nothing was timed.")
+    elif len(ranked) > 1:
+        sentences.append("There is no time of a baseline to compare times with.")
+    sentences += told(stale, "rests on older code", "rest on older code")
+    return tuple(sentences)

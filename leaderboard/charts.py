@@ -1,0 +1,186 @@
+"""The small charts of the pages of arms and operators: curves, raw times, taps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from leaderboard.svg import Scale, domain, drawing, element, line, text, tick_text, whole_ticks
+
+WIDTH, HEIGHT = 340.0, 210.0
+LEFT, RIGHT, TOP, BOTTOM = 48.0, 10.0, 24.0, 40.0
+CELL = 15.0
+"""Side of a tap, in pixels."""
+
+
+def _frame(up: Scale, y_title: str, x_title: str) -> list[str]:
+    ticks = up.ticks(4)
+    parts = [text(y_title, 2, 13, class_="name")]
+    for tick in ticks:
+        parts.append(line(LEFT, up(tick), WIDTH - RIGHT, up(tick), "grid"))
+        words = tick_text(tick, [tick] if up.log else ticks)
+        parts.append(text(words, LEFT - 6, up(tick) + 4, class_="tick", text_anchor="end"))
+    bottom = HEIGHT - BOTTOM
+    parts.append(line(LEFT, bottom, WIDTH - RIGHT, bottom, "axis"))
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(text(x_title, middle, HEIGHT - 4, class_="name", text_anchor="middle"))
+    return parts
+
+
+def _x_tick(at: float, words: str) -> str:
+    return text(words, at, HEIGHT - BOTTOM + 16, class_="tick", text_anchor="middle")
+
+
+def curve_chart(
+    curves: Mapping[int, Sequence[tuple[int, float | None]]], title: str, family: int
+) -> str:
+    """One metric by epoch, a line per seed; where it was no number there is a gap.
+
+    Args:
+        curves: seed → (epoch, value) in order.
+        title: of the axis upwards.
+        family: number of the colour.
+    """
+    values = [v for points in curves.values() for _, v in points if v is not None]
+    epochs = [epoch for points in curves.values() for epoch, _ in points]
+    if not values:
+        return ""
+    low, high = domain(values, [], [], log=False)
+    up = Scale(low, high, HEIGHT - BOTTOM, TOP)
+    first, last = min(epochs), max(max(epochs), min(epochs) + 1)
+    across = Scale(first, last, LEFT + 8, WIDTH - RIGHT - 8)
+    parts = _frame(up, title, "epoch")
+    parts += [_x_tick(across(t), str(t)) for t in whole_ticks(first, last, 6)]
+    for seed, points in sorted(curves.items()):
+        pieces: list[list[str]] = [[]]
+        inside = [f"<title>seed {seed}</title>"]
+        for epoch, value in points:
+            if value is None:
+                pieces.append([])
+                continue
+            x, y = across(epoch), up(value)
+            pieces[-1].append(f"{x:.1f},{y:.1f}")
+            if len(points) <= 60:
+                inside.append(element("circle", cx=x, cy=y, r=2.2, class_="dot"))
+        inside += [
+            element("polyline", points=" ".join(piece), class_="curve")
+            for piece in pieces
+            if len(piece) > 1
+        ]
+        parts.append(element("g", "".join(inside), class_=f"f{family}"))
+    return drawing(parts, WIDTH, HEIGHT, f"{title} by epoch, a line per seed")
+
+
+def samples_chart(
+    samples: Sequence[Sequence[float]],
+    baseline: Sequence[Sequence[float]],
+    label: str,
+    to: str,
+    family: int,
+) -> str:
+    """Every raw time of an arm and of the baseline beside it, process by process.
+
+    Args:
+        samples: process → times in ms, in order.
+        baseline: the same of the baseline.
+        label: the arm's.
+        to: the baseline's label.
+        family: number of the arm's colour.
+    """
+    beside = [(baseline, "beside", -0.17)] if to != label else []
+    every = [*beside, (samples, f"f{family}", 0.17 if beside else 0.0)]
+    times = [time for processes, _, _ in every for rounds in processes for time in rounds]
+    if not times:
+        return ""
+    low, high = domain(times, [], [], log=False)
+    up = Scale(max(low, 0.0), high, HEIGHT - BOTTOM, TOP)
+    count = max(len(samples), len(baseline))
+    across = Scale(0.5, count + 0.5, LEFT, WIDTH - RIGHT)
+    parts = _frame(up, "one pass (ms)", "process, its rounds from left to right")
+    parts += [_x_tick(across(process), str(process)) for process in range(1, count + 1)]
+    for processes, class_, shift in every:
+        dots = []
+        for process, rounds in enumerate(processes, start=1):
+            for index, time in enumerate(rounds):
+                x = across(process + shift + 0.27 * ((index + 0.5) / len(rounds) - 0.5))
+                dots.append(f"M{x:.1f},{up(time):.1f}h0")
+        parts.append(element("path", d="".join(dots), class_=f"{class_} sample"))
+    return drawing(parts, WIDTH, HEIGHT, f"Raw times of {label}, process by process")
+
+
+def taps_chart(pictures: Sequence[tuple[str, Sequence[str]]], name: str, family: int) -> str:
+    """Kernels side by side, tap by tap: '#' strong, '+' pale, 'o' the pixel, '.' none.
+
+    Args:
+        pictures: caption and rows of each kernel.
+        name: of the operator.
+        family: number of the colour.
+    """
+    parts, left, tallest = [], 8.0, max((len(rows) for _, rows in pictures), default=0)
+    for caption, rows in pictures:
+        columns = max((len(row) for row in rows), default=0)
+        width = max(columns * CELL, 7.2 * len(caption))
+        top = 8 + (tallest - len(rows)) * CELL / 2
+        for i, row in enumerate(rows):
+            for j, tap in enumerate(row):
+                if tap == " ":
+                    continue
+                kind = {"#": "strong", "+": "pale", "o": "strong middle"}.get(tap, "none")
+                x = left + (width - columns * CELL) / 2 + j * CELL
+                parts.append(
+                    element(
+                        "rect",
+                        x=x,
+                        y=top + i * CELL,
+                        width=CELL - 2,
+                        height=CELL - 2,
+                        rx=2,
+                        class_=f"tap {kind}",
+                    )
+                )
+        at = left + width / 2
+        parts.append(text(caption, at, tallest * CELL + 26, class_="tick", text_anchor="middle"))
+        left += width + 26
+    group = element("g", "".join(parts), class_=f"f{family}")
+    return drawing([group], max(left - 18, 60), tallest * CELL + 36, f"Taps of {name}")
+
+
+def lines_chart(
+    curves: Sequence[tuple[str, int, Sequence[tuple[float, float, float, float]]]],
+    y_title: str,
+    x_title: str,
+) -> str:
+    """Curves over a size, on logarithmic axes, with intervals, each named at its end.
+
+    Args:
+        curves: name, number of the colour, and (x, value, low, high) in order of x; all positive.
+        y_title: of the axis upwards.
+        x_title: of the axis across.
+    """
+    values = [v for _, _, points in curves for _, *three in points for v in three]
+    if not values:
+        return ""
+    up = Scale(*domain(values, [], [], log=True), HEIGHT - BOTTOM, TOP, log=True)
+    xs = sorted({x for _, _, points in curves for x, *_ in points})
+    across = Scale(xs[0] * 0.95, xs[-1] * 1.05, LEFT, WIDTH - RIGHT - 70, log=True)
+    parts = _frame(up, y_title, x_title)
+    shown: list[float] = []
+    for x in xs:
+        if not shown or across(x) - across(shown[-1]) > 26:
+            shown.append(x)
+            parts.append(_x_tick(across(x), f"{x:g}"))
+    ends: list[float] = []
+    for name, family, points in sorted(curves, key=lambda c: -c[2][-1][1]):
+        spots = [(across(x), up(v)) for x, v, _, _ in points]
+        inside = [f"<title>{name}</title>"] if name.isalnum() else []
+        inside += [line(across(x), up(a), across(x), up(b), "reach") for x, _, a, b in points]
+        inside.append(
+            element(
+                "polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in spots), class_="curve"
+            )
+        )
+        inside += [element("circle", cx=x, cy=y, r=2.5, class_="dot") for x, y in spots]
+        y = max([spots[-1][1], *(end + 14 for end in ends)])
+        ends.append(y)
+        inside.append(text(name[:11], spots[-1][0] + 7, y + 4, class_="label small"))
+        parts.append(element("g", "".join(inside), class_=f"f{family}"))
+    return drawing(parts, WIDTH, HEIGHT, f"{y_title} against {x_title}")

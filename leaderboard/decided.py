@@ -1,0 +1,79 @@
+"""What is said of arms and boards to which seeds were added until they were decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.record import Decision
+from leaderboard.rows import Row
+from leaderboard.show import Show
+from leaderboard.wording import counted, listed
+
+
+def decision_of(row: Row) -> Decision | None:
+    """Return the decision on an arm; none where it was run on since."""
+    decision = row.decision.decision if row.decision else None
+    if decision is None or len(row.scores) > decision.rounds:
+        return None
+    return decision
+
+
+def words(decision: Decision, show: Show) -> str:
+    """Say why an arm runs no more, as the end of a sentence.
+
+    Example:
+        >>> decision = Decision(
+        ...     outcome="worse", by="acb", least=0.032, rounds=2, seeds_max=10,
+        ...     margin=0.01, risk=0.05,
+        ... )
+        >>> from bench.record import Metric
+        >>> words(decision, Show(Metric(value=0, unit="fraction", higher_is_better=True)))
+        'after two seeds: at least 3.2 points worse than acb, surely'
+    """
+    after = f"after {counted(decision.rounds, 'seed')}"
+    if decision.outcome in ("worse", "beaten") and decision.least is not None:
+        slower = ", which is faster too" if decision.outcome == "beaten" else ""
+        amount = show.amount(decision.least)
+        return f"{after}: at least {amount} worse than {decision.by}{slower}, surely"
+    if decision.outcome == "worse":
+        return f"{after}: surely worse than {decision.by}"
+    if decision.outcome == "same":
+        return f"{after}: within {show.amount(decision.margin)} of {decision.by}, surely"
+    if decision.outcome == "best":
+        return f"{after}: surely the best"
+    if decision.outcome == "leads":
+        return f"{after}: it leads"
+    return f"{after}: not told from {decision.by}"
+
+
+def stopped_words(row: Row, show: Show) -> str | None:
+    """Say why an arm has fewer seeds than others, where a decision left it out."""
+    decision = decision_of(row)
+    if decision is None or decision.outcome not in ("worse", "beaten"):
+        return None
+    return f"Stopped {words(decision, show)}."
+
+
+def board_words(rows: Sequence[Row], show: Show) -> str:
+    """Say how a board was decided; empty where seeds were not added by a rule."""
+    decisions = {row.label: d for row in rows if (d := decision_of(row)) is not None}
+    best = next((label for label, d in decisions.items() if d.outcome in ("best", "leads")), None)
+    if best is None:
+        return ""
+    same = [label for label, d in decisions.items() if d.outcome == "same"]
+    open_ = [label for label, d in decisions.items() if d.outcome == "open"]
+    if same:
+        verb = "is" if len(same) == 1 else "are"
+        margin = show.amount(decisions[best].margin)
+        answer = f"{best} leads, and {listed(same)} {verb} surely within {margin} of it"
+    elif decisions[best].outcome == "best":
+        answer = f"{best} is surely the best"
+    else:
+        answer = f"{best} leads"
+    if open_:
+        answer += f"; {listed(open_)} can't be told from it"
+    return (
+        f"Seeds were added where they could change the answer, up to "
+        f"{decisions[best].seeds_max}: {answer}. The tests allow for having looked after every "
+        "seed; single intervals do not."
+    )

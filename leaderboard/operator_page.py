@@ -1,0 +1,123 @@
+"""What the page of an operator shows: what it is, where it wins and loses, what papers say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from leaderboard.board_page import BoardView
+from leaderboard.charts import taps_chart
+from leaderboard.families import colour, families
+from leaderboard.names import operator_file
+from leaderboard.published import Figure
+from leaderboard.rows import Row
+
+
+def operators_of(rows: Iterable[Row], figures: Iterable[Figure]) -> list[str]:
+    """Return the operators that have a page: those on a board, and those with published figures."""
+    found = {row.first.entry.operator for row in rows}
+    return sorted(found | {figure.operator for figure in figures if figure.operator})
+
+
+def operator_view(
+    operator: str, views: Sequence[BoardView], figures: Sequence[Figure]
+) -> dict[str, Any]:
+    """Return the variables of `operator.html`."""
+    family = families().get(operator)
+    places = [
+        (view, row)
+        for view in views
+        for row in view.board.rows
+        if row.first.entry.operator == operator
+    ]
+    return {
+        "operator": operator,
+        "family": family,
+        "colour": colour(operator),
+        "taps": Markup(
+            taps_chart([(t.caption, t.rows) for t in family.taps], family.title, family.colour)
+        )
+        if family and family.taps
+        else None,
+        "places": [
+            {"view": view, "line": next(x for x in view.lines if x.row is row)}
+            for view, row in places
+        ],
+        "counts": _counts(places),
+        "figures": [figure for figure in figures if figure.operator == operator],
+        "options": _options([row for _, row in places]),
+        "growth": [],
+        "code": _code(operator, [row for _, row in places]),
+    }
+
+
+def _counts(places: Iterable[tuple[BoardView, Row]]) -> dict[str, int]:
+    """On how many boards it is surely better or worse than the baseline, or neither."""
+    counts = dict.fromkeys(("baseline", "better", "worse", "open", "unknown"), 0)
+    for view, row in places:
+        within = row.difference.interval if row.difference else None
+        if row.baseline:
+            counts["baseline"] += 1
+        elif within is None:
+            counts["unknown"] += 1
+        elif within.low > 0 or within.high < 0:
+            higher = view.board.metric is not None and view.board.metric.higher_is_better
+            counts["better" if (within.low > 0) == higher else "worse"] += 1
+        else:
+            counts["open"] += 1
+    return counts
+
+
+def _options(rows: Iterable[Row]) -> list[str]:
+    """The options with which it was run, the commonest first."""
+    seen = [_arguments(row.first.entry.operator_options) for row in rows]
+    return sorted(set(filter(None, seen)), key=lambda words: (-seen.count(words), words))
+
+
+def _arguments(options: Mapping[str, Any]) -> str:
+    """Options as the arguments of a call; what is no name of an argument is left out."""
+    return ", ".join(f"{k}={v!r}" for k, v in sorted(options.items()) if k.isidentifier())
+
+
+def _code(operator: str, rows: Sequence[Row]) -> str:
+    """Code that puts it in the place of a host's convolutions, as it stands on a board."""
+    if not rows:
+        return (
+            "from bench import operators\n\n"
+            f"op = operators.create({operator!r}, in_channels=64, out_channels=64, kernel_size=7)\n"
+        )
+    row = rows[0]
+    entry = row.first.entry
+    size = row.cost.input_size if row.cost else (224, 224)
+    options = _arguments(entry.operator_options)
+    arguments = [
+        "model",
+        repr(entry.operator),
+        *([f"where={entry.selection!r}"] if entry.selection else []),
+        f"input_size={tuple(size)}",
+        *([f"mix={entry.mix!r}"] if entry.mix else []),
+        *([options] if options else []),
+    ]
+    return (
+        "import timm\n"
+        "from bench.backbones import fuse, swap\n\n"
+        f"model = timm.create_model({entry.host!r}, features_only=True)\n"
+        f"model = swap({', '.join(arguments)})\n"
+        "fast = fuse(model)  # of equal value, for inference\n"
+    )
+
+
+def operator_links(operators: Iterable[str]) -> list[dict[str, Any]]:
+    """Return name, title, colour and address of operators, for lists of them."""
+    known = families()
+    return [
+        {
+            "name": name,
+            "title": known[name].title if name in known else name,
+            "colour": colour(name),
+            "page": operator_file(name),
+        }
+        for name in operators
+    ]

@@ -1,0 +1,67 @@
+"""The grid of the home page: a row per board, a column per operator, coloured by certainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leaderboard.across import GridCell, OperatorMean, Overview, overview
+from leaderboard.board_page import BoardView, show_probability
+from leaderboard.show import Show
+
+LEANING = 0.9
+"""Certainty of a sign from which a cell leans to it, though it may be chance."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A cell of the grid as it is shown."""
+
+    text: str
+    class_: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid as it is shown."""
+
+    found: Overview
+    rows: tuple[tuple[BoardView, tuple[Tile | None, ...]], ...]
+    means: tuple[OperatorMean | None, ...]
+    """Over all boards, one for each operator; the fixed baseline has none."""
+
+
+def grid(views: Sequence[BoardView]) -> Grid:
+    """Return the grid of boards and operators."""
+    found = overview([view.board for view in views])
+    by_key = {view.board.key: view for view in views}
+    rows = []
+    for board in found.boards:
+        view = by_key[board.key]
+        cells = (found.cell(operator, board) for operator in found.operators)
+        rows.append((view, tuple(_tile(view.show, cell) if cell else None for cell in cells)))
+    means = {mean.operator: mean for mean in found.means}
+    return Grid(found, tuple(rows), tuple(means.get(name) for name in found.operators))
+
+
+def _tile(show: Show, cell: GridCell) -> Tile:
+    if cell.verdict == "baseline":
+        return Tile("0", "baseline", "the baseline")
+    if cell.verdict == "failed" or cell.difference is None:
+        return Tile("failed" if cell.verdict == "failed" else "?", "open", "no score")
+    text = show.difference(cell.difference.value)
+    interval = show.difference_interval(cell.difference)
+    unit = show.difference_unit
+    if cell.verdict in ("better", "worse"):
+        return Tile(text, f"surely-{cell.verdict}", f"surely {cell.verdict}: {interval} {unit}")
+    side = "better" if _up(show, cell.difference.value) else "worse"
+    if cell.certainty is not None and cell.certainty >= LEANING:
+        words = f"leans to {side}, {show_probability(cell.certainty)}: {interval} {unit}"
+        return Tile(text, f"leans-{side}", words)
+    return Tile(text, "open", f"can't be told apart: {interval} {unit}")
+
+
+def _up(show: Show, value: float) -> bool:
+    higher = show.metric is None or show.metric.higher_is_better
+    return (value > 0) == higher

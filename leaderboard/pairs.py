@@ -1,0 +1,87 @@
+"""Any two arms of a board against each other, for the page that compares them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+from bench.intervals import t_interval
+from bench.record import Record
+from bench.statistics.blocks import Blocks
+from bench.statistics.ratios import log_ratios
+from leaderboard.board_page import BoardView
+from leaderboard.names import arm, entry_file
+from leaderboard.rows import Row
+
+
+def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arms of a board, and of each pair the differences with their intervals.
+
+    Args:
+        view: the board.
+        names: arm → its short name in addresses.
+
+    Returns:
+        `arms`: name → what is shown of it; `pairs`: 'first second' (names in order) → the score of
+        the first minus that of the second, and for each time, by its key, the first's time divided
+        by the second's; each as [value, low, high], in the unit shown.
+    """
+    show, rows = view.show, {names[arm(row)]: row for row in view.board.rows}
+    blocks = Blocks({row.key: row.scores for row in rows.values()})
+    pairs: dict[str, Any] = {}
+    for one, other in combinations(sorted(rows), 2):
+        a, b = rows[one], rows[other]
+        difference = blocks.difference(a.key, b.key)
+        within = difference.interval if difference else None
+        score = (
+            [round(show.scaled(v), 4) for v in (within.value, within.low, within.high)]
+            if within
+            else None
+        )
+        times = {
+            stand.choice.key: ratio
+            for stand in view.standings
+            if stand.choice
+            and (ratio := time_ratio(stand.of(a).record, stand.of(b).record)) is not None
+        }
+        pairs[f"{one} {other}"] = {"score": score, "times": times}
+    return {
+        "arms": {name: _arm(view, row) for name, row in rows.items()},
+        "pairs": pairs,
+        "unit": show.difference_unit,
+        "metric": show.metric_name(view.board.headline),
+        "higher_is_better": bool(view.board.metric and view.board.metric.higher_is_better),
+        "times": {s.choice.key: s.choice.words for s in view.standings if s.choice},
+    }
+
+
+def _arm(view: BoardView, row: Row) -> dict[str, Any]:
+    show = view.show
+    return {
+        "page": entry_file(view.board, row),
+        "score": f"{show.score(row.mean)} {show.score_interval(row.interval)}".strip(),
+        "rank": show.rank(row.rank),
+        "params": show.count(row.cost.params if row.cost else None),
+        "macs": show.count(row.cost.macs if row.cost else None),
+        "times": {
+            stand.choice.key: show.number(time.value)
+            for stand in view.standings
+            if stand.choice
+            and (record := stand.of(row).record)
+            and record.speed
+            and (time := record.speed.latency_median_ms)
+        },
+    }
+
+
+def time_ratio(one: Record | None, other: Record | None) -> list[float] | None:
+    """Time of one divided by that of another, from the rounds of one run; None from two runs."""
+    if not (one and other and one.speed and other.speed) or one.speed.run != other.speed.run:
+        return None
+    a, b = one.speed.samples_ms, other.speed.samples_ms
+    if not a or [len(rounds) for rounds in a] != [len(rounds) for rounds in b]:
+        return None
+    found = t_interval(log_ratios(a, b))
+    return [round(math.exp(value), 4) for value in found] if found else None

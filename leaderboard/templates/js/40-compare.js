@@ -1,0 +1,93 @@
+// Two operators side by side, on every board that has both.
+if (document.getElementById("compare")) {
+  const { make } = convboard;
+  const boards = convboard.data("index").boards;
+  const arms = [...new Set(boards.flatMap((board) => board.arms))].sort();
+  const [one, other] = ["a", "b"].map((id) => document.getElementById(`arm-${id}`));
+  for (const select of [one, other]) convboard.options(select, arms.map((arm) => [arm, arm]));
+  const signed = (value, places = 2) => `${value > 0 ? "+" : ""}${value.toFixed(places)}`.replace("-", "−");
+  const bounds = ([, low, high], text) => `[${text(low)}, ${text(high)}]`;
+
+  // the pair as it was asked for: stored once, in the order of the names
+  function turned(pair, ahead) {
+    const back = (v) => (v ? (ahead ? v : [-v[0], -v[2], -v[1]]) : null);
+    const under = (v) => (ahead ? v : [1 / v[0], 1 / v[2], 1 / v[1]]);
+    return {
+      score: back(pair.score),
+      times: Object.fromEntries(Object.entries(pair.times).map(([key, value]) => [key, under(value)])),
+    };
+  }
+
+  function said(value, higher) {
+    if (!value) return "no interval";
+    if (value[1] > 0 || value[2] < 0) return (value[1] > 0) === higher ? "better" : "worse";
+    return "can't be told apart";
+  }
+
+  async function show() {
+    const [a, b] = [one.value, other.value];
+    convboard.keep({ a, b });
+    const place = document.getElementById("compare");
+    const verdict = document.getElementById("verdict");
+    const shared = boards.filter((board) => board.arms.includes(a) && board.arms.includes(b));
+    if (a === b || !shared.length) {
+      verdict.textContent = a === b ? "Choose two different operators." : `No board has both ${a} and ${b}.`;
+      place.replaceChildren();
+      return;
+    }
+    const loaded = await Promise.all(shared.map((board) => convboard.load(board.name)));
+    if (one.value !== a || other.value !== b) return;
+    const ahead = a < b;
+    const counts = { better: 0, worse: 0, "can't be told apart": 0, "no interval": 0 };
+    const ratios = [];
+    const body = make("tbody");
+    shared.forEach((board, index) => {
+      const { pairs } = loaded[index];
+      const pair = turned(pairs.pairs[ahead ? `${a} ${b}` : `${b} ${a}`], ahead);
+      const word = said(pair.score, pairs.higher_is_better);
+      counts[word] += 1;
+      const times = Object.entries(pairs.times).map(([key, words]) => {
+        const ratio = pair.times[key];
+        if (!ratio) return null;
+        ratios.push(ratio);
+        const quick = ratio[2] < 1 ? "faster" : ratio[1] > 1 ? "slower" : "not clear";
+        return make("div", {}, `${ratio[0].toFixed(2)}× `,
+          make("small", {}, `${bounds(ratio, (v) => v.toFixed(2))}, ${quick}: ${words}`));
+      }).filter(Boolean);
+      const arm = (name) => {
+        const fact = pairs.arms[name];
+        return make("td", { class: "num" }, make("a", { href: fact.page }, fact.score),
+          make("small", {}, `rank ${fact.rank}; ${fact.params} weights`), make("small", {}, `${fact.macs} MACs`));
+      };
+      body.append(make("tr", {},
+        make("th", { scope: "row", class: "text" }, make("a", { href: `boards/${board.name}.html` }, board.task),
+          make("small", {}, `${board.host}; ${pairs.metric}`)),
+        arm(a), arm(b),
+        make("td", { class: "num" }, pair.score ? `${signed(pair.score[0])} ${pairs.unit}` : "—",
+          make("small", {}, pair.score ? bounds(pair.score, signed) : ""), make("small", {}, word)),
+        make("td", { class: "text" }, ...(times.length ? times : ["—", make("small", {}, "not timed in one run")]))));
+    });
+    const head = make("tr", {}, ...["Board", a, b, `${a} minus ${b}`, `Time of ${a} ÷ time of ${b}`]
+      .map((words, index) => make("th", index % 4 ? { scope: "col" } : { scope: "col", class: "text" }, words)));
+    place.replaceChildren(make("thead", {}, head), body);
+    const boardsOf = (count) => `${count} of ${shared.length} board${shared.length === 1 ? "" : "s"}`;
+    const mean = ratios.length ? Math.exp(ratios.reduce((sum, r) => sum + Math.log(r[0]), 0) / ratios.length) : null;
+    verdict.textContent = `${a} is surely better than ${b} on ${boardsOf(counts.better)} and surely worse on ${counts.worse}; `
+      + `on ${counts["can't be told apart"]} they can't be told apart.`
+      + (mean ? ` It takes ${mean.toFixed(2)} times as long (geometric mean of ${ratios.length} measured time${ratios.length === 1 ? "" : "s"}).` : "");
+  }
+
+  function read() {
+    const given = convboard.view();
+    one.value = arms.includes(given.a) ? given.a : arms[0] ?? "";
+    other.value = arms.includes(given.b) ? given.b : arms[1] ?? "";
+    if (arms.length > 1) show();
+  }
+  for (const select of [one, other]) select.addEventListener("change", show);
+  document.getElementById("turn").addEventListener("click", () => {
+    [one.value, other.value] = [other.value, one.value];
+    show();
+  });
+  addEventListener("hashchange", read);
+  read();
+}

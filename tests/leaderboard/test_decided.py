@@ -1,0 +1,83 @@
+"""Boards to which seeds were added until they were decided: arms have unlike numbers of seeds."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench.record import Decision
+from leaderboard.board import boards
+from leaderboard.standing import standing
+
+make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
+SCORES = {
+    "dw7": (0.84, 0.86, 0.845, 0.85),
+    "acb": (0.90, 0.915, 0.903, 0.908),
+    "conv3": (0.50, 0.52),
+}
+
+
+def decision(label, outcome, rounds, **changes):
+    """The record of why an arm runs no more, as the program makes it from its last score."""
+    last = make.accuracy(make.entry(label), rounds - 1, 0.5)
+    fields = {"outcome": outcome, "rounds": rounds, "seeds_max": 10, "margin": 0.01, "risk": 0.05}
+    return make.changed(
+        last, kind="decision", accuracy=None, cost=None, decision=Decision(**fields, **changes)
+    )
+
+
+def records(*decisions):
+    return [
+        *(
+            make.accuracy(make.entry(label), seed, value)
+            for label, values in SCORES.items()
+            for seed, value in enumerate(values)
+        ),
+        *decisions,
+    ]
+
+
+DECIDED = (
+    decision("conv3", "worse", 2, by="acb", least=0.31),
+    decision("acb", "best", 4),
+    decision("dw7", "worse", 4, by="acb"),
+)
+
+
+def test_an_arm_that_was_stopped_is_no_arm_that_lacks_seeds():
+    (board,) = boards(records(*DECIDED))
+    marks = {row.label: {m.kind: m.text for m in row.marks} for row in board.rows}
+    assert marks["conv3"] == {
+        "stopped": "Stopped after two seeds: at least 31 points worse than acb, surely."
+    }
+    assert marks["acb"] == {}
+    (plain,) = boards(records())
+    assert {m.kind for row in plain.rows for m in row.marks} == {"missing"}
+    assert "acb is surely the best" in board.notes[0]
+    assert plain.notes == ()
+
+
+def test_fitted_means_take_out_the_seeds_that_an_arm_lacks():
+    (board,) = boards(records(*DECIDED))
+    rows = {row.label: row for row in board.rows}
+    shared = [(SCORES["dw7"][s] + SCORES["acb"][s]) / 2 for s in range(4)]
+    shift = sum(shared) / 4 - sum(shared[:2]) / 2
+    assert rows["conv3"].mean == pytest.approx(0.51 + shift)
+    assert rows["conv3"].plain_mean == pytest.approx(0.51)
+
+
+def test_tests_allow_for_having_looked_often():
+    (plain,), (board,) = boards(records()), boards(records(*DECIDED))
+    assert (plain.looks, board.looks) == (1, 9)
+    assert board.detectable > plain.detectable
+    assert board.rows[0].difference == plain.rows[0].difference
+    assert standing(board).card.text.startswith("acb: +5.78 points over dw7 [")
+
+
+def test_a_decision_on_an_arm_that_was_run_on_counts_no_more():
+    older = decision("acb", "worse", 2, by="dw7", least=0.1)
+    (board,) = boards(records(older))
+    marks = {row.label: [m.kind for m in row.marks] for row in board.rows}
+    assert marks["acb"] == []
+    assert board.notes == ()
