@@ -24,6 +24,10 @@ class DataError(UserError):
     """The data is not there, or not what its format says; raised before any training."""
 
 
+class DoesNotFit(UserError):
+    """An operator has no slot to stand in: a result of its own, which stops nothing else."""
+
+
 class Failure(RuntimeError):
     """What was asked for ended badly, though nobody's words were wrong; told in one line too."""
 

@@ -290,7 +290,7 @@ def _identity(record: Record) -> list[tuple[str, Any]]:
             ("Options of the data", _inline(data.options)),
             ("Images", f"{data.train_samples} to train on, {data.scored_samples} scored"),
             ("Split scored", data.split),
-            ("Left out", _inline(data.skipped)),
+            ("Left out or mended", _inline(data.skipped)),
         ]
     if recipe:
         rows += [

@@ -13,6 +13,12 @@ ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "Op
 """What is said of a time by which it was run, unless that was torch as it is."""
 
 
+def status_words(record: Record) -> str:
+    """Return what is said of a record that is not ok: an arm without a slot is no failure."""
+    unfit = record.kind == "accuracy" and record.status == "unsupported"
+    return "does not fit" if unfit else record.status
+
+
 @dataclass(frozen=True)
 class Row:
     """One arm of a board with all its records, and what is shown of it."""

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -18,6 +19,9 @@ from bench.cli.arguments import choice_of
 from bench.cli.main import commands, main, parser
 from bench.cli.speed import races_of
 from bench.config import files, plan
+from bench.errors import UserError
+from bench.run import dilation, tune
+from bench.run.fits import unfit
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,7 +35,7 @@ def test_code_gives_what_is_printed():
 
 
 def test_it_is_short():
-    assert len(TEXT.splitlines()) <= 150
+    assert len(TEXT.splitlines()) <= 165
 
 
 @pytest.fixture
@@ -138,6 +142,28 @@ def test_every_suite_that_it_shows_can_be_planned_as_shown(arguments):
         assert {getattr(cell, axis) for cell in cells} == set(values.split(","))
     if options.hosts:
         assert {cell.host for cell in cells} == {options.hosts}
+    reasons = unfit(cells)
+    assert any(cell.hash not in reasons for cell in cells)
+
+
+@pytest.mark.parametrize("verb", ["tune", "search-dilation"])
+def test_a_search_takes_every_arm_that_is_chosen(verb, monkeypatch, capsys):
+    arguments = next(words for words in OURS if words[0] == verb)
+    options = parsed(arguments)
+    module, name = {"tune": (tune, "tune"), "search-dilation": (dilation, "search_dilation")}[verb]
+    taken = []
+
+    def searched(suite, choice, folder, **others):
+        taken.append(plan.one(plan.plan(suite, choice)))  # which refuses more than one
+        return SimpleNamespace(complete=1, best=0.5, path="found.yaml")
+
+    monkeypatch.setattr(module, name, searched)
+    options.line = "convboard"
+    options.do(options)
+    assert len({(cell.task, cell.operator) for cell in taken}) == len(taken) == 4
+    options.out = Path("one.yaml")
+    with pytest.raises(UserError, match=r"`--out`.* takes one result, and 4 arms are chosen"):
+        options.do(options)
 
 
 @pytest.mark.slow  # it counts every network of the papers

@@ -80,17 +80,51 @@ def detections(
         f"{names[label]} {score:.2f}"
         for label, score in zip(labels, found["scores"].cpu()[kept].tolist(), strict=True)
     ]
+    if said and "masks" in found:
+        masks = found["masks"].cpu()[kept]
+        masks = F.resize(masks.to(torch.uint8), [height, width], F.InterpolationMode.NEAREST)
+        colours = [colour(label) for label in labels]
+        canvas = draw_segmentation_masks(canvas, masks.bool(), alpha=0.5, colors=colours)
+    return _boxed(canvas, boxes, labels, said)
+
+
+def named(image: Tensor, label: int, names: Sequence[str]) -> Drawn:
+    """Write the class of an image on it.
+
+    Example:
+        >>> named(torch.zeros(3, 64, 64, dtype=torch.uint8), 1, "ab").words
+        'b'
+    """
+    return Drawn(_captioned(enlarged(image), [names[label]], [colour(label)]), names[label])
+
+
+def objects(image: Tensor, boxes: Tensor, labels: Sequence[int], names: Sequence[str]) -> Drawn:
+    """Draw boxes with the names of their classes.
+
+    Args:
+        image: uint8 (3, H, W).
+        boxes: (n, 4) as (x1, y1, x2, y2), in its pixels.
+        labels: n of them.
+        names: of the classes.
+
+    Example:
+        >>> image, boxes = torch.zeros(3, 64, 64, dtype=torch.uint8), torch.tensor([[4, 4, 20, 20]])
+        >>> objects(image, boxes, [1], "ab").words
+        'b'
+    """
+    canvas = enlarged(image)
+    scale = canvas.shape[-1] / image.shape[-1]
+    return _boxed(canvas, boxes * scale, labels, [names[label] for label in labels])
+
+
+def _boxed(canvas: Tensor, boxes: Tensor, labels: Sequence[int], said: list[str]) -> Drawn:
     if not said:
         return Drawn(canvas, "nothing")
     colours = [colour(label) for label in labels]
-    if "masks" in found:
-        masks = found["masks"].cpu()[kept]
-        masks = F.resize(masks.to(torch.uint8), [height, width], F.InterpolationMode.NEAREST)
-        canvas = draw_segmentation_masks(canvas, masks.bool(), alpha=0.5, colors=list(colours))
-    canvas = draw_bounding_boxes(
+    drawn = draw_bounding_boxes(
         canvas, boxes, said, list(colours), width=2, label_colors="white", fill_labels=True
     )
-    return Drawn(canvas, ", ".join(said))
+    return Drawn(drawn, ", ".join(said))
 
 
 def labels(image: Tensor, mask: Tensor, names: Sequence[str]) -> Drawn:
@@ -98,7 +132,7 @@ def labels(image: Tensor, mask: Tensor, names: Sequence[str]) -> Drawn:
 
     Args:
         image: uint8 (3, H, W).
-        mask: (H, W) labels.
+        mask: (H, W) labels; those without a name are ignored, and left as they are.
         names: of the classes.
 
     Example:
@@ -107,7 +141,9 @@ def labels(image: Tensor, mask: Tensor, names: Sequence[str]) -> Drawn:
         'sky 75 %, sea 25 %'
     """
     canvas = enlarged(image)
-    there = mask.cpu().flatten().bincount().nonzero().flatten().tolist()
+    there = mask.cpu().flatten().bincount()[: len(names)].nonzero().flatten().tolist()
+    if not there:
+        return Drawn(canvas, "nothing")
     shares = {label: float((mask == label).float().mean()) for label in there}
     order = sorted(there, key=lambda label: -shares[label])
     large = F.resize(

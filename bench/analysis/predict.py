@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError
-from bench.run.trained import trained
+from bench.run.trained import alone
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ def predict(
     """Draw what a finished cell predicts for images; yield each PNG file with its words.
 
     An image is resized as the images are on which the cell was scored; what is found is drawn on
-    the original. All images are read before the network is built.
+    the original. The cell's data need not be there. The first image is read before the network is
+    built.
 
     Args:
         folder: the runs folder; see `bench.store.Store`.
         cell: hash of the cell, or its beginning.
-        images: paths of image files.
+        images: paths of image files, and of folders that hold some.
         out: folder of the pictures, made where it is not there; `NAME-predicted.png` each.
         threshold: least score of a detection, in [0, 1].
 
@@ -42,18 +43,21 @@ def predict(
         raise ConfigError(f"`--score` (={threshold}) must be in [0, 1].")
     store = Store(folder)
     run = store.find(cell)
-    pixels = [_read(path) for path in images]
-    module, data = trained(store, run)
+    paths = _files(images)
+    _read(paths[0])
+    network = alone(store, run)
     out.mkdir(parents=True, exist_ok=True)
     taken: set[Path] = set()
-    for path, image in zip(images, pixels, strict=True):
-        drawn = draw(module, data, image, threshold)
+    for path in paths:
+        drawn = draw(network.module, network.data, network.class_names, _read(path), threshold)
         target = _free(out, path.stem, taken)
         to_pil_image(drawn.picture).save(target)
         yield target, drawn.words
 
 
-def draw(module: TaskModule, data: TaskData, image: Tensor, threshold: float) -> Drawn:
+def draw(
+    module: TaskModule, data: TaskData, names: Sequence[str], image: Tensor, threshold: float
+) -> Drawn:
     """Predict one image, uint8 (3, H, W), and draw what was found on it."""
     from bench.analysis import draw as drawing
     from tasks import Classification, Detection, Segmentation
@@ -61,20 +65,36 @@ def draw(module: TaskModule, data: TaskData, image: Tensor, threshold: float) ->
     seen = data.as_scored(image)
     if isinstance(module, Detection):
         (found,) = module.predict(seen[None])
-        return drawing.detections(image, found, seen.shape[-2:], data.class_names, threshold)
+        return drawing.detections(image, found, seen.shape[-2:], names, threshold)
     if isinstance(module, Segmentation):
         (mask,) = module.predict(seen[None], size=image.shape[-2:])
-        return drawing.labels(image, mask, data.class_names)
+        return drawing.labels(image, mask, names)
     if isinstance(module, Classification):
         (probabilities,) = module.predict(seen[None])
-        return drawing.classes(image, probabilities, data.class_names)
+        return drawing.classes(image, probabilities, names)
     raise ConfigError(f"`cell`: there is no drawing of what a {type(module).__name__} predicts.")
+
+
+def _files(images: Sequence[Path]) -> list[Path]:
+    """Return the image files that are named, those of a folder in the order of their names."""
+    from tasks.data.listing import is_image
+
+    paths: list[Path] = []
+    for path in images:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if is_image(file))
+            if not inside:
+                raise ConfigError(f"`image` (={str(path)!r}): there is no image in the folder.")
+            paths += inside
+        else:
+            paths.append(path)
+    return paths
 
 
 def _read(path: Path) -> Tensor:
     from PIL import Image
 
-    from tasks.data.checked import read_image
+    from tasks.data.images import read_image
 
     if not path.is_file():
         raise ConfigError(f"`image` (={str(path)!r}): there is no such file.")

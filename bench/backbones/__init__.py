@@ -8,11 +8,12 @@ import importlib
 import pkgutil
 
 from bench.backbones.build import build
+from bench.backbones.change import Mixed
 from bench.backbones.cost import macs
 from bench.backbones.fuse import fuse
 from bench.backbones.networks import Network, networks
 from bench.backbones.slots import Slot, find_slots
-from bench.backbones.swap import Mixed, SwapReport, swap, swap_report
+from bench.backbones.swap import SwapReport, swap, swap_report
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -12,7 +12,9 @@ import timm
 from timm.models import get_pretrained_cfg
 from torch import nn
 
+from bench.backbones.hosts import build_code, code_sha256, is_code
 from bench.backbones.swap import swap
+from bench.backbones.weights import load_weights
 from bench.errors import UserError, near, require
 from bench.operators.base import pair
 from bench.operators.registry import get
@@ -27,13 +29,17 @@ def build(
     mix: str | None = None,
     input_size: tuple[int, int] = (224, 224),
     pretrained: bool = False,
+    weights: str | None = None,
+    weights_sha256: str | None = None,
     features_only: bool = False,
     host_options: dict[str, Any] | None = None,
+    host_sha256: str | None = None,
 ) -> nn.Module:
-    """Create a timm model and put an operator into its slots.
+    """Create a network and put an operator into its slots.
 
     Args:
-        host: a name that `timm.create_model` takes.
+        host: a name that `timm.create_model` takes, or code that makes a network:
+            `package.module:callable` or `path/to/file.py:callable`.
         operator: one of `bench.operators.names()`; None leaves the host as it is.
         options: the operator's options, and `kernel_size`, `groups`, `dilation` in place of the
             slots' (see `swap`).
@@ -41,8 +47,14 @@ def build(
         mix: "pointwise" for a depthwise operator in dense slots.
         input_size: height and width, in pixels, of the images that the model will see.
         pretrained: load timm's weights; operators take over those that they contain.
+        weights: file of the host's weights, .safetensors or torch's, read as weights only; taken
+            as `pretrained` ones are. A classifier of other classes is left out.
+        weights_sha256: hash that the file must have; None for any.
         features_only: return the maps of all stages in place of logits.
-        host_options: more arguments of `timm.create_model`, such as `num_classes`.
+        host_options: more arguments of `timm.create_model`, such as `num_classes`, or of the
+            callable.
+        host_sha256: hash that the callable's file must have (`bench.backbones.hosts.code_sha256`);
+            None for any.
 
     Raises:
         UserError: unknown host (with near matches), operator, option or key, arguments that the
@@ -63,7 +75,22 @@ def build(
                 raise UserError(f"`{argument}` (={value!r}) needs an `operator`.")
     else:
         _check_options(operator, options or {})
-    model = _host(host, pretrained, features_only, host_options or {})
+    if pretrained and weights is not None:
+        raise UserError(f"`weights` (={weights!r}) must be left out with `pretrained`.")
+    if is_code(host):
+        if host_sha256 is not None and code_sha256(host) != host_sha256:
+            raise UserError(f"`host` (={host!r}): its file is another than it was; plan it again.")
+        model = build_code(
+            host,
+            features_only=features_only,
+            pretrained=pretrained,
+            options=host_options or {},
+            input_size=pair("input_size", input_size, 1),
+        )
+    else:
+        model = _host(host, pretrained, features_only, host_options or {})
+    if weights is not None:
+        load_weights(model, weights, weights_sha256)
     if operator is None:
         return model
     return swap(model, operator, where=where, input_size=input_size, mix=mix, **(options or {}))
@@ -112,7 +139,7 @@ def _create(
 
 def _check_host(host: str, pretrained: bool) -> None:
     require("host", host, isinstance(host, str), "the name of a model of timm")
-    if ":" in host:  # a place, such as hf-hub:owner/name
+    if ":" in host:  # one of timm's places, such as hf-hub:owner/name
         return
     name, _, tag = host.partition(".")
     if not timm.is_model(name):

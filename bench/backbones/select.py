@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from bench.backbones.slots import Slot
-from bench.errors import UserError, near, require
+from bench.errors import DoesNotFit, UserError, near, require
 from bench.operators.base import pair
 
 
@@ -26,7 +26,7 @@ def _by_stages(slots: list[Slot], value: Any) -> list[Slot]:
     """One or more stage numbers: 0 is up to stride 2, 1 to 4 are strides 4, 8, 16 and 32."""
     wanted, there = set(_integers("stages", value, 0)), {slot.stage for slot in slots}
     if not wanted <= there:
-        raise UserError(
+        raise DoesNotFit(
             f"`where.stages` (={value!r}) must be stages that have slots: {sorted(there)} "
             "(0: up to stride 2, then 1 to 4: strides 4, 8, 16, 32)."
         )
@@ -42,7 +42,7 @@ def _by_names(slots: list[Slot], value: Any) -> list[Slot]:
         )
     for pattern in patterns:
         if not any(fnmatchcase(slot.name, pattern) for slot in slots):
-            raise UserError(
+            raise DoesNotFit(
                 f"`where.names` (={pattern!r}) must match the name of a slot; "
                 + near(pattern, [slot.name for slot in slots])
             )
@@ -55,7 +55,7 @@ def _by_kernel_size(slots: list[Slot], value: Any) -> list[Slot]:
     wanted = {pair("where.kernel_size", size, 1) for size in values}
     there = sorted({slot.spec.kernel_size for slot in slots})
     if not wanted & set(there):
-        raise UserError(f"`where.kernel_size` (={value!r}) must be among the slots': {there}.")
+        raise DoesNotFit(f"`where.kernel_size` (={value!r}) must be among the slots': {there}.")
     return [slot for slot in slots if slot.spec.kernel_size in wanted]
 
 
@@ -70,7 +70,7 @@ def _by_indices(slots: list[Slot], value: Any) -> list[Slot]:
     """Positions among those selected so far, from 0."""
     wanted = set(_integers("indices", value, 0))
     if any(index >= len(slots) for index in wanted):
-        raise UserError(
+        raise DoesNotFit(
             f"`where.indices` (={value!r}) must be below the number of slots that the other keys "
             f"select (={len(slots)})."
         )
@@ -113,7 +113,8 @@ def select(slots: list[Slot], where: Mapping[str, Any] | None) -> list[Slot]:
         where: None for all, or any of the keys that `keys` lists, which narrow in that order.
 
     Raises:
-        ValueError: an unknown key, a value of the wrong type, or one that selects nothing.
+        UserError: an unknown key, or a value of the wrong type.
+        DoesNotFit: a value that selects nothing in this host.
 
     Example:
         >>> import timm
@@ -131,5 +132,5 @@ def select(slots: list[Slot], where: Mapping[str, Any] | None) -> list[Slot]:
         if where.get(key) is not None:
             slots = narrow(slots, where[key])
     if where and not slots:
-        raise UserError(f"`where` (={dict(where)!r}) selects no slot: no slot has all its keys.")
+        raise DoesNotFit(f"`where` (={dict(where)!r}) selects no slot: no slot has all its keys.")
     return slots

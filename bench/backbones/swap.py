@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from timm.layers import BatchNormAct2d
 from torch import nn
 
+from bench.backbones.change import SPEC_OPTIONS, Change, build_change
+from bench.backbones.fits import why_not
 from bench.backbones.fuse import take_hooks
 from bench.backbones.select import select
 from bench.backbones.slots import Slot, find_slots
-from bench.errors import UserError, near
-from bench.operators.base import ConvSpec, Operator
-from bench.operators.conv import Conv
-from bench.operators.registry import create, get, options
-
-_SPEC_OPTIONS = ("kernel_size", "groups", "dilation")
+from bench.errors import DoesNotFit, UserError, near
+from bench.operators.registry import get
+from bench.operators.registry import options as own_options
 
 
 @dataclass
@@ -39,26 +36,6 @@ class SwapReport:
     absorbed: dict[str, str] = field(default_factory=dict)
     mixed: list[str] = field(default_factory=list)
     carried: list[str] = field(default_factory=list)
-
-
-class Mixed(nn.Sequential):
-    """A depthwise operator in a dense slot: the operator, then a 1×1 convolution Cin → Cout."""
-
-    def __init__(self, operator: Operator, spec: ConvSpec) -> None:
-        super().__init__()
-        self.operator = operator
-        self.pointwise = nn.Conv2d(spec.in_channels, spec.out_channels, 1, bias=spec.bias)
-
-
-@dataclass
-class _Change:
-    """One slot's operator, built and ready to be put in."""
-
-    slot: Slot
-    module: nn.Module
-    absorbed: str | None
-    mixed: bool
-    carried: bool
 
 
 def swap(
@@ -94,9 +71,10 @@ def swap(
         The model.
 
     Raises:
-        ValueError: unknown operator, option or key, or a selection in which the operator can
-            replace nothing, or not all where each slot has options of its own (`icconv` with a
-            list of patterns); the message gives the reasons.
+        UserError: unknown operator, option or key.
+        DoesNotFit: a selection in which the operator can replace nothing, or not all where each
+            slot has options of its own (`icconv` with a list of patterns); the message gives the
+            reasons, and what would help.
 
     Example:
         >>> import timm, torch
@@ -106,14 +84,16 @@ def swap(
         ['stages_3.blocks.0.conv_dw', 'stages_3.blocks.1.conv_dw']
     """
     _check(operator, mix, options)
-    slots = select(find_slots(model, input_size), where)
+    found = find_slots(model, input_size)
+    slots = select(found, where)
     by_slot = get(operator).for_slots(options, len(slots))
     selection = list(zip(slots, by_slot, strict=True))
     # What was made for one slot must not be lost on another's reasons.
     strict = any(slot_options != options for slot_options in by_slot)
     report = exchange(model, operator, selection, mix=mix, carry=carry, strict=strict)
     if not report.swapped:
-        raise UserError(_nothing(operator, where, mix, report.refused))
+        others = [slot for slot in found if slot not in slots]
+        raise DoesNotFit(why_not(model, operator, slots, others, mix=mix, options=options))
     return model
 
 
@@ -135,15 +115,13 @@ def exchange(
         UserError: `strict`, and a slot refuses; the model is as it was. What an operator raises
             beside UserError is no refusal but a fault of its own: it passes as it is, with a note.
     """
-    report, changes = SwapReport(), list[_Change]()
+    report, changes = SwapReport(), list[Change]()
     for slot, slot_options in selection:
         try:
-            if slot.refusal is not None:
-                raise UserError(slot.refusal)
-            changes.append(_change(model, slot, operator, mix, carry, slot_options))
+            changes.append(build_change(model, slot, operator, mix, carry, slot_options))
         except UserError as refusal:
             if strict:
-                raise UserError(f"{operator} cannot stand in {slot.name}: {refusal}") from refusal
+                raise DoesNotFit(f"{operator} cannot stand in {slot.name}: {refusal}") from refusal
             report.refused[slot.name] = str(refusal)
         except Exception as fault:
             fault.add_note(
@@ -174,7 +152,7 @@ def _check(operator: str, mix: str | None, swap_options: Mapping[str, Any]) -> N
     get(operator)
     if mix not in (None, "pointwise"):
         raise UserError(f"`mix` (={mix!r}) must be None or 'pointwise'.")
-    allowed = [*_SPEC_OPTIONS, *options(operator)]
+    allowed = [*SPEC_OPTIONS, *own_options(operator)]
     for option, value in swap_options.items():
         if option not in allowed:
             raise UserError(
@@ -182,62 +160,7 @@ def _check(operator: str, mix: str | None, swap_options: Mapping[str, Any]) -> N
             )
 
 
-def _change(
-    model: nn.Module,
-    slot: Slot,
-    operator: str,
-    mix: str | None,
-    carry: bool,
-    slot_options: Mapping[str, Any],
-) -> _Change:
-    """Build the operator for one slot; UserError says why it cannot stand there."""
-    operator_options = {k: v for k, v in slot_options.items() if k not in _SPEC_OPTIONS}
-    spec = _respec(slot.spec, {k: v for k, v in slot_options.items() if k in _SPEC_OPTIONS})
-    cls = get(operator)
-    dense = cls.depthwise and not spec.depthwise
-    mixed = dense and mix == "pointwise"
-    entering = _pointwise_partner(spec) if mixed else spec
-    h, w = slot.spec.resolution or (1, 1)
-    if entering.output_size(h, w) != slot.output_size:
-        raise UserError(
-            f"`kernel_size` (={spec.kernel_size}) with `padding` (={spec.padding}) must give the "
-            f"slot's output {slot.output_size} from {(h, w)}, not {entering.output_size(h, w)}."
-        )
-    norm = None if slot.norm is None else model.get_submodule(slot.norm)
-    absorbs = cls.absorbs_norm and not mixed and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
-    old = model.get_submodule(slot.name)
-    conv = old.conv if isinstance(old, Conv) else old
-    like = next(old.parameters())
-    # Built on the CPU, so that a seed gives the same weights on every device.
-    with torch.device("cpu"):
-        try:
-            op = create(operator, **vars(entering), **operator_options)
-        except UserError as refusal:
-            hint = " mix='pointwise' puts a 1x1 convolution behind it." if dense else ""
-            raise UserError(f"{refusal}{'' if mixed else hint}") from refusal
-        module: nn.Module = Mixed(op, spec) if mixed else op
-    module.to(device=like.device, dtype=like.dtype).train(old.training)
-    carried = False
-    if carry and not mixed and isinstance(conv, nn.Conv2d):
-        carried = op.carry(conv, norm if absorbs else None)
-    return _Change(slot, module, slot.norm if absorbs else None, mixed, carried)
-
-
-def _respec(spec: ConvSpec, changes: Mapping[str, Any]) -> ConvSpec:
-    if not changes:
-        return spec
-    fields = {**vars(spec), **changes}
-    if changes.keys() & {"kernel_size", "dilation"}:
-        fields["padding"] = None
-    return ConvSpec.make(**fields)
-
-
-def _pointwise_partner(spec: ConvSpec) -> ConvSpec:
-    """Return the depthwise convolution over Cin; the bias is left to the 1×1 convolution."""
-    return replace(spec, out_channels=spec.in_channels, groups=spec.in_channels, bias=False)
-
-
-def _put_in(model: nn.Module, change: _Change) -> None:
+def _put_in(model: nn.Module, change: Change) -> None:
     conv = model.get_submodule(change.slot.name)
     take_hooks(change.module, conv)
     _replace(model, conv, change.module)
@@ -269,18 +192,3 @@ def _joined(old: SwapReport, new: SwapReport) -> SwapReport:
         mixed=[name for name in old.mixed if name not in again] + new.mixed,
         carried=[name for name in old.carried if name not in again] + new.carried,
     )
-
-
-def _nothing(
-    operator: str, where: Mapping[str, Any] | None, mix: str | None, refused: Mapping[str, str]
-) -> str:
-    reasons: dict[str, list[str]] = {}
-    for name, reason in refused.items():
-        reasons.setdefault(reason, []).append(name)
-    lines = [
-        f"  {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"
-        for reason, names in reasons.items()
-    ]
-    selection = "the model" if where is None else f"`where` (={dict(where)!r})"
-    head = f"`operator` (={operator!r}) can replace no slot of {selection} with mix={mix!r}"
-    return "\n".join([f"{head}:", *lines[:8]]) if lines else f"{head}: there is no slot."

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 import bench.checkpoints.networks  # noqa: F401  (the rules for the networks)
+from bench.backbones.read import read
 from bench.checkpoints.operators import take_over
-from bench.checkpoints.read import read
 from bench.checkpoints.transfer import Scope, Transfer
 
 _Module = TypeVar("_Module", bound=nn.Module)

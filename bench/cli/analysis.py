@@ -23,7 +23,9 @@ def add(verbs: Verbs) -> None:
     verb = verbs.add("predict", predict, "draw what a finished cell predicts on images")
     add_data(verb)
     verb.add_argument("cell", help="hash of the cell, or its beginning")
-    verb.add_argument("images", type=Path, nargs="+", metavar="image", help="image files")
+    verb.add_argument(
+        "images", type=Path, nargs="+", metavar="image", help="image files, or folders of them"
+    )
     verb.add_argument("--out", type=Path, required=True, help="folder of the drawn images")
     verb.add_argument("--score", type=float, default=0.3, help="least score of a detection")
 

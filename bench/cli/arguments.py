@@ -46,6 +46,11 @@ def add_data(verb: argparse.ArgumentParser) -> None:
         default=None,
         help="folder in which sets of images lie; default $CONVBOARD_DATA or .",
     )
+    add_trust(verb)
+
+
+def add_trust(verb: argparse.ArgumentParser) -> None:
+    """Add whether code that the configuration names may run."""
     verb.add_argument(
         "--trust", action="store_true", help="run Python files that the configuration names"
     )
@@ -67,12 +72,40 @@ def add_choice(verb: argparse.ArgumentParser, *, needed: bool = True) -> None:
     verb.add_argument("--seeds", help="comma-separated, in place of the suite's")
     verb.add_argument("--hosts", help="comma-separated, in place of the boards'")
     verb.add_argument("--operators", help="comma-separated, in place of the boards'")
+    add_slots(verb)
+    add_start(verb)
     verb.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="lay a value over every cell's configuration, e.g. trainer.max_epochs=3",
+    )
+
+
+def add_slots(verb: argparse.ArgumentParser) -> None:
+    """Add which slots are meant, and how depthwise operators stand in dense ones."""
+    verb.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="slots in place of the suite's, e.g. stages=3,4; `convboard explain where`",
+    )
+    verb.add_argument(
+        "--mix",
+        choices=["pointwise"],
+        help="let depthwise operators into dense slots, with a 1×1 convolution behind them",
+    )
+
+
+def add_start(verb: argparse.ArgumentParser) -> None:
+    """Add what networks start from."""
+    verb.add_argument(
+        "--pretrained", action="store_true", help="start from the weights that timm has of a host"
+    )
+    verb.add_argument(
+        "--weights", metavar="FILE", help="start from a file's weights: .safetensors, or torch's"
     )
 
 
@@ -127,8 +160,46 @@ def choice_of(options: argparse.Namespace) -> Choice:
         seeds=seeds,
         hosts=split(options.hosts) if options.hosts else None,
         operators=split(options.operators) if options.operators else None,
+        where=where_of(options),
+        mix=options.mix,
+        pretrained=options.pretrained,
+        weights=options.weights,
         sets=tuple(options.set),
     )
+
+
+def where_of(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the selection of slots that the flags `--where KEY=A,B` say; None without any.
+
+    Example:
+        >>> where_of(argparse.Namespace(where=["stages=3,4", "names=*conv_dw", "every=2"]))
+        {'stages': [3, 4], 'names': ['*conv_dw'], 'every': 2}
+    """
+    from bench.config import files
+
+    where: dict[str, Any] = {}
+    for text in options.where:
+        key, equals, value = text.partition("=")
+        if key == "names" and equals:  # patterns: to YAML a leading * is another thing
+            where[key] = split(value)
+        elif "," in value and not value.startswith("["):
+            files.assign(where, f"{key}=[{value}]", "--where")
+        else:
+            files.assign(where, text, "--where")
+    return where or None
+
+
+def size_of(text: str | None) -> tuple[int, int]:
+    """Return height and width of '64' or '64x96'; 224 pixels where nothing is said.
+
+    Example:
+        >>> size_of("64x96"), size_of(None)
+        ((64, 96), (224, 224))
+    """
+    sides = (text or "224").split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise UserError(f"`--size` (={text!r}) must be pixels: 64, or HEIGHTxWIDTH, 64x96.")
+    return int(sides[0]), int(sides[-1])
 
 
 def split(text: str) -> list[str]:

@@ -51,12 +51,20 @@ def decide(options: argparse.Namespace) -> None:
 
     Status 1 where a cell failed. It goes on where it was.
     """
+    if decided(options):
+        sys.exit(1)
+
+
+def decided(options: argparse.Namespace) -> int:
+    """Do so; return how many cells failed."""
     from bench.cli.progress import console
-    from bench.cli.suites import run_shown, tell_absent
+    from bench.cli.suites import run_shown, tell_absent, tell_unfit
     from bench.config.plan import plan
     from bench.config.schema import load_suite
     from bench.run import decide as deciding
     from bench.run import suite
+    from bench.run.cell import keep_unfit
+    from bench.run.fits import unfit
     from bench.store import Store
 
     until = time.monotonic() + seconds_of(options.budget) if options.budget else None
@@ -65,11 +73,18 @@ def decide(options: argparse.Namespace) -> None:
     choice = replace(choice, seeds=_seeds(choice.seeds or whole.seeds, options.seeds_max))
     cells = plan(options.suite, choice)
     tell_absent(cells)
-    boards = deciding.contests(cells, options.margin)
+    reasons = unfit(cell for cell in cells if not cell.absent)
+    tell_unfit(cells, reasons)
+    without = [cell for cell in cells if cell.hash in reasons]
+    boards = deciding.contests([c for c in cells if c.hash not in reasons], options.margin)
     store = Store(runs_of(options))
     store.require_writable()
     suite.states(cells, store)
-    data = suite.preflight([cell for board in boards for cell in board.cells.values()])
+    trained = [cell for board in boards for cell in board.cells.values()]
+    data = suite.preflight([*trained, *without], reasons)
+    for cell in without:
+        if cell.seed in (choice.seeds or [])[:1]:  # one row says it for all the seeds to come
+            keep_unfit(cell, store.folder, options.line, reasons[cell.hash], data.get(cell.hash))
     failed: dict[str, set[str]] = {board.key: set() for board in boards}
     losses = 0
     while True:
@@ -103,8 +118,7 @@ def decide(options: argparse.Namespace) -> None:
     kept = store.kept()
     for board in boards:
         _tell(board, now[board.key], board.scores(kept, again=options.stale))
-    if losses:
-        sys.exit(1)
+    return losses
 
 
 def seconds_of(text: str) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import __version__
-from bench.cli.arguments import Verbs
+from bench.cli.arguments import Verbs, split
 from bench.errors import Failure, UserError, near
 
 
@@ -68,6 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["CONVBOARD_DATA"] = str(options.data.absolute())
     if getattr(options, "trust", False):
         os.environ["CONVBOARD_TRUST"] = "1"
+    hosts = [*split(getattr(options, "hosts", None) or ""), getattr(options, "host", None) or ""]
+    if any(":" in host for host in hosts):
+        from bench.config.trust import name
+
+        name(hosts)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended as by Ctrl-C: it resumes
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of, split
+from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of, size_of, split, where_of
 from bench.errors import UserError
 from bench.speed.protocol import Scope
 
@@ -29,8 +29,8 @@ _PLAN = {
     "rounds": "turns of every arm in each process",
 }
 """Keys of a suite's `speed` that a flag may replace, and what they may be."""
-_ADHOC = ("size", "where")
-"""Flags of operators in hosts, which a suite has of its own."""
+_ADHOC = ("size", "where", "mix")
+"""Flags of operators in hosts alone: they name what is timed."""
 _OF_SUITES = ("only", "seeds", "set")
 """Flags that choose from a suite, or lay something over it."""
 
@@ -59,13 +59,6 @@ def add(verbs: Verbs) -> None:
         help="with operators alone: time each of their exact forms, and say where they cross",
     )
     verb.add_argument("--size", metavar="HxW", help="without a suite: of the images; default 224")
-    verb.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="without a suite: slots, e.g. kernel_size=7; `convboard explain where`",
-    )
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -117,11 +110,11 @@ def _of_suite(options: argparse.Namespace) -> list[Race]:
     from bench.config.plan import plan
     from bench.config.schema import SpeedConfig, load_suite
     from bench.run import races
+    from bench.run.fits import unfit
     from bench.store import Store
 
     given = vars(options)
-    for flag in _ADHOC:
-        _refuse(flag, given.get(flag), "there without a suite alone: a suite has its own")
+    _refuse("size", given.get("size"), "there without a suite alone: a suite has its own")
     _refuse("each-form", options.each_form, "left out with a suite: it times operators alone")
     whole = load_suite(options.suite)
     if whole.speed is None and given.get("scope") is None:
@@ -131,7 +124,9 @@ def _of_suite(options: argparse.Namespace) -> list[Race]:
     shapes = _shapes(options, how)
     kept = Store(runs_of(options)).kept()
     present = [cell for cell in plan(options.suite, choice_of(options)) if not cell.absent]
-    if "end_to_end" in how.scopes and (untrained := races.waiting(present, kept)):
+    untrained = races.waiting(present, kept) if "end_to_end" in how.scopes else []
+    no_slot = unfit(untrained)
+    if untrained := [cell for cell in untrained if cell.hash not in no_slot]:
         console.print(
             f"{len(untrained)} arms are not trained yet and not timed end to end; "
             "`convboard run` trains them."
@@ -165,7 +160,10 @@ def _of_operators(options: argparse.Namespace) -> list[Race]:
     elif not options.hosts:
         raise UserError(f"`--scope` (={scope!r}) must have `--hosts`, in which operators stand.")
     how = _planned(options, SpeedConfig(), scope)
-    operators = [load_operator(name) for name in dict.fromkeys(split(options.operators))]
+    operators = [
+        load_operator(name).laid_over(None, options.mix)
+        for name in dict.fromkeys(split(options.operators))
+    ]
     words = _words(options, "operators", "hosts", *_ADHOC)
     if options.each_form and (not alone or how.form == "train" or how.engine != "torch"):
         raise UserError(
@@ -180,7 +178,7 @@ def _of_operators(options: argparse.Namespace) -> list[Race]:
         baseline = operators[0].label
         return [layers_race(operators, s, how, baseline=baseline, words=words) for s in shapes]
     _shapes(options, how)
-    size, where = _size(options.size), _where(options.where)
+    size, where = size_of(options.size), where_of(options)
     return [
         host_race(load_host(name), operators, scope, how, size=size, where=where, words=words)
         for name in split(options.hosts)
@@ -209,23 +207,6 @@ def _shapes(options: argparse.Namespace, plan: SpeedConfig) -> list[str]:
         _refuse("shapes", text, "left out but for `--scope operator`")
     shapes = [shape for one in split(text or "") for shape in Shape.parse_all(one)]
     return list(dict.fromkeys(map(str, shapes)))
-
-
-def _size(text: str | None) -> tuple[int, int]:
-    """Height and width out of '64' or '64x96'."""
-    sides = (text or "224").split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise UserError(f"`--size` (={text!r}) must be pixels: 64, or HEIGHTxWIDTH, 64x96.")
-    return int(sides[0]), int(sides[-1])
-
-
-def _where(assignments: Sequence[str]) -> dict[str, Any] | None:
-    from bench.config import files
-
-    where: dict[str, Any] = {}
-    for assignment in assignments:
-        files.assign(where, assignment, "--where")
-    return where or None
 
 
 def _words(options: argparse.Namespace, *more: str) -> str:

@@ -17,12 +17,17 @@ from bench.cli.arguments import (
     choice_of,
     runs_of,
 )
+from bench.errors import Failure
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
     from bench.record import Data, Record
     from bench.run.suite import Step
     from bench.store import Kept
+
+
+UNFIT = "does not fit"
+"""What is said of a cell whose operator has no slot in its host."""
 
 
 def add(verbs: Verbs) -> None:
@@ -45,17 +50,21 @@ def plan(options: argparse.Namespace) -> None:
 
     from bench.cli.progress import console
     from bench.config.plan import plan
+    from bench.run.fits import unfit
     from bench.run.suite import TO_RUN, states
     from bench.store import Store
 
     cells = plan(options.suite, choice_of(options))
-    state = states(cells, Store(runs_of(options), wait_s=15))
+    reasons = unfit(cell for cell in cells if not cell.absent)
+    state = states(cells, Store(runs_of(options), wait_s=15), reasons)
+    reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
     table = Table("cell", "task", "host", "operator", "recipe", "seed", "state", box=None)
     for cell in cells:
         name = cell.operator + (" (baseline)" if cell.baseline else "")
         row = (cell.hash, cell.task, cell.host, name, cell.recipe, str(cell.seed))
-        table.add_row(*row, state[cell.hash])
+        table.add_row(*row, UNFIT if state[cell.hash] == "unfit" else state[cell.hash])
     console.print(table)
+    tell_unfit(cells, reasons)
     left = sum(state[cell.hash] in TO_RUN for cell in cells)
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f" {stale} are of older code; `run --stale` runs them again." if stale else ""
@@ -73,12 +82,19 @@ def bench(options: argparse.Namespace) -> None:
 
     Status 1 where something failed.
     """
+    failed = _run(options) > 0
+    if not shown(options) or failed:
+        sys.exit(1)
+
+
+def shown(options: argparse.Namespace) -> bool:
+    """Time a suite, export its records and write the site; return whether all went well."""
     from bench.cli.publish import export_records, site
     from bench.cli.speed import time_target
 
-    failed = _run(options) > 0
+    failed = False
     try:
-        failed = time_target(options) > 0 or failed
+        failed = time_target(options) > 0
     except Exception as error:
         traceback.print_exc()
         print(f"speed: {type(error).__name__}: {error}; the records are exported all the same.")
@@ -86,8 +102,7 @@ def bench(options: argparse.Namespace) -> None:
     exported = export_records(options)
     if exported.records:
         site(options)
-    if failed or exported.faults:
-        sys.exit(1)
+    return not failed and not exported.faults
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -96,12 +111,17 @@ def _run(options: argparse.Namespace) -> int:
     from bench.config.plan import plan
     from bench.config.schema import load_suite
     from bench.run import suite
+    from bench.run.cell import keep_unfit
+    from bench.run.fits import unfit
     from bench.store import Store
 
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice_of(options))
-    store = Store(runs_of(options))
-    state = suite.states(cells, store)
+    folder = runs_of(options)
+    store = Store(folder)
+    reasons = unfit(cell for cell in cells if not cell.absent)
+    state = suite.states(cells, store, reasons)
+    reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
     wanted = (*suite.TO_RUN, "stale") if options.stale else suite.TO_RUN
     left = [cell for cell in cells if state[cell.hash] in wanted]
     done = sum(state[cell.hash] in ("done", "stale") for cell in cells)
@@ -109,15 +129,21 @@ def _run(options: argparse.Namespace) -> int:
     more = f", {stale} of them by older code" if stale else ""
     console.print(f"{whole.name}: {len(cells)} cells, {done} done before{more}.")
     tell_absent(cells)
-    if not left:
+    if all(state[cell.hash] == "absent" for cell in cells):
+        raise Failure(f"{whole.name}: none of its data are there, so there is nothing to run.")
+    tell_unfit(cells, reasons)
+    without = [cell for cell in cells if cell.hash in reasons]
+    if not left and not without:
         return 0
     store.require_writable()
-    data = suite.preflight(left)
-    failed = run_shown(left, options, whole.timeout_minutes, data)
+    data = suite.preflight([*left, *without], reasons)
+    for cell in without:
+        keep_unfit(cell, folder, options.line, reasons[cell.hash], data.get(cell.hash))
+    failed = run_shown(left, options, whole.timeout_minutes, data) if left else []
     kept = store.kept()
-    _print_means(cells, kept)
+    _print_means(cells, kept, reasons)
     _print_learnt(cells, kept)
-    return len(failed)
+    return len(failed) + (len(without) == len(cells))
 
 
 def run_shown(
@@ -178,6 +204,17 @@ def tell_absent(cells: Sequence[Cell]) -> None:
         )
 
 
+def tell_unfit(cells: Sequence[Cell], reasons: Mapping[str, str]) -> None:
+    """Say which arms have no slot in their host, why, and what would help; once for all seeds."""
+    from bench.cli.progress import console
+
+    told = dict.fromkeys((c.host, c.operator, reasons[c.hash]) for c in cells if c.hash in reasons)
+    for host, operator, why in told:
+        console.print(f"{UNFIT}: {host} · {operator}: {why}", soft_wrap=True)
+    for host in dict.fromkeys(host for host, _, _ in told):
+        console.print(f"`convboard slots {host}` shows what fits where.", soft_wrap=True)
+
+
 def line_of(cell: Cell, record: Record) -> str:
     """Say in a line how a cell ended."""
     if record.accuracy is None:
@@ -202,7 +239,9 @@ def _print_learnt(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
         )
 
 
-def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
+def _print_means(
+    cells: Sequence[Cell], kept: Mapping[str, Kept], unfit: Mapping[str, str] | None = None
+) -> None:
     """Print the mean over seeds of each operator's headline, board by board."""
     from rich.table import Table
 
@@ -222,4 +261,9 @@ def _print_means(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> None:
         cell, name = arms[arm]
         mean = sum(values) / len(values)
         table.add_row(cell.task, cell.host, cell.operator, name, f"{mean:.4f}", str(len(values)))
+    arms_without = dict.fromkeys(
+        (cell.task, cell.host, cell.operator) for cell in cells if cell.hash in (unfit or {})
+    )
+    for arm_without in arms_without:
+        table.add_row(*arm_without, "", UNFIT, "")
     console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,26 @@ from pydantic import BaseModel, ConfigDict
 from bench.board_key import board_key
 from bench.config.schema import OperatorConfig, SearchSpace, Tuning
 from bench.hashing import digest
+
+START = ("pretrained", "weights", "weights_sha256")
+"""Arguments of the backbone's builder that say what its weights start from, and nothing else."""
+
+
+def without_start(model: dict[str, Any]) -> dict[str, Any]:
+    """Return the part `model` of a configuration for weights of a checkpoint: no others are read.
+
+    Example:
+        >>> arguments = {"host": "resnet18", "pretrained": True}
+        >>> backbone = {"class_path": "bench.backbones.build", "init_args": arguments}
+        >>> without_start({"init_args": {"backbone": backbone}})["init_args"]["backbone"]
+        {'class_path': 'bench.backbones.build', 'init_args': {'host': 'resnet18'}}
+    """
+    fresh = copy.deepcopy(model)
+    backbone = fresh["init_args"]["backbone"]
+    if backbone.get("class_path") == "bench.backbones.build":
+        for name in START:
+            backbone["init_args"].pop(name, None)
+    return fresh
 
 
 class Cell(BaseModel):

@@ -34,6 +34,11 @@ def find(kind: Kind, name: str) -> Path:
         path = folder / kind / f"{name}.yaml"
         if path.is_file():
             return path
+    if kind == "suites" and Path(name).is_dir():
+        raise ConfigError(
+            f"`suite` (={name!r}) is a folder; `convboard compare HOST --data {name}` compares "
+            "operators on the images in it, and writes the suite."
+        )
     raise ConfigError(f"`{kind[:-1]}` (={name!r}) is not known; {near(name, known(kind))}")
 
 

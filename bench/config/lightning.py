@@ -179,6 +179,15 @@ def build_module(model: dict[str, Any], num_classes: int) -> TaskModule:
     return module
 
 
+def build_data(data: dict[str, Any]) -> TaskData:
+    """Build the data module of the part `data` of a resolved configuration; no file is opened."""
+    refuse_code(data)
+    only = LightningArgumentParser(exit_on_error=False)
+    only.add_lightning_class_args(L.LightningDataModule, "data", subclass_mode=True)
+    built: TaskData = _instantiate(only, only.parse_object({"data": data})).data
+    return built
+
+
 def _instantiate(run: LightningArgumentParser, parsed: Any) -> Any:
     """Build the classes; what one of them says of its arguments is told without the wrapping."""
     try:

@@ -7,7 +7,7 @@ import functools
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bench.config.schema import (
     load_suite,
 )
 from bench.errors import ConfigError, near
+from bench.hashing import file_sha256
 
 AXES = ("task", "host", "operator", "recipe", "seed", "cell")
 
@@ -35,6 +36,10 @@ class Choice:
         seeds: in place of the suite's own.
         hosts: in place of every board's own.
         operators: in place of every board's own; the baseline stays.
+        where: slots, in place of the boards' and the operators' own.
+        pretrained: hosts start from timm's weights.
+        weights: file that hosts start from.
+        mix: of every operator, in place of its own.
         sets: `a.b=value`, laid over every cell's configuration.
     """
 
@@ -42,7 +47,18 @@ class Choice:
     seeds: list[int] | None = None
     hosts: list[str] | None = None
     operators: list[str] | None = None
+    where: dict[str, Any] | None = None
+    mix: str | None = None
+    pretrained: bool = False
+    weights: str | None = None
     sets: tuple[str, ...] = ()
+
+    def started(self, host: HostConfig) -> HostConfig:
+        """Return a host with the weights that it starts from, where the command line says so."""
+        if not (self.pretrained or self.weights):
+            return host
+        start = {"pretrained": self.weights is None, "weights": self.weights}
+        return host.model_copy(update=start)
 
     def words(self, suite: str) -> str:
         """Return the part of a command line that names the suite with what is laid over it."""
@@ -53,9 +69,24 @@ class Choice:
             given += ["--hosts", ",".join(self.hosts)]
         if self.operators:
             given += ["--operators", ",".join(self.operators)]
+        for key, value in (self.where or {}).items():
+            given += ["--where", f"{key}={_said(value)}"]
+        if self.mix:
+            given += ["--mix", self.mix]
+        if self.pretrained:
+            given += ["--pretrained"]
+        if self.weights:
+            given += ["--weights", Path(self.weights).name]
         for dotted in self.sets:
             given += ["--set", dotted]
         return shlex.join(given)
+
+
+def _said(value: Any) -> str:
+    """Return a value of `where` as a command line has it."""
+    if isinstance(value, list) and not any(isinstance(one, list) for one in value):
+        return ",".join(map(str, value))
+    return json.dumps(value)
 
 
 def base(board: BoardConfig) -> dict[str, Any]:
@@ -120,7 +151,10 @@ def backbone_of(
     arguments = {
         "host": host.host,
         "host_options": host.host_options or None,
+        "host_sha256": _code_of(host.host),
         "pretrained": host.pretrained,
+        "weights": host.weights,
+        "weights_sha256": _hash_of(host.weights),
         "operator": operator.operator,
         "options": options_of(operator) or None,
         "where": operator.where if operator.where is not None or whole_host else where,
@@ -129,6 +163,23 @@ def backbone_of(
     }
     # as jsonargparse leaves them out
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _code_of(host: str) -> str | None:
+    """Hash of the file of a host that is code; timm's are known by their names."""
+    if ":" not in host:
+        return None
+    from bench.backbones.hosts import code_sha256
+
+    return code_sha256(host)
+
+
+def _hash_of(weights: str | None) -> str | None:
+    if weights is None:
+        return None
+    if not Path(weights).is_file():
+        raise ConfigError(f"`weights` (={weights!r}) must be a file.")
+    return file_sha256(Path(weights))[:16]
 
 
 @functools.lru_cache(maxsize=256)
@@ -187,7 +238,11 @@ def board_of(name: str, choice: Choice, cell: Cell) -> BoardConfig:
     above = copy.deepcopy(home.set)
     for dotted in choice.sets:
         files.assign(above, dotted)
-    return home.model_copy(update={"set": above})
+    changes: dict[str, Any] = {"set": above}
+    if choice.where or choice.mix:
+        loaded = map(load_operator, home.operators)
+        changes["operators"] = [arm.laid_over(choice.where, choice.mix) for arm in loaded]
+    return home.model_copy(update=changes)
 
 
 def one(cells: Sequence[Cell]) -> Cell:
@@ -206,6 +261,22 @@ def one(cells: Sequence[Cell]) -> Cell:
     return first
 
 
+def each_arm(cells: Sequence[Cell], choice: Choice) -> list[tuple[str, Choice]]:
+    """Return the arms that are chosen, as a title and the choice of that arm alone.
+
+    Example:
+        >>> choice = Choice(only={"operator": ["parc"]})
+        >>> [title for title, _ in each_arm(plan("quick", choice), choice)][:2]
+        ['scenes-classification · test_convnext · parc', 'scenes-detection · test_convnext · parc']
+    """
+    arms: dict[str, Choice] = {}
+    for cell in cells:
+        axes = {"task": [cell.task], "host": [cell.host], "operator": [cell.operator]}
+        narrowed = replace(choice, only={**(choice.only or {}), **axes})
+        arms.setdefault(f"{cell.task} · {cell.host} · {cell.operator}", narrowed)
+    return list(arms.items())
+
+
 def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
     suite = load_suite(name)
     for board in suite.boards:
@@ -219,8 +290,8 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
         if choice.operators is not None:
             operators = list(dict.fromkeys([by_label[board.baseline], *choice.operators]))
         words = choice.words(name)
-        hosts = [load_host(host) for host in choice.hosts or board.hosts]
-        loaded = [load_operator(operator) for operator in operators]
+        hosts = [choice.started(load_host(host)) for host in choice.hosts or board.hosts]
+        loaded = [load_operator(o).laid_over(choice.where, choice.mix) for o in operators]
         shared = base(board)
         for seed in choice.seeds or board.seeds or suite.seeds:
             for host in hosts:

@@ -107,6 +107,12 @@ class OperatorConfig(_Model):
         "", description="one line for `convboard list`", examples=["ParC along the height alone"]
     )
 
+    def laid_over(self, where: dict[str, Any] | None, mix: str | None) -> Self:
+        """Return the operator with what a command line says of its slots; a host's own stays."""
+        given = {"where": where, "mix": mix}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return self if self.operator is None else self.model_copy(update=changes)
+
 
 class HostConfig(_Model):
     """One host (configs/hosts): a timm model and its options."""
@@ -118,7 +124,8 @@ class HostConfig(_Model):
         json_schema_extra={"default": "name of the file, or of the host"},
     )
     host: str = Field(
-        description="a model of timm, those of `convboard list networks` included",
+        description="a model of timm, those of `convboard list networks` included, or code that "
+        "makes a network: package.module:callable, or path/to/file.py:callable",
         examples=["test_convnext"],
     )
     host_options: dict[str, Any] = Field(
@@ -130,6 +137,11 @@ class HostConfig(_Model):
         False,
         description="start from timm's weights; operators take over those that they contain",
         examples=[True],
+    )
+    weights: str | None = Field(
+        None,
+        description="start from a file's weights: .safetensors, or torch's, read as weights only",
+        examples=["mine.safetensors"],
     )
     description: str = Field(
         "", description="one line for `convboard list`", examples=["timm's smallest ConvNeXt"]

@@ -2,22 +2,36 @@
 
 Suites, configurations and the artifacts of a store come from anybody. Their YAML is data, classes
 are found by name among what is installed, and checkpoints are read as weights only. What is left is
-told here: Python files, and files that other packages unpickle. They run only where the person at
-the keyboard says so, by `--trust` or the environment variable CONVBOARD_TRUST=1, never because a
-file says so.
+told here: Python files, hosts that are code, and files that other packages unpickle. They run only
+where the person at the keyboard says so, by naming the host, by `--trust` or by the environment
+variable CONVBOARD_TRUST=1, never because a file says so.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.backbones.hosts import is_code
 from bench.errors import ConfigError
 
 VARIABLE = "CONVBOARD_TRUST"
+NAMED = "CONVBOARD_HOSTS"
+"""Environment variable: hosts that the command line names, so that their code may run, one a line;
+processes that are started for it have it too."""
 UNPICKLED = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 """Arguments by which timm reads a file, or a place, of the configuration's choice."""
+
+
+def name(hosts: Iterable[str]) -> None:
+    """Trust the code of hosts that the person at the keyboard has named."""
+    os.environ[NAMED] = "\n".join(sorted({*named(), *hosts}))
+
+
+def named() -> set[str]:
+    """Return the hosts that the command line names."""
+    return {host for host in os.environ.get(NAMED, "").split("\n") if host}
 
 
 def refuse_code(config: Mapping[str, Any]) -> None:
@@ -28,11 +42,12 @@ def refuse_code(config: Mapping[str, Any]) -> None:
     """
     if os.environ.get(VARIABLE) == "1":
         return
-    for name, value in _walk(config):
-        key = name.rpartition(".")[2]
-        if (key == "trust_config" and value) or (key in UNPICKLED and value is not None):
+    for dotted, value in _walk(config):
+        key = dotted.rpartition(".")[2]
+        code = key == "host" and is_code(value) and value not in named()
+        if code or (key == "trust_config" and value) or (key in UNPICKLED and value is not None):
             raise ConfigError(
-                f"`{name.rpartition('init_args.')[2]}` (={value!r}) would run code: if you trust "
+                f"`{dotted.rpartition('init_args.')[2]}` (={value!r}) would run code: if you trust "
                 f"this configuration and the file that it names, say --trust (or {VARIABLE}=1)."
             )
 

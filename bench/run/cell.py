@@ -22,7 +22,7 @@ from bench.record import (
 )
 from bench.run.code import operator_sha256
 from bench.run.describe import accuracy_of, cost_of, entry_of, recipe_of
-from bench.store import CELL, CHECKPOINT, CODE, Store
+from bench.store import CELL, CHECKPOINT, CLASSES, CODE, Store
 from bench.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 WAIT_S = 600
 """How long a store that is locked or away is waited for while a cell is run."""
+
+
+UNFIT = "convboard.unfit"
+"""Tag: the operator's code for which a cell has no slot."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,9 @@ def train(
             software=machine.software(),
             provenance=_provenance(cell, command, run_id),
         )
+        classes = list(fitted.datamodule.class_names)
+        write_whole(work / CLASSES, json.dumps(classes, ensure_ascii=False))
+        store.keep(run_id, work / CLASSES)
         _keep_score(store, run_id, record, work)
     except KeyboardInterrupt:
         store.end(run_id, "KILLED")
@@ -181,6 +188,30 @@ def lost(
     run_id = store.begin(cell.suite, cell.title, _tags(cell), cell.config)
     record = _failure(cell, command, run_id, status, why, data)
     _keep_failure(store, run_id, record, work)
+    return Ran(record)
+
+
+def keep_unfit(cell: Cell, folder: Path, command: str, why: str, data: Data | None = None) -> Ran:
+    """Keep a cell whose operator has no slot in its host, once for each code of the operator.
+
+    Args:
+        cell: what cannot be run.
+        folder: the runs folder.
+        command: the command line that asked for it.
+        why: in words.
+        data: what its data are.
+    """
+    store = Store(folder, wait_s=WAIT_S)
+    code = operator_sha256(cell.backbone.get("operator"))
+    before = store.of_cell(cell.hash)
+    if before is not None and (before.done or before.tags.get(UNFIT) == code):
+        return Ran(None)
+    work = work_folder(store, cell)
+    run_id = store.begin(cell.suite, cell.title, _tags(cell), cell.config)
+    record = _failure(cell, command, run_id, "unsupported", why, data)
+    _keep_failure(store, run_id, record, work)
+    store.tag(run_id, {UNFIT: code})
+    shutil.rmtree(work, ignore_errors=True)
     return Ran(record)
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
+from bench.config.cell import without_start
 from bench.config.lightning import build, build_module
 from bench.operators import forms
 from bench.run.curve import Curve, Diverged
@@ -158,7 +159,8 @@ def inference_module(model: dict[str, Any], num_classes: int, checkpoint: Path) 
         num_classes: of its data.
         checkpoint: its weights.
     """
-    return with_weights(build_module(model, num_classes), checkpoint).inference_module()
+    fresh = build_module(without_start(model), num_classes)
+    return with_weights(fresh, checkpoint).inference_module()
 
 
 def with_weights(module: TaskModule, checkpoint: Path) -> TaskModule:

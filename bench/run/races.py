@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import board_key
 from bench.config import files
-from bench.config.cell import Cell
+from bench.config.cell import START, Cell
 from bench.config.schema import SpeedConfig
 from bench.hashing import digest
 from bench.record import Data
@@ -32,7 +32,8 @@ ON_NOISE: tuple[Scope, ...] = ("backbone", "training")
 
 def network(cell: Cell) -> dict[str, Any]:
     """Arguments that build what is timed: image to feature pyramid, whatever the task."""
-    return {**cell.backbone, "features_only": True, "pretrained": False}
+    fresh = {k: v for k, v in cell.backbone.items() if k not in START}
+    return {**fresh, "features_only": True, "pretrained": False}
 
 
 def races(
@@ -144,13 +145,10 @@ def _trained(
         into.mkdir(parents=True, exist_ok=True)
         with store.artifact(run_of[cell.hash], CHECKPOINT, into) as checkpoint:
             weights = checkpoint
-        model = files.merge(cell.config["model"], _FRESH)
+        model = cell.config["model"]
         factory = functools.partial(fit.inference_module, model, data.num_classes, weights)
         arms.append(Arm(cell.operator, factory))
     return Timed(arms, scored.numpy(), Data.model_validate(data.describe()))
-
-
-_FRESH = {"init_args": {"backbone": {"init_args": {"pretrained": False}}}}
 
 
 def waiting(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Cell]:

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,25 +25,32 @@ from bench.run.processes import Event, LocalProcesses
 from bench.run.ranks import ranks_of
 from bench.store import Kept, Store
 
-State = Literal["done", "stale", "absent", "failed", "started", "elsewhere", "waiting"]
+State = Literal["done", "stale", "absent", "unfit", "failed", "started", "elsewhere", "waiting"]
 TO_RUN = ("failed", "started", "elsewhere", "waiting")
 """States of cells that are to be run; a stale one is, where that is asked for."""
 
 
-def states(cells: Sequence[Cell], store: Store) -> dict[str, State]:
+def states(cells: Sequence[Cell], store: Store, unfit: Collection[str] = ()) -> dict[str, State]:
     """Return how far each cell is, by its hash; the store is asked once for all.
 
     - done: its record is kept; stale: done, by other code of the operator than today's.
     - absent: left out, for want of its data.
+    - unfit: among `unfit`; its operator has no slot in its host, and it is not run.
     - failed: it ended without a score, and is to run again.
     - started: cut off; elsewhere: another process runs it just now.
     - waiting: never run.
+
+    Args:
+        cells: of a suite.
+        store: where their runs are.
+        unfit: hashes of those that do not fit; see `bench.run.fits.unfit`.
 
     Raises:
         StoreError: the experiment of one that is not done was deleted in MLflow.
     """
     kept = store.kept()
     state = {cell.hash: _state(cell, kept.get(cell.hash), store) for cell in cells}
+    state |= {key: "unfit" for key in unfit if state.get(key) in ("waiting", "failed", "started")}
     store.require_active(cell.suite for cell in cells if state[cell.hash] in TO_RUN)
     return state
 
@@ -89,11 +96,16 @@ def learnt(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Learnt]:
     ]
 
 
-def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
+def preflight(cells: Sequence[Cell], unfit: Collection[str] = ()) -> dict[str, Data]:
     """Find what a user can have wrong before any training: data, classes, hosts, slots, options.
 
+    Args:
+        cells: what is to run.
+        unfit: hashes of those whose networks are not built.
+
     Returns:
-        What the data of each cell are, by its hash, for the record of one that fails.
+        What the data of each cell are, by its hash, for the record of one that fails; of one that
+        does not fit, where another has the same.
 
     Raises:
         ConfigError: the first fault, with the cell in which it stands.
@@ -102,7 +114,10 @@ def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
 
     models: set[str] = set()
     described: dict[str, Data] = {}
+    told: set[str] = set()
     for cell in cells:
+        if cell.hash in unfit:
+            continue
         data, model = (_without_seed(cell, part) for part in ("data", "model"))
         if data not in described or model not in models:
             try:
@@ -111,6 +126,7 @@ def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
                     run.data.prepare_data()
                     run.data.setup("fit")
                     described[data] = Data.model_validate(run.data.describe())
+                    tell_mended(described[data], told)
             except UserError as error:
                 raise ConfigError(f"{cell.title}: {error}") from error
             models.add(model)
@@ -120,7 +136,22 @@ def preflight(cells: Sequence[Cell]) -> dict[str, Data]:
                         f"{cell.title}: `learnt` (={metric!r}) is no metric of its task; "
                         f"{near(metric, run.module.metrics_info)}"
                     )
-    return {cell.hash: described[_without_seed(cell, "data")] for cell in cells}
+    of_cells = {cell.hash: described.get(_without_seed(cell, "data")) for cell in cells}
+    return {key: data for key, data in of_cells.items() if data is not None}
+
+
+def tell_mended(data: Data, told: set[str]) -> None:
+    """Say in the log, once a set, what was left out of it or mended.
+
+    Args:
+        data: the set.
+        told: hashes of those of which it is said already.
+    """
+    if data.skipped and data.files_sha256 not in told:
+        told.add(data.files_sha256)
+        counts = "; ".join(f"{kind}: {count}" for kind, count in data.skipped.items())
+        # Not a warning of Python's, which the command keeps out of its progress.
+        logging.getLogger(__name__).warning("%s, left out or mended: %s", data.name, counts)
 
 
 def _without_seed(cell: Cell, part: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config.plan import backbone_of, options_of
 from bench.config.schema import HostConfig, OperatorConfig, SpeedConfig
+from bench.config.trust import refuse_code
 from bench.errors import UserError
 from bench.record import Entry
 from bench.run.code import operator_sha256
@@ -43,6 +44,8 @@ def networks_race(
         words: see `Race`.
         suite: see `Race`.
     """
+    for _, arguments in networks:
+        refuse_code(arguments)
     height, width = networks[0][1]["input_size"]
     return Race(
         title=f"speed · {scope} · {host} · {height}×{width}",
@@ -100,7 +103,8 @@ def host_race(
     """
     from bench.backbones import build
 
-    fresh = host.model_copy(update={"pretrained": False})
+    refuse_code({"host": host.host})
+    fresh = host.model_copy(update={"pretrained": False, "weights": None})
     build(host.host, host_options=host.host_options, features_only=True, input_size=size)
     networks = []
     for operator in operators:

@@ -37,19 +37,33 @@ def iteration(timed: nn.Module, x: Tensor, engine: str, threads: int) -> Callabl
         >>> iteration(form, torch.zeros(1, 3, 8, 8), "onnxruntime", 1)().shape
         torch.Size([1, 4, 6, 6])
     """
-    load = ENGINES[engine]
     preload(engine)
+    try:
+        return loaded(onnx_file(timed, x), timed, x, engine, threads)
+    except Exception as error:
+        if out_of_memory(error) or device_lost(error):
+            raise
+        raise UserError(
+            f"`engine` (={engine!r}) must be able to run the network: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def loaded(
+    model: bytes, timed: nn.Module, x: Tensor, engine: str, threads: int
+) -> Callable[[], Any]:
+    """Return one run of an ONNX file on an input; it returns what the form returns.
+
+    Args:
+        model: the file, as `onnx_file` makes it.
+        timed: the form that it was made of; it says what is returned.
+        x: the input.
+        engine: a key of ENGINES.
+        threads: of the engine.
+    """
     with torch.inference_mode(False), torch.no_grad():
         output = _unfilled(timed(x))
-        try:
-            run = load(_onnx(timed, x), x, [value for _, value in tensors("", output)], threads)
-        except Exception as error:
-            if out_of_memory(error) or device_lost(error):
-                raise
-            raise UserError(
-                f"`engine` (={engine!r}) must be able to run the network: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        run = ENGINES[engine](model, x, [value for _, value in tensors("", output)], threads)
 
     def step() -> Any:
         run()
@@ -84,9 +98,10 @@ def _unfilled(output: Any) -> Any:
     return [_unfilled(value) for value in output]
 
 
-def _onnx(timed: nn.Module, x: Tensor) -> bytes:
-    """Return the form as an ONNX file."""
-    program = torch.onnx.export(timed, (x,), dynamo=True, verbose=False)
+def onnx_file(timed: nn.Module, x: Tensor) -> bytes:
+    """Return the form as an ONNX file for inputs of one size."""
+    with torch.inference_mode(False), torch.no_grad():
+        program = torch.onnx.export(timed, (x,), dynamo=True, verbose=False)
     assert program is not None
     return bytes(program.model_proto.SerializeToString())
 

@@ -39,6 +39,8 @@ cell is done: MLflow's own status is set by whoever ends a run, before or after.
 CODE = "convboard.code"
 """Tag: hash of the operator's code."""
 CHECKPOINT = "checkpoint/last.ckpt"
+CLASSES = "classes.json"
+"""Names of the classes, by label: what predictions are called when the data are not at hand."""
 _LONGEST_PARAM = 6000
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]

@@ -6,10 +6,11 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bench.errors import require
-from tasks.classification.labelled import Source
+from tasks.classification.labelled import Labelled, Source
 from tasks.classification.samples import (
     Images,
     ScoringSamples,
@@ -22,6 +23,9 @@ from tasks.classification.sources import open_source
 from tasks.data.holdout import Indices, held_out
 from tasks.data.module import TaskData
 
+LARGE = 640
+"""Short side, in pixels, to which an image is shrunk when it is looked at."""
+
 
 class ClassificationData(TaskData):
     """Batches of images (N, 3, S, S), floats in 0…1, and labels (N).
@@ -31,8 +35,9 @@ class ClassificationData(TaskData):
 
     Args:
         source: "scenes" (generated; the default), "folder" (class folders, as ImageNet has them:
-            root/train/<class>/*, root/val/<class>/*), the name of a torchvision set ("CIFAR10",
-            "FashionMNIST", …), or "fashion-mnist-debian" (Debian's dataset-fashion-mnist).
+            root/train/<class>/*, root/val/<class>/*; with `val_share` also root/<class>/*), the
+            name of a torchvision set ("CIFAR10", "FashionMNIST", …), or "fashion-mnist-debian"
+            (Debian's dataset-fashion-mnist).
         root: folder of the set; for "scenes" the cache, by default.
         image_size: side S of the images, in pixels.
         batch_size: images per batch, of training and of scoring.
@@ -47,7 +52,7 @@ class ClassificationData(TaskData):
         max_skipped: largest share of a folder's images that may be unreadable; they are counted.
         options: knobs of `scenes` (train, val, classes, ratio, contrast, seed), or further
             arguments of the torchvision set.
-        **loading: num_workers, memory_mb, holdout, seed: see `TaskData`.
+        **loading: num_workers, memory_mb, holdout, val_share, seed: see `TaskData`.
 
     Raises:
         ValueError: names the argument, its value and the rule.
@@ -83,7 +88,9 @@ class ClassificationData(TaskData):
         options: dict[str, Any] | None = None,
         **loading: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, eval_batch_size=None, **loading)
+        super().__init__(
+            batch_size=batch_size, eval_batch_size=None, max_skipped=max_skipped, **loading
+        )
         require("image_size", image_size, image_size >= 8, ">= 8")
         require("scored", scored, scored in ("val", "test"), "'val' or 'test'")
         require("crop", crop, 0 < crop <= 1, "in (0, 1]")
@@ -91,7 +98,6 @@ class ClassificationData(TaskData):
         require("randaugment", randaugment, 0 <= randaugment <= 30, "in [0, 30]")
         require("erasing", erasing, 0 <= erasing <= 1, "in [0, 1]")
         require("centre", centre, 0 < centre <= 1, "in (0, 1]")
-        require("max_skipped", max_skipped, 0 <= max_skipped < 1, "in [0, 1)")
         self.image_size = image_size
         self.scored = scored
         self.options = dict(options or {})
@@ -103,6 +109,7 @@ class ClassificationData(TaskData):
             scored=scored,
             download=download,
             max_skipped=max_skipped,
+            val_share=self.val_share,
             options=self.options,
         )
         self._augmented = augmentation(
@@ -149,6 +156,19 @@ class ClassificationData(TaskData):
             TrainingSamples(images, trained, self._augmented, self.seed),
             ScoringSamples(held, scored, self._plain),
         )
+
+    def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return an image of a split as it is read, and its `label`."""
+        part = self._part(split)
+        return part.load(index, LARGE), {"label": torch.tensor(part.labels[index])}
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Return class → number of its images in a split."""
+        counts = np.bincount(self._part(split).labels, minlength=self.num_classes)
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def _part(self, split: str) -> Labelled:
+        return self.source.train if split == "train" else self.source.scored
 
     def as_scored(self, image: Tensor) -> Tensor:
         """Return an image, uint8 (3, H, W), resized and cropped as when scored, in 0…1."""

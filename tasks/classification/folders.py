@@ -1,20 +1,22 @@
-"""Class folders, as ImageNet has them: root/<split>/<class>/*.jpg."""
+"""Class folders, as ImageNet has them: root/<split>/<class>/*.jpg.
+
+A set without splits is root/<class>/*.jpg. Hidden folders and files are no data.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.errors import DataError
-from tasks.data.checked import Checked, check_images, is_image
-from tasks.data.faults import count_faults, some
-from tasks.data.locations import is_there
+from tasks.data.checked import Checked, check_images
+from tasks.data.faults import count_faults, few_enough, some
+from tasks.data.listing import is_image, visible_files, visible_folders
+from tasks.data.splits import SPLITS, split_folders
 
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test",),
-}
+OTHER = "other suffix"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class ClassFolder:
         labels: of the images, from 0.
         class_names: the folders' names, sorted.
         hashes: path relative to the root → SHA-256.
-        skipped: reason → number of files.
+        skipped: what was left out or mended → number of times.
     """
 
     paths: tuple[Path, ...]
@@ -35,89 +37,95 @@ class ClassFolder:
     hashes: dict[str, str]
     skipped: dict[str, int]
 
+    def renumbered(self, class_names: tuple[str, ...], split: str) -> ClassFolder:
+        """Return the split with the labels of the training split's classes, by name.
+
+        Raises:
+            DataError: a class that has images is none of them.
+        """
+        used = [self.class_names[label] for label in sorted(set(self.labels))]
+        if surplus := sorted(set(used) - set(class_names)):
+            raise DataError(
+                f"{len(surplus)} class(es) of {split!r} are missing from the training split: "
+                f"{some(surplus)}."
+            )
+        place = {name: label for label, name in enumerate(class_names)}
+        labels = tuple(place[self.class_names[label]] for label in self.labels)
+        skipped = dict(self.skipped)
+        if missing := sorted(set(class_names) - set(used)):
+            skipped[f"class without an image in {split!r} ({some(missing)})"] = len(missing)
+        return replace(self, labels=labels, class_names=class_names, skipped=skipped)
+
 
 def read_class_folder(
-    root: Path, split: str, *, max_skipped: float = 0.01, hashes: dict[str, str] | None = None
+    root: Path,
+    split: str | None,
+    *,
+    max_skipped: float = 0.01,
+    hashes: Mapping[str, str] | None = None,
 ) -> ClassFolder:
     """List and check the images of one split.
 
     Args:
         root: the folder that holds the splits.
-        split: "train", "val" or "test"; "training", "valid", "validation" are found too.
+        split: "train", "val" or "test", as `tasks.data.splits` finds them; None for `root` itself.
         max_skipped: largest share of images that may be unreadable; they are left out and counted.
         hashes: of all files, where they were verified already; then they are not read here.
 
     Raises:
-        DataError: no such folder, no classes, a class without images, too many unreadable images.
+        DataError: no such folder, no classes, no images, a class of the training split without
+            images, too many unreadable images.
     """
-    folder = _split_folder(root, split)
-    # A hidden folder is of a tool, not of a class.
-    class_names = tuple(
-        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    )
+    folder = root if split is None else _split_folder(root, split)
+    class_names = tuple(path.name for path in visible_folders(folder))
     if not class_names:
         raise DataError(f"{folder} must hold one folder per class; it holds none.")
     listed: list[tuple[Path, int]] = []
-    others = 0
+    repairs: Counter[str] = Counter()
     for label, name in enumerate(class_names):
-        for path in sorted(p for p in (folder / name).rglob("*") if is_there(p)):
+        for path in visible_files(folder / name, repairs):
             if is_image(path):
                 listed.append((path, label))
             else:
-                others += not path.name.startswith(".")
+                repairs[OTHER] += 1
     if hashes is None:
         checked = check_images(root, [path for path, _ in listed])
     else:
         names = [path.relative_to(root).as_posix() for path, _ in listed]
         checked = Checked({name: hashes[name] for name in names}, {}, {})
     faults = checked.faults
-    if len(faults) > max_skipped * len(listed):
+    if not few_enough(faults, len(listed), max_skipped):
         examples = some([f"{name}: {fault}" for name, fault in faults.items()])
         raise DataError(
             f"{len(faults)} of {len(listed)} images of {folder} cannot be read, more than "
             f"`max_skipped` (={max_skipped}) allows: {examples}."
         )
     good = [(p, label) for p, label in listed if p.relative_to(root).as_posix() not in faults]
+    if not good:
+        raise DataError(f"The folders of {folder} hold no readable image.")
     empty = sorted(set(range(len(class_names))) - {label for _, label in good})
-    if empty:
+    if empty and split in (None, "train"):
         shown = some([repr(class_names[i]) for i in empty])
         raise DataError(f"{len(empty)} class(es) of {folder} have no readable image: {shown}.")
-    skipped = count_faults(faults.values())
-    if others:
-        skipped["other suffix"] = others
+    repairs.update(checked.repairs(checked.hashes, upright=True))
     return ClassFolder(
         tuple(path for path, _ in good),
         tuple(label for _, label in good),
         class_names,
         checked.hashes,
-        skipped,
+        count_faults(faults.values()) | dict(sorted(repairs.items())),
     )
-
-
-def require_same_classes(train: ClassFolder, scored: ClassFolder, split: str) -> None:
-    """DataError unless both splits have the same classes."""
-    missing = sorted(set(train.class_names) - set(scored.class_names))
-    surplus = sorted(set(scored.class_names) - set(train.class_names))
-    if missing:
-        raise DataError(
-            f"{len(missing)} class(es) of the training split are missing from {split!r}: "
-            f"{some(missing)}."
-        )
-    if surplus:
-        raise DataError(
-            f"{len(surplus)} class(es) of {split!r} are missing from the training split: "
-            f"{some(surplus)}."
-        )
 
 
 def _split_folder(root: Path, split: str) -> Path:
     if not root.is_dir():
         raise DataError(f"`root` (={str(root)!r}) must be a folder; there is none.")
-    for name in SPLITS[split]:
-        if (root / name).is_dir():
-            return root / name
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir())
+    folders = split_folders(root)
+    if split in folders:
+        return folders[split]
+    there = [path.name for path in visible_folders(root)]
     raise DataError(
         f"`root` (={str(root)!r}) must hold a folder {' or '.join(map(repr, SPLITS[split]))} "
-        f"with one folder per class; it holds {some(folders, 8) or 'no folders'}."
+        f"with one folder per class; it holds {some(there, 8) or 'no folders'}. `val_share` draws "
+        "the scored images of a set without splits."
     )

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from bench.errors import DataError
 from bench.hashing import files_digest
-from tasks.data.checked import fault_of, read_image
+from tasks.data.checked import fault_of
 from tasks.data.faults import some
+from tasks.data.images import read_image
 from tasks.data.lists import require_class_names
 
 

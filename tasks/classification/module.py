@@ -151,8 +151,10 @@ class Classification(TaskModule):
         return {name: float(metric.compute()) for name, metric in self._metrics().items()}
 
     def per_class(self) -> dict[str, float]:
-        """Return class → share of its images that were classified rightly."""
-        return dict(zip(self.class_names, self.class_accuracy.compute().tolist(), strict=True))
+        """Return class → share of its images that were classified rightly; none, no entry."""
+        scored = set(self.outcomes()["label"].tolist())
+        shares = enumerate(self.class_accuracy.compute().tolist())
+        return {self.class_names[label]: share for label, share in shares if label in scored}
 
     def outcomes(self) -> dict[str, np.ndarray]:
         """Return per image its label, the predicted class, and whether that was right."""

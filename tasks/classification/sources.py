@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.errors import UserError, near
-from tasks.classification.folders import read_class_folder, require_same_classes
+from tasks.classification.folders import ClassFolder, read_class_folder
 from tasks.classification.idx import FOLDER, open_debian_fashion
-from tasks.classification.labelled import Source, from_files, revision
-from tasks.classification.torchvision_sets import SETS, open_torchvision
+from tasks.classification.labelled import Labelled, Source, from_files, revision
+from tasks.classification.torchvision_sets import open_torchvision
 from tasks.data.cache import manifest
+from tasks.data.holdout import Indices, drawn_split
 from tasks.data.locations import existing_folder, located
 from tasks.data.scenes import REVISION, scenes
+from tasks.data.sources import DRAWN, require_drawable
+from tasks.data.splits import split_folders
+from tasks.layouts.torchvision_sets import SETS
 
 
 def open_source(
@@ -27,6 +32,7 @@ def open_source(
     scored: str = "val",
     download: bool = False,
     max_skipped: float = 0.01,
+    val_share: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Source:
     """Find, check and list the images of a source.
@@ -38,6 +44,7 @@ def open_source(
         scored: split of class folders that is scored, "val" or "test".
         download: let torchvision download its set into `root`.
         max_skipped: largest share of a folder's images that may be unreadable.
+        val_share: share of class folders without a scored split that is drawn to be scored.
         options: knobs of `scenes`, or further arguments of the torchvision set.
 
     Raises:
@@ -45,6 +52,7 @@ def open_source(
         DataError: the data is not there or cannot be trained on.
     """
     options = dict(options or {})
+    require_drawable(val_share, source, scored, ("folder",))
     if source == "scenes":
         return _scenes(root, image_size, options)
     if source in ("folder", "fashion-mnist-debian") and options:
@@ -53,6 +61,8 @@ def open_source(
         if root is None:
             raise UserError("`root` (=None) must be the folder of the classes' splits.")
         folder = existing_folder(root)
+        if val_share:
+            return _drawn(folder, max_skipped, val_share)
         return _folder(folder.name, "", folder, scored, max_skipped)
     if source == "fashion-mnist-debian":
         return open_debian_fashion(FOLDER if root is None else located(root))
@@ -83,15 +93,26 @@ def _folder(
 ) -> Source:
     train = read_class_folder(root, "train", max_skipped=max_skipped, hashes=hashes)
     other = read_class_folder(root, scored, max_skipped=max_skipped, hashes=hashes)
-    require_same_classes(train, other, scored)
-    splits = [
-        from_files(
-            split.paths,
-            np.array(split.labels, dtype=np.int64),
-            split.class_names,
-            split.hashes,
-            split.skipped,
-        )
-        for split in (train, other)
-    ]
+    splits = [_labelled(train), _labelled(other.renumbered(train.class_names, scored))]
     return Source(name, version or revision(*splits), splits[0], splits[1])
+
+
+def _drawn(root: Path, max_skipped: float, share: float) -> Source:
+    """Return class folders that have no scored split with one that is drawn."""
+    folders = split_folders(root)
+    if "val" in folders:
+        raise UserError(f"`val_share` (={share}) must be None: {root} has a validation split.")
+    split = "train" if "train" in folders else None
+    whole = read_class_folder(root, split, max_skipped=max_skipped)
+    trained, scored = drawn_split(np.array(whole.labels, dtype=np.int64), share)
+    splits = [_labelled(whole, trained), _labelled(replace(whole, skipped={}), scored)]
+    splits[1].skipped[DRAWN] = len(scored)
+    return Source(root.name, revision(*splits), splits[0], splits[1])
+
+
+def _labelled(split: ClassFolder, chosen: Indices | None = None) -> Labelled:
+    """Return a split, or the chosen images of it."""
+    labels = np.array(split.labels, dtype=np.int64)
+    indices = np.arange(len(labels)) if chosen is None else chosen
+    paths = [split.paths[i] for i in indices.tolist()]
+    return from_files(paths, labels[indices], split.class_names, split.hashes, split.skipped)

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
 
 from bench.errors import DataError
 from bench.hashing import digest, file_sha256
 from bench.machine import usable_cores
 from bench.whole_files import write_whole
-from tasks.data.locations import cache_folder, cache_folders, is_there, spare_cache
+from tasks.data.images import as_rgb, oddities, orientation
+from tasks.data.locations import cache_folder, cache_folders, spare_cache
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
-)
+TURNED = "photo turned upright by its EXIF orientation"
+AS_STORED = "photo left as it is stored, in spite of its EXIF orientation: so its labels lie"
 
 
 class ImageFile(NamedTuple):
@@ -31,10 +29,13 @@ class ImageFile(NamedTuple):
 
     Attributes:
         sha256: of its bytes.
-        height: in pixels; 0 if it cannot be read.
+        height: in pixels, as it is stored; 0 if it cannot be read.
         width: in pixels.
         fault: why it cannot be used; empty if it can.
         labels: the different values of its pixels, if it is a mask.
+        pixels: how many have each of them.
+        orientation: how the camera was held: EXIF's number, 1 for upright.
+        oddities: what is done to it beyond reading it.
     """
 
     sha256: str
@@ -42,6 +43,9 @@ class ImageFile(NamedTuple):
     width: int
     fault: str = ""
     labels: tuple[int, ...] = ()
+    pixels: tuple[int, ...] = ()
+    orientation: int = 1
+    oddities: tuple[str, ...] = ()
 
 
 _Note = TypeAdapter(dict[str, ImageFile])
@@ -54,17 +58,26 @@ class Checked:
     Attributes:
         hashes: of the good files.
         faults: of the others.
-        sizes: (height, width) of the good files.
+        files: the good ones.
     """
 
     hashes: dict[str, str]
     faults: dict[str, str]
-    sizes: dict[str, tuple[int, int]]
+    files: dict[str, ImageFile]
 
+    def repairs(self, names: Iterable[str], *, upright: bool) -> Counter[str]:
+        """Return what is done to the good ones among some files → number of files.
 
-def is_image(path: Path) -> bool:
-    """Say whether a path is a file with the suffix of an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and is_there(path)
+        Args:
+            names: of the files.
+            upright: whether photos are turned as their EXIF says.
+        """
+        counts: Counter[str] = Counter()
+        for file in (self.files[name] for name in names if name in self.files):
+            counts.update(file.oddities)
+            if file.orientation != 1:
+                counts[TURNED if upright else AS_STORED] += 1
+        return counts
 
 
 def relative_name(root: Path, path: Path) -> str:
@@ -76,12 +89,12 @@ def relative_name(root: Path, path: Path) -> str:
 
 def check_images(root: Path, paths: Sequence[Path]) -> Checked:
     """Decode and hash every file; see `check_files`."""
-    files = check_files(root, paths, "images", inspect_image)
+    files = check_files(root, paths, "images 2", inspect_image)
     good = {name: file for name, file in files.items() if not file.fault}
     return Checked(
         {name: file.sha256 for name, file in good.items()},
         {name: file.fault for name, file in files.items() if file.fault},
-        {name: (file.height, file.width) for name, file in good.items()},
+        good,
     )
 
 
@@ -151,10 +164,12 @@ def inspect_image(path: Path) -> ImageFile:
             return ImageFile("", 0, 0, "empty file")
         with Image.open(path) as image:
             width, height = image.size
+            held = orientation(image)
             # Decoding at an eighth of the size reads the whole file all the same.
             image.draft("RGB", (1, 1))
-            image.load()
-        return ImageFile(file_sha256(path), height, width)
+            odd = oddities(image)
+            as_rgb(image)
+        return ImageFile(file_sha256(path), height, width, orientation=held, oddities=odd)
     except Exception as error:
         fault = fault_of(error)
     return ImageFile("", 0, 0, fault)
@@ -171,30 +186,3 @@ def fault_of(error: Exception) -> str:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
     return "truncated" if "truncated" in str(error) else "unreadable"
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) out of the head of an image file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except Exception as error:
-        raise DataError(f"{path.name} in {path.parent} cannot be read: {error}") from None
-    return height, width
-
-
-def read_image(path: Path, short_side: int | None = None) -> Tensor:
-    """Read an image as RGB, uint8 (3, H, W), shrunk to `short_side` pixels where it is larger."""
-    with Image.open(path) as image:
-        if short_side is not None:
-            image.draft("RGB", (short_side, short_side))
-        rgb = image.convert("RGB")
-    if short_side is not None and min(rgb.size) > short_side:
-        scale = short_side / min(rgb.size)
-        width, height = (max(short_side, round(scale * side)) for side in rgb.size)
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)

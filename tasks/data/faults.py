@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from bench.errors import DataError
 
@@ -47,3 +48,18 @@ def require_none(faults: Iterable[Fault]) -> None:
     if kinds:
         lines = (f"{len(names)} file(s) {kind}: {some(names)}." for kind, names in kinds.items())
         raise DataError(" ".join(lines))
+
+
+def few_enough(unreadable: Mapping[Any, str], images: int, max_skipped: float) -> bool:
+    """Say whether so many images may be left out: a set is not refused for one damaged file.
+
+    Args:
+        unreadable: image → its fault.
+        images: of the set, in all.
+        max_skipped: largest share of them that may be unreadable.
+
+    Example:
+        >>> few_enough({"a.jpg": "truncated"}, 100, 0.01), few_enough({"a.jpg": "?"}, 99, 0.01)
+        (True, False)
+    """
+    return len(unreadable) <= max_skipped * images

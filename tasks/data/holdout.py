@@ -1,4 +1,4 @@
-"""Samples that are held out of training, to tune on: the same for every seed."""
+"""Samples that are held out of training, to tune on or to score: the same for every seed."""
 
 from __future__ import annotations
 
@@ -47,3 +47,35 @@ def held_out(labels: NDArray[np.int64], share: float) -> tuple[Indices, Indices]
     if not len(trained):
         raise DataError(f"`holdout` (={share}) leaves no training image of {len(labels)}.")
     return trained, chosen
+
+
+def drawn_split(labels: NDArray[np.int64], share: float) -> tuple[Indices, Indices]:
+    """Split a set that has no splits into (train, val) indices, by a draw that is always the same.
+
+    Of each class at least one sample is scored, and at least one trained on, which comes first.
+
+    Args:
+        labels: class of each sample; one for all where a sample is of several.
+        share: that is scored, in (0, 0.5].
+
+    Raises:
+        DataError: nothing would be left to score.
+
+    Example:
+        >>> trained, scored = drawn_split(np.array([0, 0, 0, 0, 1, 1, 2]), 0.25)
+        >>> len(trained), np.array([0, 0, 0, 0, 1, 1, 2])[scored].tolist()
+        (5, [0, 1])
+    """
+    generator = np.random.default_rng(0)
+    scored: list[int] = []
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
+        scored += generator.permutation(of_class)[:count].tolist()
+    if not scored:
+        raise DataError(
+            f"`val_share` (={share}) leaves nothing to score: no class has two of the "
+            f"{len(labels)} images."
+        )
+    chosen = np.array(sorted(scored), dtype=np.int64)
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen

@@ -110,12 +110,43 @@ def inside(folder: Path, name: str, source: str) -> Path:
             ...
         bench.errors.DataError: the list (='../1.jpg') must be the name of a file in the folder.
     """
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    climbs = ".." in posix.parts or ".." in windows.parts
-    absolute = posix.is_absolute() or bool(windows.anchor)
-    if climbs or absolute or not posix.name:
+    if leads_out(name):
         raise DataError(f"{source} (={shortened(name)}) must be the name of a file in the folder.")
     return folder / name
+
+
+def leads_out(name: str) -> bool:
+    """Say whether a name is empty or absolute, or climbs out by ".."; Windows' ways count too.
+
+    Example:
+        >>> leads_out("a/1.jpg"), leads_out("../1.jpg"), leads_out("C:/1.jpg"), leads_out("")
+        (False, True, True, True)
+    """
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    climbs = ".." in posix.parts or ".." in windows.parts
+    return climbs or posix.is_absolute() or bool(windows.anchor) or not posix.name
+
+
+def end_below(root: Path, name: str) -> Path | None:
+    r"""Return the longest end of a path that is there, below a folder; None if there is none.
+
+    Sets often hold the paths of the machine on which they were made, Windows' among them.
+
+    Example:
+        >>> end_below(Path("."), "C:\\sets\\nowhere.jpg") is None
+        True
+    """
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in "/."]
+    while ".." in parts:
+        parts = parts[parts.index("..") + 1 :]
+    for start in range(len(parts)):
+        place = root.joinpath(*parts[start:])
+        try:
+            if place.exists():
+                return place
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def is_there(path: Path) -> bool:

@@ -16,6 +16,9 @@ from bench.errors import DataError, require
 from tasks.data.holdout import evenly_spaced
 from tasks.data.order import EpochSampler, share_of
 
+MAX_SKIPPED = 0.01
+"""Share of a set's images that may be unreadable."""
+
 
 class TaskData(L.LightningDataModule, ABC):
     """The data of a task: batches to train on and to score, and what they are.
@@ -35,6 +38,10 @@ class TaskData(L.LightningDataModule, ABC):
         memory_mb: decoded images of a split are kept in memory up to this size, per process.
         holdout: share of the training split, up to 0.5, that is held out and scored in place of
             the published split, for tuning; 0 for none.
+        val_share: share, up to 0.5, that is drawn as the validation split of a set that has none
+            of its own: by class, and the same for every seed; None for none.
+        max_skipped: largest share of a set's images that may be unreadable; they are left out and
+            counted; None for 0.01.
         seed: of the order and the augmentation.
 
     Attributes:
@@ -56,6 +63,8 @@ class TaskData(L.LightningDataModule, ABC):
         num_workers: int = 0,
         memory_mb: int = 1024,
         holdout: float = 0.0,
+        val_share: float | None = None,
+        max_skipped: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -65,12 +74,18 @@ class TaskData(L.LightningDataModule, ABC):
         require("num_workers", num_workers, num_workers >= 0, ">= 0")
         require("memory_mb", memory_mb, memory_mb >= 0, ">= 0")
         require("holdout", holdout, 0 <= holdout <= 0.5, "in [0, 0.5]")
+        drawable = val_share is None or 0 < val_share <= 0.5
+        require("val_share", val_share, drawable, "in (0, 0.5], or None")
+        most = MAX_SKIPPED if max_skipped is None else max_skipped
+        require("max_skipped", most, 0 <= most < 1, "in [0, 1)")
         require("seed", seed, seed >= 0, ">= 0")
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.num_workers = num_workers
         self.memory_mb = memory_mb
         self.holdout = holdout
+        self.val_share = val_share
+        self.max_skipped = most
         self.seed = seed
         self.train_set: Any = None
         self.val_set: Any = None
@@ -100,6 +115,18 @@ class TaskData(L.LightningDataModule, ABC):
         """Return an image, uint8 (3, H, W), as it is when scored: (3, H', W') floats in 0…1."""
 
     @abstractmethod
+    def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return an image of "train" or of the scored split as it is read, and its truth.
+
+        Returns:
+            uint8 (3, H, W); and `label` (), or `boxes` (n, 4) with `labels` (n), or `mask` (H, W).
+        """
+
+    @abstractmethod
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Return class → its images, objects or pixels in "train" or the scored split."""
+
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return name, revision, files_sha256, skipped and options of `bench.record.Data`."""
 
@@ -120,7 +147,10 @@ class TaskData(L.LightningDataModule, ABC):
     def describe(self) -> dict[str, Any]:
         """Return what a record says of its data: the fields of `bench.record.Data`."""
         trained, scored = self.split_sizes
-        return self.identity() | {
+        identity = self.identity()
+        if self.val_share:
+            identity["options"] = identity["options"] | {"val_share": self.val_share}
+        return identity | {
             "split": f"held out {self.holdout:g} of train" if self.holdout else self.scored,
             "train_samples": trained,
             "scored_samples": scored,

@@ -34,6 +34,20 @@ def check_source(
         raise UserError(f"`options` ({knob!r}) is no knob of {source}; {near(knob, knobs)}")
 
 
+DRAWN = "image drawn into the validation split, which the set lacks"
+
+
+def require_drawable(
+    val_share: float | None, source: str, scored: str, drawable: Iterable[str]
+) -> None:
+    """UserError unless a share that is drawn to be scored is of use to the source."""
+    if val_share is not None:
+        names = tuple(drawable)
+        rule = f"None for `source` (={source!r}): only sets of {', '.join(names)} may lack splits"
+        require("val_share", val_share, source in names, rule)
+        require("scored", scored, scored == "val", f"'val' with `val_share` (={val_share})")
+
+
 def folder_of(
     source: str, task: Task, root: str | None, size: int, options: Mapping[str, Any]
 ) -> Path:

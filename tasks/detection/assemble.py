@@ -18,6 +18,7 @@ INVERTED = "inverted box"
 FLAT = "box without area"
 OUTSIDE = "box outside of the image"
 CUT = "box cut at the border"
+ROUNDED = "box cut at the border by at most a pixel"
 AREA = "area larger than the image: the box's"
 
 
@@ -51,7 +52,8 @@ def assemble(
     """Give every image its objects, and count what was left out or mended.
 
     Left out are boxes that are inverted, without area, or outside of their image; boxes that
-    leave it by more than a pixel, by which sets round, are cut at its border.
+    leave it are cut at its border; those that do by at most a pixel, as sets round, are counted
+    apart.
 
     Args:
         paths: of the images.
@@ -78,11 +80,12 @@ def assemble(
     outside = sound & ((boxes[:, 2:] <= 0) | (boxes[:, :2] >= high[:, :2])).any(axis=1)
     keep = sound & ~outside
     excess = np.maximum(-boxes, boxes - high).max(axis=1, initial=0)
-    cut = keep & (excess > ROUNDING)
-    boxes = np.where(cut[:, None], np.clip(boxes, 0, high), boxes)
+    cut, rounded = keep & (excess > ROUNDING), keep & (excess > 0) & (excess <= ROUNDING)
+    boxes = np.where(keep[:, None], np.clip(boxes, 0, high), boxes)
     of_box = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     too_large = keep & (objects.area > sides.prod(axis=1))
-    marks = {INVERTED: inverted, FLAT: flat, OUTSIDE: outside, CUT: cut, AREA: too_large}
+    marks = {INVERTED: inverted, FLAT: flat, OUTSIDE: outside, CUT: cut, ROUNDED: rounded}
+    marks[AREA] = too_large
     repairs = Counter({reason: int(mark.sum()) for reason, mark in marks.items() if mark.any()})
     area = np.where(too_large | np.isnan(objects.area), of_box, objects.area)
     order = np.flatnonzero(keep)[np.argsort(objects.image[keep], kind="stable")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import DataError
-from tasks.data.checked import check_images, relative_name
-from tasks.data.faults import Fault, require_none
+from tasks.data.checked import Checked, ImageFile, check_images, relative_name
+from tasks.data.faults import Fault, few_enough, require_none, some
 from tasks.data.locations import is_there, shortened
+from tasks.data.upright import fits, lying
 from tasks.detection.outlines import Segmentation, decode
 
 
@@ -29,6 +31,8 @@ class BoxImage:
         crowd: (n), regions that are neither right nor wrong to detect.
         area: (n), of the object (its mask, where the set says so), in pixels.
         segmentations: one for each box, or None where they are not wanted.
+        upright: whether the photo is turned as its EXIF says; not where its boxes were drawn on it
+            as it is stored.
     """
 
     path: Path
@@ -38,6 +42,7 @@ class BoxImage:
     crowd: NDArray[np.bool_]
     area: NDArray[np.float64]
     segmentations: tuple[Segmentation, ...] | None = None
+    upright: bool = True
 
     def masks(self) -> NDArray[np.bool_]:
         """Decode the segmentations to (n, height, width)."""
@@ -80,30 +85,105 @@ def require_images(images: Sequence[BoxImage], source: str) -> None:
         raise DataError(f"{source} has no objects.")
 
 
-def check(sets: Iterable[BoxSet], root: Path) -> dict[str, str]:
+def renumbered(scored: BoxSet, class_names: tuple[str, ...], split: str) -> BoxSet:
+    """Return a scored split with the labels of the training split's classes, by name.
+
+    Raises:
+        DataError: a class that has objects is none of them.
+    """
+    used = {scored.class_names[i] for image in scored.images for i in np.unique(image.labels)}
+    if surplus := [name for name in scored.class_names if name in used - set(class_names)]:
+        raise DataError(
+            f"{len(surplus)} class(es) of {split!r} are missing from the training split: "
+            f"{some(surplus)}."
+        )
+    skipped = dict(scored.skipped)
+    if missing := [name for name in class_names if name not in used]:
+        skipped[f"class without an object in {split!r} ({some(missing)})"] = len(missing)
+    place = {name: label for label, name in enumerate(class_names)}
+    # An unused class has no label; nothing points to it.
+    table = np.array([place.get(name, -1) for name in scored.class_names], dtype=np.int64)
+    images = tuple(replace(image, labels=table[image.labels]) for image in scored.images)
+    return BoxSet(images, class_names, skipped)
+
+
+def rarest_labels(boxes: BoxSet) -> NDArray[np.int64]:
+    """Return for each image the rarest class on it, or −1, by which a draw keeps all classes.
+
+    Example:
+        >>> rarest_labels(BoxSet((), ("a",), {})).tolist()
+        []
+    """
+    none = np.zeros(0, dtype=np.int64)
+    all_labels = np.concatenate([none, *(image.labels for image in boxes.images)])
+    counts = np.bincount(all_labels, minlength=len(boxes.class_names))
+    rarest = [
+        int(image.labels[counts[image.labels].argmin()]) if len(image.labels) else -1
+        for image in boxes.images
+    ]
+    return np.array(rarest, dtype=np.int64)
+
+
+def told_unlearnt(train: BoxSet) -> BoxSet:
+    """Return a training split that tells which of its classes have no object to learn from."""
+    used = {i for image in train.images for i in np.unique(image.labels[~image.crowd]).tolist()}
+    missing = [name for i, name in enumerate(train.class_names) if i not in used]
+    if not missing:
+        return train
+    told = {f"class without an object in 'train' ({some(missing)})": len(missing)}
+    return replace(train, skipped=train.skipped | told)
+
+
+def checked(
+    sets: Mapping[str, BoxSet], root: Path, max_skipped: float = 0.0
+) -> tuple[dict[str, BoxSet], dict[str, str]]:
     """Read every image once, and compare its size with that in the annotations.
 
+    A photo whose EXIF says that it was taken upright is turned, unless its annotations have the
+    size in which it is stored: then its boxes were drawn on it lying; see `tasks.data.upright`.
+
     Args:
-        sets: the splits.
+        sets: the splits, by name.
         root: the folder to which the names of the files are relative in the hashes.
+        max_skipped: largest share of images that may be unreadable; they are left out and counted.
 
     Returns:
-        Name of each file → its SHA-256.
+        The splits, in which images know how they stand and what is done to them is counted; and
+        name of each file → its SHA-256.
 
     Raises:
         DataError: files that can't be read, or whose size is another: boxes that were drawn on an
             image of another size lie elsewhere.
     """
-    images = {image.path: image.size for boxes in sets for image in boxes.images}
-    checked = check_images(root, sorted(images))
+    sizes = {image.path: image.size for boxes in sets.values() for image in boxes.images}
+    found = check_images(root, sorted(sizes))
     faults: list[Fault] = []
-    for path in sorted(images):
+    if not few_enough(found.faults, len(sizes), max_skipped):
+        faults += [("can't be read", f"{name} ({why})") for name, why in found.faults.items()]
+    photos: dict[Path, ImageFile] = {}
+    for path, told in sorted(sizes.items()):
         name = relative_name(root, path)
-        (height, width), real = images[path], checked.sizes.get(name, (0, 0))
-        if name in checked.faults:
-            faults.append(("can't be read", f"{name} ({checked.faults[name]})"))
-        elif real != (height, width):
-            sizes = f"{real[1]}×{real[0]} and {width}×{height}"
-            faults.append(("differ in size from their annotations", f"{name} ({sizes})"))
+        if name not in found.files:
+            continue
+        file = photos[path] = found.files[name]
+        if not fits(file, told):
+            words = f"{file.width}×{file.height} and {told[1]}×{told[0]}"
+            faults.append(("differ in size from their annotations", f"{name} ({words})"))
     require_none(faults)
-    return checked.hashes
+    as_stored = lying(photos, sizes)
+    return {k: _standing(boxes, as_stored, found, root) for k, boxes in sets.items()}, found.hashes
+
+
+def _standing(boxes: BoxSet, as_stored: Set[Path], found: Checked, root: Path) -> BoxSet:
+    """Return a split of the images that can be read, each as it stands."""
+    skipped = Counter(boxes.skipped)
+    images = []
+    for image in boxes.images:
+        name = relative_name(root, image.path)
+        if name in found.faults:
+            skipped[found.faults[name]] += 1
+            continue
+        upright = image.path not in as_stored
+        skipped += found.repairs([name], upright=upright)
+        images.append(replace(image, upright=upright))
+    return BoxSet(tuple(images), boxes.class_names, dict(skipped))

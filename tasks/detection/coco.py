@@ -7,8 +7,8 @@ the ids. Images without objects and crowd regions are kept.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.errors import DataError
-from tasks.data.locations import inside, shortened
+from tasks.data.locations import end_below, inside, is_there, leads_out, shortened
 from tasks.detection.assemble import Objects, assemble
 from tasks.detection.boxes import BoxSet, require_images
 from tasks.detection.coco_json import read_entries
-from tasks.detection.outlines import OutlineError, Segmentation, mended
+from tasks.detection.outlines import OutlineError, Segmentation, box_of_polygons, mended
+from tasks.layouts.coco import parents_only
 
-YEARS = ("2017", "2014", "")
 LONGEST_SIDE = 2**16 - 1
 NO_AREA = "no area given: the box's"
 NO_CROWD = "no iscrowd given: 0"
+NO_BOX = "annotation without a box left out"
+BOX_OF_OUTLINE = "no bbox given: the outline's"
+ELSEWHERE = "file name with a path of another machine, of which the end is there"
+ROOT = "category without objects that is but the parent of others: no class"
 
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -50,6 +54,7 @@ class Category(_Entry):
     """An entry of `categories`; other keys are not read."""
 
     name: Annotated[str, Field(min_length=1)]
+    supercategory: Any = None
 
 
 class Annotation(_Entry):
@@ -57,43 +62,18 @@ class Annotation(_Entry):
 
     image_id: Id
     category_id: Id
-    bbox: Annotated[list[Number], Field(min_length=4, max_length=4)]
+    bbox: Annotated[list[Number], Field(min_length=4, max_length=4)] | None = None
     area: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     iscrowd: Annotated[int, Field(ge=0, le=1)] | None = None
     segmentation: Any = None
-
-
-def coco_files(root: Path, split: str) -> tuple[Path, Path]:
-    """Return annotation file and image folder of "train" or "val" in COCO's layout.
-
-    That is root/annotations/instances_<split><year>.json beside root/<split><year>/ or
-    root/images/<split><year>/; the year is 2017, 2014 or none. The export of Roboflow,
-    root/<split>/_annotations.coco.json (valid for val), is known too.
-
-    Raises:
-        DataError: neither is there.
-    """
-    for year in YEARS:
-        file = root / "annotations" / f"instances_{split}{year}.json"
-        if file.is_file():
-            folders = (root / f"{split}{year}", root / "images" / f"{split}{year}", root / "images")
-            return file, next((folder for folder in folders if folder.is_dir()), folders[0])
-    for name in (split, "valid" if split == "val" else split):
-        file = root / name / "_annotations.coco.json"
-        if file.is_file():
-            return file, file.parent
-    raise DataError(
-        f"`root` (={str(root)!r}) must hold annotations/instances_{split}2017.json (or without "
-        "the year), as COCO does; or name the files by `annotations` and `images`."
-    )
 
 
 def read_coco(file: Path, images: Path, *, masks: bool = False) -> BoxSet:
     """Read one split.
 
     Boxes that cannot be (see `tasks.detection.assemble`), polygons of fewer than six numbers and
-    objects of which no mask is left are left out, a missing `area` or `iscrowd` is filled in; all
-    of it is counted.
+    objects of which no mask is left are left out, a missing `area`, `iscrowd` or `bbox` is filled
+    in, and a category that is but the parent of others is no class; all of it is counted.
 
     Args:
         file: the JSON file.
@@ -104,12 +84,19 @@ def read_coco(file: Path, images: Path, *, masks: bool = False) -> BoxSet:
         DataError: what is missing, malformed, or refers to what is not there, by file, id and
             field.
     """
+    repairs: Counter[str] = Counter()
     content = read_entries(
-        file, {"images": Image, "annotations": Annotation, "categories": Category}
+        file, {"images": Image, "annotations": Annotation, "categories": Category}, repairs
     )
-    labels = _labels(content["categories"], file)
-    place = _places(content["images"], images, file)
     annotations: Sequence[Annotation] = content["annotations"]
+    roots = parents_only(
+        [(c.id, c.name, c.supercategory) for c in content["categories"]],
+        {annotation.category_id for annotation in annotations},
+    )
+    repairs[ROOT] += len(roots)
+    categories = [c for c in content["categories"] if c.id not in roots]
+    labels = _labels(categories, file)
+    place, paths = _places(content["images"], images, file, repairs)
     for annotation in annotations:
         if annotation.image_id not in place:
             raise DataError(
@@ -122,12 +109,9 @@ def read_coco(file: Path, images: Path, *, masks: bool = False) -> BoxSet:
                 f"{annotation.category_id} not listed (`category_id`)."
             )
     sizes = [(image.height, image.width) for image in content["images"]]
-    repairs: Counter[str] = Counter(
-        {
-            NO_AREA: sum(a.area is None for a in annotations),
-            NO_CROWD: sum(a.iscrowd is None for a in annotations),
-        }
-    )
+    repairs[NO_AREA] += sum(a.area is None for a in annotations)
+    repairs[NO_CROWD] += sum(a.iscrowd is None for a in annotations)
+    annotations = list(_with_boxes(annotations, repairs))
     outlines: list[Segmentation] | None = None
     if masks:
         pairs = [
@@ -145,10 +129,9 @@ def read_coco(file: Path, images: Path, *, masks: bool = False) -> BoxSet:
         lambda i: f"annotation {annotations[i].id} in {file.name}: `bbox` (={annotations[i].bbox})",
         outlines,
     )
-    paths = [images / image.file_name for image in content["images"]]
     box_images, of_boxes = assemble(paths, sizes, objects)
     require_images(box_images, file.name)
-    names = {category.id: category.name for category in content["categories"]}
+    names = {category.id: category.name for category in categories}
     skipped = {reason: count for reason, count in (repairs + of_boxes).items() if count}
     return BoxSet(box_images, tuple(names[key] for key in labels), skipped)
 
@@ -168,23 +151,43 @@ def _labels(categories: Sequence[Category], file: Path) -> dict[int, int]:
     return {key: label for label, key in enumerate(ids)}
 
 
-def _places(entries: Sequence[Image], folder: Path, file: Path) -> dict[int, int]:
-    """Return image id → its place in the list."""
+def _places(
+    entries: Sequence[Image], folder: Path, file: Path, repairs: Counter[str]
+) -> tuple[dict[int, int], list[Path]]:
+    """Return image id → its place in the list, and the paths of all."""
     places: dict[int, int] = {}
-    names: dict[PurePosixPath, int] = {}
+    paths: dict[Path, int] = {}
     for place, image in enumerate(entries):
         if image.id in places:
             raise DataError(f"{file.name} has the image id {image.id} twice (`id`).")
         source = f"image {image.id} in {file.name}: `file_name`"
-        inside(folder, image.file_name, source)
-        name = PurePosixPath(image.file_name)
-        if name in names:
+        path = folder / image.file_name
+        if leads_out(image.file_name) or not is_there(path):
+            end = end_below(folder, image.file_name)
+            if end is not None and end.is_file():
+                path = end
+                repairs[ELSEWHERE] += 1
+            else:
+                path = inside(folder, image.file_name, source)
+        if path in paths:
             raise DataError(
-                f"{source} (={shortened(image.file_name)}) is also that of image {names[name]}: "
+                f"{source} (={shortened(image.file_name)}) is also that of image {paths[path]}: "
                 "each would be trained on without the objects of the other."
             )
-        places[image.id], names[name] = place, image.id
-    return places
+        places[image.id], paths[path] = place, image.id
+    return places, list(paths)
+
+
+def _with_boxes(annotations: Sequence[Annotation], repairs: Counter[str]) -> Iterator[Annotation]:
+    """Yield the annotations that have a box, or polygons around which one fits."""
+    for annotation in annotations:
+        if annotation.bbox is None:
+            box = box_of_polygons(annotation.segmentation)
+            repairs[NO_BOX if box is None else BOX_OF_OUTLINE] += 1
+            if box is None:
+                continue
+            annotation = annotation.model_copy(update={"bbox": box})
+        yield annotation
 
 
 def _outline(

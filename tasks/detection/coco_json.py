@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from bench.errors import DataError
 from tasks.data.locations import shortened
 
+OTHER_FORM = "number given in another form (text, true or false, or 7.0 for 7)"
+INTEGERS = ("id", "image_id", "category_id", "height", "width", "iscrowd")
+_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 
@@ -19,12 +24,15 @@ class _TwiceError(Exception):
     """A key that an object has twice."""
 
 
-def read_entries(file: Path, models: Mapping[str, type[BaseModel]]) -> dict[str, Sequence[Any]]:
+def read_entries(
+    file: Path, models: Mapping[str, type[BaseModel]], repairs: Counter[str]
+) -> dict[str, Sequence[Any]]:
     """Read the lists of a file.
 
     Args:
         file: of JSON.
         models: name of a list → what its entries must be; each has a field `id`.
+        repairs: numbers that are given in another form are counted here.
 
     Raises:
         DataError: naming file, id, field, value and rule.
@@ -32,6 +40,9 @@ def read_entries(file: Path, models: Mapping[str, type[BaseModel]]) -> dict[str,
     content = _load(file, models)
     lists: dict[str, Sequence[Any]] = {}
     for key, model in models.items():
+        for entry in content[key]:
+            if isinstance(entry, dict):
+                _mend_numbers(entry, repairs)
         try:
             lists[key] = TypeAdapter(list[model]).validate_python(content[key])  # type: ignore[valid-type]
         except ValidationError as error:
@@ -44,7 +55,8 @@ def _load(file: Path, keys: Mapping[str, Any]) -> dict[str, Any]:
     if not file.is_file():
         raise DataError(f"`annotations` (={str(file)!r}) is no file.")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        # Out of bytes: a byte-order mark, and UTF-16 as some shells write it, are told by these.
+        content = json.loads(file.read_bytes(), object_pairs_hook=_unique)
     except _TwiceError as error:
         raise DataError(f"{file.name}: {error}.") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -55,6 +67,42 @@ def _load(file: Path, keys: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(content.get(key), list):
             raise DataError(f"{file.name} has no list of `{key}`.")
     return content
+
+
+def _mend_numbers(entry: dict[str, Any], repairs: Counter[str]) -> None:
+    """Make numbers of what some tools write in their place: "7", 7.0, true; `[]` is no box."""
+    if entry.get("bbox") == []:
+        entry["bbox"] = None
+    for field in INTEGERS:
+        if field in entry and type(entry[field]) is not int:
+            value = _number(entry[field])
+            truth = field == "iscrowd" and type(value) is bool
+            if truth or (type(value) is float and value.is_integer()):
+                value = int(value)
+            if type(value) is int:
+                entry[field] = value
+                repairs[OTHER_FORM] += 1
+    if isinstance(entry.get("area"), str):
+        _replace(entry, "area", repairs)
+    box = entry.get("bbox")
+    if isinstance(box, list):
+        for place, value in enumerate(box):
+            if isinstance(value, str):
+                _replace(box, place, repairs)
+
+
+def _replace(holder: Any, key: Any, repairs: Counter[str]) -> None:
+    value = _number(holder[key])
+    if type(value) in (int, float):
+        holder[key] = value
+        repairs[OTHER_FORM] += 1
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text is; any other value as it is."""
+    if not isinstance(value, str) or not _DECIMAL.fullmatch(value.strip()):
+        return value
+    return float(value) if "." in value else int(value)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

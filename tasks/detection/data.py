@@ -1,31 +1,46 @@
-"""The detection data module: four layouts on disk, one way of reading and augmenting them."""
+"""The detection data module: several layouts on disk, one way of reading and augmenting them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
 from bench.errors import DataError, UserError, require
 from bench.hashing import digest
-from tasks.data.holdout import held_out
+from tasks.data.holdout import drawn_split, held_out
+from tasks.data.images import read_image
 from tasks.data.module import TaskData, height_width
 from tasks.data.order import AspectSampler
-from tasks.data.sources import GENERATORS, check_source, folder_of, generated_identity
-from tasks.detection.boxes import BoxSet, check
-from tasks.detection.coco import coco_files, read_coco
+from tasks.data.sources import (
+    DRAWN,
+    GENERATORS,
+    check_source,
+    folder_of,
+    generated_identity,
+    require_drawable,
+)
+from tasks.detection.boxes import BoxSet, checked, rarest_labels, renumbered, told_unlearnt
+from tasks.detection.coco import read_coco
 from tasks.detection.dataset import BoxDataset, Target, collate
 from tasks.detection.transforms import Augmentation, letterbox
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
+from tasks.detection.xml_folders import read_xml_folders
+from tasks.detection.yolo import read_yolo
+from tasks.layouts.coco import coco_files
 
-SOURCES = ("scenes", "coco", "voc", "visdrone")
+SOURCES = ("scenes", "coco", "voc", "visdrone", "yolo", "xml")
+SPLIT = ("coco", "yolo", "xml")
+"""Sources of any splits, or of none."""
 Batch = tuple[Tensor, list[Target]]
 
 
@@ -41,15 +56,16 @@ class DetectionData(TaskData):
     `tasks.detection.dataset.BoxDataset`.
 
     Args:
-        source: "scenes" (generated), "coco", "voc" or "visdrone".
+        source: "scenes" (generated), "coco", "voc", "visdrone", "yolo" or "xml" (files as
+            VOC's, with classes of their own).
         root: the folder of the set; of all generated sets for "scenes".
         image_size: side, or (height, width), in pixels.
         batch_size: images per training batch; a last, smaller batch is left out.
         eval_batch_size: images per validation batch; None for `batch_size`.
         annotations: for "coco": files of training and validation, below `root`, in place of
-            those of COCO's layout.
+            those of COCO's layout; with `val_share` the first alone is read.
         images: for "coco": folders of the images of both.
-        scored: for "coco": the split that is scored, "val" or "test".
+        scored: for "coco", "yolo" and "xml": the split that is scored, "val" or "test".
         scale: range of a random factor of the size; above 1 the image is cropped.
         flip: chance of a mirror image.
         photometric: whether colours are changed.
@@ -59,7 +75,8 @@ class DetectionData(TaskData):
             one kind.
         options: knobs of `tasks.data.scenes`, e.g. {"train": 500}; its size is `image_size`,
             unless given.
-        **loading: num_workers, memory_mb, holdout, seed: see `TaskData`.
+        **loading: num_workers, memory_mb, holdout, val_share, max_skipped, seed: see
+            `TaskData`.
 
     Raises:
         ValueError: a value out of its range.
@@ -71,7 +88,7 @@ class DetectionData(TaskData):
 
     def __init__(
         self,
-        source: Literal["scenes", "coco", "voc", "visdrone"] = "scenes",
+        source: Literal["scenes", "coco", "voc", "visdrone", "yolo", "xml"] = "scenes",
         root: str | None = None,
         *,
         image_size: int | tuple[int, int] = 64,
@@ -96,9 +113,10 @@ class DetectionData(TaskData):
                 f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
                 "and for `source` 'coco'."
             )
-        splits = ("val", "test") if source == "coco" else ("val",)
+        splits = ("val", "test") if source in SPLIT else ("val",)
         require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
-        without = source in ("voc", "visdrone")
+        require_drawable(self.val_share, source, scored, SPLIT)
+        without = source in ("voc", "visdrone", "yolo", "xml")
         require("masks", masks, not (masks and without), f"False for `source` (={source!r})")
         size = height_width(image_size)
         require("image_size", image_size, min(size) >= 8, ">= 8")
@@ -128,20 +146,43 @@ class DetectionData(TaskData):
         return folder_of(self.source, "detection", self.root, size, self.options)
 
     @cached_property
-    def _published(self) -> dict[str, BoxSet]:
-        sets = {split: self._read(split) for split in ("train", self.scored)}
-        train, scored = (part.class_names for part in sets.values())
-        if train != scored:
-            raise DataError(
-                f"train and {self.scored} must have the same classes, not {train} and {scored}."
+    def _checked(self) -> tuple[dict[str, BoxSet], dict[str, str]]:
+        """The published splits, with what is wrong told or mended, and the hashes of their files.
+
+        What was generated here needs no check.
+        """
+        if self.val_share:
+            sets = self._drawn(self.val_share)
+        else:
+            sets = {split: self._read(split) for split in ("train", self.scored)}
+            sets[self.scored] = renumbered(
+                sets[self.scored], sets["train"].class_names, self.scored
             )
-        return sets
+        if self.source in GENERATORS:
+            return sets, {}
+        sets["train"] = told_unlearnt(sets["train"])
+        return checked(sets, self.folder, self.max_skipped)
+
+    def _drawn(self, share: float) -> dict[str, BoxSet]:
+        """A set without splits, of which the validation split is drawn."""
+        whole = self._read("train")
+        trained, scored = drawn_split(rarest_labels(whole), share)
+        val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
+        return {"train": whole.subset(trained.tolist()), "val": val}
+
+    @property
+    def _published(self) -> dict[str, BoxSet]:
+        return self._checked[0]
 
     def _read(self, split: str) -> BoxSet:
         if self.source == "voc":
             return read_voc(self.folder, split)
         if self.source == "visdrone":
             return read_visdrone(self.folder, split)
+        if self.source == "yolo":
+            return read_yolo(self.folder, split)
+        if self.source == "xml":
+            return read_xml_folders(self.folder, None if self.val_share else split)
         if self.files is None:
             file, images = coco_files(self.folder, split)
         else:
@@ -164,9 +205,8 @@ class DetectionData(TaskData):
         return len(train.images), len(scored.images)
 
     def check_files(self) -> None:
-        """Check every image that is not generated."""
-        if self.source not in GENERATORS:
-            check(self._published.values(), self.folder)
+        """Check every image that is not generated: opening the set does."""
+        _ = self._checked
 
     def setup(self, stage: str) -> None:
         """Check that the model fits, and make the data sets."""
@@ -209,6 +249,21 @@ class DetectionData(TaskData):
         ]
         return images.to(device, non_blocking=True), moved
 
+    def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return an image of a split as it is read, and its `boxes` and `labels`."""
+        image = self._published[split].images[index]
+        return read_image(image.path, upright=image.upright), {
+            "boxes": torch.from_numpy(image.boxes),
+            "labels": torch.from_numpy(image.labels),
+        }
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Return class → number of its objects in a split."""
+        none = np.zeros(0, dtype=np.int64)
+        labels = np.concatenate([none, *(i.labels for i in self._published[split].images)])
+        counts = np.bincount(labels, minlength=self.num_classes)
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
     def as_scored(self, image: Tensor) -> Tensor:
         """Return an image, uint8 (3, H, W), fitted to the frame as when scored, in 0…1."""
         height, width = image.shape[-2:]
@@ -225,7 +280,7 @@ class DetectionData(TaskData):
         if self.source in GENERATORS:
             generated = generated_identity(self.source, self.folder)
             return generated | {"options": options | generated["options"]}
-        hashes = check(self._published.values(), self.folder)
+        hashes = self._checked[1]
         truth = [_truth(part) for part in self._published.values()]
         files = digest([sorted(hashes.items()), truth])
         skipped: Counter[str] = Counter()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from tasks.data.checked import read_image
+from tasks.data.images import read_image
 from tasks.data.memory import Memory
 from tasks.data.order import Draw
 from tasks.detection.boxes import BoxImage, BoxSet
@@ -92,7 +92,7 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
     def _decode(self, index: int) -> tuple[Tensor, ...]:
         """Return the image (3, H, W) of an index and, where wanted, its masks (n, H, W)."""
         record = self.images.images[index]
-        image = read_image(record.path).contiguous()
+        image = read_image(record.path, upright=record.upright).contiguous()
         return (image, torch.from_numpy(record.masks())) if self.masks else (image,)
 
     def _read(self, index: int) -> Sample:

@@ -43,6 +43,26 @@ def decode(segmentation: Segmentation, height: int, width: int) -> NDArray[np.bo
     return np.asarray(coco_mask.decode(runs), dtype=np.bool_)
 
 
+def box_of_polygons(value: Any) -> list[float] | None:
+    """Return the [x, y, width, height] around polygons, or None if these are none.
+
+    Example:
+        >>> box_of_polygons([[0, 1, 2, 1, 2, 4]])
+        [0.0, 1.0, 2.0, 3.0]
+    """
+    if not isinstance(value, list) or not value:
+        return None
+    for polygon in value:
+        numbers = isinstance(polygon, list) and all(type(part) in NUMBERS for part in polygon)
+        if not numbers or len(polygon) < 6 or len(polygon) % 2:
+            return None
+    points = [float(part) for polygon in value for part in polygon]
+    if not all(map(math.isfinite, points)):
+        return None
+    xs, ys = points[::2], points[1::2]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
 def mended(value: Any, height: int, width: int) -> tuple[Segmentation | None, list[str]]:
     """Return a segmentation that can be decoded, and what was mended; None if nothing is left.
 

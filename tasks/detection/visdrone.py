@@ -14,16 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import DataError
-from tasks.data.checked import image_size
+from tasks.data.images import image_size
 from tasks.data.lists import read_lines
 from tasks.data.locations import shortened
 from tasks.detection.assemble import Objects, assemble
 from tasks.detection.boxes import BoxImage, BoxSet, require_images
+from tasks.layouts.visdrone import CLASSES, part_of
 
-CLASSES = (
-    "pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle",
-    "bus", "motor",
-)  # fmt: skip
 IGNORED, OTHERS = 0, 11
 EVERY_CLASS = -1
 FIELDS = ("left", "top", "width", "height", "score", "category", "truncation", "occlusion")
@@ -52,7 +49,7 @@ def read_visdrone(root: Path, split: str) -> BoxSet:
     Raises:
         DataError: what is missing or malformed, by file, line and field.
     """
-    folder = root / f"VisDrone2019-DET-{split}"
+    folder = part_of(root, split)
     files = sorted((folder / "annotations").glob("*.txt"))
     if not files:
         raise DataError(f"`root` (={str(root)!r}) must hold {folder.name}/annotations/*.txt.")

@@ -13,12 +13,9 @@ from pathlib import Path
 from bench.errors import DataError, require
 from tasks.data.lists import read_lines, require_class_names
 from tasks.data.locations import shortened
+from tasks.layouts.ade20k import CLASS_LISTS, RELEASE_FOLDER, SPLITS
 from tasks.segmentation.masks import IGNORED, MaskSet
 from tasks.segmentation.pairs import pair_folders
-
-SPLITS = {"train": "training", "val": "validation"}
-RELEASE_FOLDER = "ADEChallengeData2016"
-CLASS_LISTS = ("objectInfo150.txt", "objectInfo.txt")
 
 
 def read_ade20k(root: Path, split: str, num_classes: int | None = None) -> MaskSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,21 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from bench.errors import require
-from tasks.data.holdout import held_out
+from tasks.data.holdout import drawn_split, held_out
 from tasks.data.module import TaskData, height_width
-from tasks.data.sources import GENERATORS, check_source, folder_of, generated_identity
+from tasks.data.sources import (
+    DRAWN,
+    GENERATORS,
+    check_source,
+    folder_of,
+    generated_identity,
+    require_drawable,
+)
 from tasks.segmentation.ade20k import read_ade20k
+from tasks.segmentation.checks import checked
 from tasks.segmentation.dataset import MaskDataset, collate
 from tasks.segmentation.mask_folders import read_mask_folders
-from tasks.segmentation.masks import MaskSet, check
+from tasks.segmentation.masks import IGNORED, MaskSet, read_mask
 from tasks.segmentation.transforms import evaluation_transform, training_transform
 from tasks.segmentation.voc_masks import read_voc_masks
 
@@ -46,6 +55,7 @@ class SegmentationData(TaskData):
         eval_longest: limit of their long side in pixels.
         batch_size: images per training batch; a last, smaller batch is left out.
         eval_batch_size: images per validation batch; None for `batch_size`.
+        scored: for "masks": the split that is scored, "val" (None) or "test".
         scale: range of the random scale.
         largest_share: crops are drawn again while one class fills more than this of them.
         flip: chance of a mirror image.
@@ -57,7 +67,8 @@ class SegmentationData(TaskData):
         zero_ignored: for "masks": a stored 0 is no class and a stored k is class k − 1.
         image_suffix: for "masks": how the names of images end.
         mask_suffix: for "masks": how the names of masks end.
-        **loading: num_workers, memory_mb, holdout, seed: see `TaskData`.
+        **loading: num_workers, memory_mb, holdout, val_share, max_skipped, seed: see
+            `TaskData`.
 
     Raises:
         ValueError: a value out of its range.
@@ -77,6 +88,7 @@ class SegmentationData(TaskData):
         eval_longest: int | None = None,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
+        scored: Literal["val", "test"] | None = None,
         scale: tuple[float, float] = (0.5, 2.0),
         largest_share: float = 0.75,
         flip: float = 0.5,
@@ -91,11 +103,15 @@ class SegmentationData(TaskData):
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **loading)
         check_source(source, SOURCES, root, options or {})
+        self.scored = scored or "val"
+        only = source == "masks" or self.scored == "val"
+        require("scored", scored, only, f"'val' or None for `source` (={source!r})")
+        require_drawable(self.val_share, source, self.scored, ("masks",))
         require("flip", flip, 0 <= flip <= 1, "in [0, 1]")
         size = height_width(image_size)
         require("image_size", image_size, min(size) >= 1, ">= 1")
-        scored = size if eval_size is None or eval_size == "original" else height_width(eval_size)
-        require("eval_size", eval_size, min(scored) >= 1, ">= 1, 'original' or None")
+        resized = size if eval_size is None or eval_size == "original" else height_width(eval_size)
+        require("eval_size", eval_size, min(resized) >= 1, ">= 1, 'original' or None")
         holds = eval_longest is None or eval_longest >= 1
         require("eval_longest", eval_longest, holds, ">= 1, or None")
         self.source = source
@@ -130,12 +146,28 @@ class SegmentationData(TaskData):
         return folder_of(self.source, "segmentation", self.root, size, self.options)
 
     @cached_property
-    def _published(self) -> dict[str, MaskSet]:
-        return {split: self._read(split) for split in ("train", self.scored)}
+    def _checked(self) -> tuple[dict[str, MaskSet], str]:
+        """The published splits, with what is wrong told or mended, and the hash of their files.
 
-    def _read(self, split: str) -> MaskSet:
-        if self.source == "voc":
-            return read_voc_masks(self.folder, split)
+        What was generated here needs no check.
+        """
+        if self.val_share:
+            whole = self._read(None)
+            trained, scored = drawn_split(np.zeros(len(whole.pairs), np.int64), self.val_share)
+            val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
+            sets = {"train": whole.subset(trained.tolist()), "val": val}
+        else:
+            sets = {split: self._read(split) for split in ("train", self.scored)}
+        if self.source in GENERATORS:
+            return sets, ""
+        return checked(sets, self.folder, self.max_skipped)
+
+    @property
+    def _published(self) -> dict[str, MaskSet]:
+        return self._checked[0]
+
+    def _read(self, split: str | None) -> MaskSet:
+        """Read a split; None for a set without splits."""
         if self.source == "masks":
             return read_mask_folders(
                 self.folder,
@@ -144,6 +176,9 @@ class SegmentationData(TaskData):
                 zero_ignored=self._zero_ignored,
                 **self._suffixes,
             )
+        assert split is not None
+        if self.source == "voc":
+            return read_voc_masks(self.folder, split)
         return read_ade20k(self.folder, split, self._num_classes)
 
     @cached_property
@@ -161,15 +196,9 @@ class SegmentationData(TaskData):
         train, scored = self._splits
         return len(train.pairs), len(scored.pairs)
 
-    @property
-    def _all_files(self) -> MaskSet:
-        train, scored = self._published.values()
-        return MaskSet(train.pairs + scored.pairs, train.class_names, train.zero_ignored)
-
     def check_files(self) -> None:
-        """Check every image and mask that is not generated."""
-        if self.source not in GENERATORS:
-            check(self._all_files, self.folder)
+        """Check every image and mask that is not generated: opening the set does."""
+        _ = self._checked
 
     def datasets(self) -> tuple[MaskDataset, MaskDataset]:
         """Return what is trained on, augmented, and what is scored."""
@@ -178,6 +207,20 @@ class SegmentationData(TaskData):
             MaskDataset(train, self._train_transform, self.seed, self.memory_mb),
             MaskDataset(scored, self._eval_transform, self.seed, self.memory_mb),
         )
+
+    def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return an image of a split as it is read, and its `mask`."""
+        image, mask = MaskDataset(self._published[split], _unchanged, self.seed)[index]
+        return image, {"mask": mask}
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Return class → number of its pixels in a split."""
+        masks = self._published[split]
+        counts = np.zeros(IGNORED + 1, dtype=np.int64)
+        for _, path in masks.pairs:
+            labels = read_mask(path, masks.zero_ignored, masks.binary)
+            counts += np.bincount(labels.ravel(), minlength=len(counts))
+        return dict(zip(self.class_names, counts.tolist(), strict=False))
 
     def as_scored(self, image: Tensor) -> Tensor:
         """Return an image, uint8 (3, H, W), resized as when scored, in 0…1."""
@@ -199,7 +242,11 @@ class SegmentationData(TaskData):
         return {
             "name": self.folder.name,
             "revision": "as given",
-            "files_sha256": check(self._all_files, self.folder),
+            "files_sha256": self._checked[1],
             "skipped": dict(skipped),
             "options": options,
         }
+
+
+def _unchanged(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    return image, mask

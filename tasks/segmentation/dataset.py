@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 
-from tasks.data.checked import read_image
+from tasks.data.images import read_image
 from tasks.data.memory import Memory
 from tasks.data.order import Draw
 from tasks.seeds import seeded
@@ -49,8 +49,9 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def _decode(self, index: int) -> tuple[Tensor, Tensor]:
         image_path, mask_path = self.masks.pairs[index]
-        image = read_image(image_path).contiguous()
-        return image, torch.from_numpy(read_mask(mask_path, self.masks.zero_ignored))
+        masks = self.masks
+        image = read_image(image_path, upright=image_path not in masks.as_stored).contiguous()
+        return image, torch.from_numpy(read_mask(mask_path, masks.zero_ignored, masks.binary))
 
 
 def collate(batch: Sequence[tuple[Tensor, Tensor]]) -> Any:

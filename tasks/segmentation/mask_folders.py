@@ -1,8 +1,10 @@
-"""Generic folders of images and masks.
+"""Generic folders of images and masks, as `tasks.layouts.mask_folders` finds them.
 
 root/images/{train,val}/…        any image files, sub-folders allowed
 root/masks/{train,val}/…         the same names; grey or palette, label k = class k, 255 ignored
 root/classes.txt                 one name a line
+
+root/{train,val}/{images,masks}/… is read as well, and root/{images,masks}/… without splits.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from pathlib import Path
 
 from bench.errors import DataError
 from tasks.data.lists import read_lines, require_class_names
+from tasks.layouts.mask_folders import CLASS_LIST, require_mask_folders
 from tasks.segmentation.masks import MaskSet
 from tasks.segmentation.pairs import pair_folders
 
 
 def read_mask_folders(
     root: Path,
-    split: str,
+    split: str | None,
     *,
     class_names: tuple[str, ...] | None = None,
     zero_ignored: bool = False,
@@ -29,7 +32,7 @@ def read_mask_folders(
 
     Args:
         root: The folder that holds `images` and `masks`.
-        split: "train" or "val".
+        split: "train", "val" or "test"; None for a set without splits, or its only one.
         class_names: The classes, in the order of their labels; default: the lines of classes.txt.
         zero_ignored: A stored 0 means "no class" and a stored k class k − 1.
         image_suffix: How image names end where masks are named otherwise than their images.
@@ -40,12 +43,12 @@ def read_mask_folders(
     """
     skipped: Counter[str] = Counter()
     pairs = pair_folders(
-        root / "images" / split, root / "masks" / split, image_suffix, mask_suffix, skipped=skipped
+        *require_mask_folders(root, split), image_suffix, mask_suffix, skipped=skipped
     )
     if class_names is None:
-        listing = root / "classes.txt"
+        listing = root / CLASS_LIST
         if not listing.is_file():
-            raise DataError(f"There is no classes.txt in {root}; give `class_names`.")
+            raise DataError(f"There is no {CLASS_LIST} in {root}; give `class_names`.")
         class_names = tuple(line.strip() for line in read_lines(listing) if line.strip())
         require_class_names(class_names, listing.name)
-    return MaskSet(pairs, class_names, zero_ignored, dict(+skipped))
+    return MaskSet(pairs, class_names, zero_ignored, skipped=dict(+skipped))

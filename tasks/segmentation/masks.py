@@ -1,8 +1,8 @@
-"""Sets of image and mask files: how they are read and checked before training."""
+"""Sets of image and mask files, and how a mask is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.errors import DataError
-from bench.hashing import file_sha256, files_digest
-from tasks.data.checked import ImageFile, check_files, check_images, fault_of, relative_name
-from tasks.data.faults import Fault, require_none, some
+from bench.hashing import file_sha256
+from tasks.data.checked import ImageFile, fault_of
 from tasks.data.lists import require_class_names
 
 IGNORED = 255
 """Label of the pixels that count neither in a loss nor in a score."""
 
 MODES = ("L", "P", "1", "I", "I;16")
+COLOUR_MODES = ("RGB", "RGBA", "LA")
+"""Of these, masks are read whose colours are all grey."""
+GREY_AS_COLOUR = "mask of grey colours: one channel read"
 MOST_LABELS = IGNORED + 1
 
 
@@ -32,7 +34,10 @@ class MaskSet:
         class_names: Names of the classes, in the order of their labels.
         zero_ignored: Whether a stored 0 means "no class", as in ADE20K, so that a stored k is
             class k − 1. Otherwise a stored k is class k. A stored 255 is ignored either way.
-        skipped: What was left out → number of times.
+        binary: Whether what is stored from 128 on is class 1 and all else class 0: masks of two
+            classes that are black and white, or JPEG.
+        as_stored: Images that are not turned as their EXIF says, as their masks are not.
+        skipped: What was left out or mended → number of times.
 
     Raises:
         DataError: If the classes have no names, the same names, or are more than a mask can hold.
@@ -41,6 +46,8 @@ class MaskSet:
     pairs: tuple[tuple[Path, Path], ...]
     class_names: tuple[str, ...]
     zero_ignored: bool = field(default=False)
+    binary: bool = field(default=False)
+    as_stored: frozenset[Path] = field(default=frozenset())
     skipped: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,20 +73,23 @@ class MaskSet:
         return replace(self, pairs=tuple(self.pairs[i] for i in indices))
 
 
-def read_mask(path: Path, zero_ignored: bool = False) -> NDArray[np.uint8]:
+def read_mask(path: Path, zero_ignored: bool = False, binary: bool = False) -> NDArray[np.uint8]:
     """Read a mask as labels, (H, W), in which 255 is ignored.
 
     Args:
         path: A grey or palette image with one class index a pixel.
         zero_ignored: A stored 0 becomes 255 and a stored k becomes k − 1.
+        binary: What is stored from 128 on becomes 1, all else 0.
 
     Raises:
         DataError: If the file is a colour image or holds indices outside 0…255.
     """
-    stored = _indices(path)
+    stored, _ = _stored(path)
     for label in (stored.min(initial=0), stored.max(initial=0)):
         if not 0 <= label <= IGNORED:
             raise DataError(f"{path.name} holds the label {label}; labels must be from 0 to 255.")
+    if binary:
+        return (stored > IGNORED // 2).astype(np.uint8)
     labels = stored.astype(np.uint8)
     if zero_ignored:
         # uint8 wraps 0 − 1 to 255, and 255 must stay what it is.
@@ -87,86 +97,44 @@ def read_mask(path: Path, zero_ignored: bool = False) -> NDArray[np.uint8]:
     return labels
 
 
-def _indices(path: Path) -> NDArray[np.integer]:
+def _stored(path: Path) -> tuple[NDArray[np.integer], tuple[str, ...]]:
+    """Return what a mask holds, and what is odd about it."""
+    odd: tuple[str, ...] = ()
     with Image.open(path) as image:
-        if image.mode not in MODES:
-            raise DataError(
-                f"{path.name} is a colour image (mode {image.mode}); a mask must be a grey or "
-                "palette image with one class index a pixel."
-            )
+        mode = image.mode
         stored = np.array(image)
-    return stored.astype(np.uint8) if stored.dtype == np.bool_ else stored
-
-
-def check(masks: MaskSet, root: Path) -> str:
-    """Read every pair once and say what is wrong with the set.
-
-    What was read is remembered in the cache by the names, sizes and times of the files, so that
-    the next run starts at once.
-
-    Args:
-        masks: The set.
-        root: The folder to which the names of its files are relative in the hash.
-
-    Returns:
-        SHA-256 over the sorted list of files and their own hashes.
-
-    Raises:
-        DataError: If a file can't be read, an image and its mask differ in size, a mask holds
-            a label without a class, or no mask holds a class; names the first few files of each
-            fault.
-    """
-    of_images = check_images(root, sorted({image for image, _ in masks.pairs}))
-    of_masks = check_files(root, sorted({mask for _, mask in masks.pairs}), "masks", inspect_mask)
-    faults: list[Fault] = []
-    for image_path, mask_path in masks.pairs:
-        image, mask = relative_name(root, image_path), relative_name(root, mask_path)
-        if image in of_images.faults:
-            faults.append(("can't be read", f"{image_path.name} ({of_images.faults[image]})"))
-        else:
-            size = of_images.sizes[image]
-            faults += _faults(masks, image_path.name, size, mask_path.name, of_masks[mask])
-    require_none(faults)
-    classes = set(masks.stored_labels) - ({0} if masks.zero_ignored else set())
-    if not any(classes.intersection(file.labels) for file in of_masks.values()):
-        raise DataError(f"No mask of {root} has a pixel of a class.")
-    hashes = {name: file.sha256 for name, file in of_masks.items()}
-    return files_digest({**of_images.hashes, **hashes})
-
-
-def _faults(
-    masks: MaskSet, image: str, size: tuple[int, int], name: str, mask: ImageFile
-) -> Iterator[Fault]:
-    """Yield what is wrong with a mask."""
-    if mask.fault.startswith(name):
-        yield "can't be used as masks", mask.fault.rstrip(".")
-        return
-    if mask.fault:
-        yield "can't be read", f"{name} ({mask.fault})"
-        return
-    if (mask.height, mask.width) != size:
-        sizes = f"{size[1]}×{size[0]} and {mask.width}×{mask.height}"
-        yield "differ in size from their masks", f"{image} ({sizes})"
-    wrong = sorted(set(mask.labels) - set(masks.stored_labels) - {IGNORED})
-    if wrong:
-        last = masks.stored_labels[-1]
-        yield (
-            f"hold labels outside 0…{last} (and {IGNORED})",
-            f"{name} ({some([str(label) for label in wrong])})",
+    if mode in COLOUR_MODES:
+        colours = stored[..., : len(mode.removesuffix("A"))]
+        if (colours == colours[..., :1]).all():
+            stored, mode, odd = colours[..., 0], "L", (GREY_AS_COLOUR,)
+    if mode not in MODES:
+        raise DataError(
+            f"{path.name} is a colour image (mode {mode}); a mask must be a grey or "
+            "palette image with one class index a pixel."
         )
+    return stored.astype(np.uint8) if stored.dtype == np.bool_ else stored, odd
 
 
 def inspect_mask(path: Path) -> ImageFile:
-    """Read and hash a mask, and list its labels: all, or the lowest 256 and the highest."""
+    """Read and hash a mask, and count its labels: all, or the lowest 256 and the highest."""
     try:
-        stored = _indices(path)
+        stored, odd = _stored(path)
         if stored.dtype == np.uint8:
-            labels = np.flatnonzero(np.bincount(stored.ravel()))
+            counts = np.bincount(stored.ravel())
+            labels = np.flatnonzero(counts)
+            pixels = counts[labels]
         else:
-            labels = np.unique(stored)
-        few = labels.tolist()[:MOST_LABELS] + labels.tolist()[MOST_LABELS:][-1:]
+            labels, pixels = np.unique(stored, return_counts=True)
+        kept = [*range(min(len(labels), MOST_LABELS)), *range(MOST_LABELS, len(labels))[-1:]]
         height, width = stored.shape
-        return ImageFile(file_sha256(path), height, width, labels=tuple(few))
+        return ImageFile(
+            file_sha256(path),
+            height,
+            width,
+            labels=tuple(labels[kept].tolist()),
+            pixels=tuple(pixels[kept].tolist()),
+            oddities=odd,
+        )
     except DataError as error:
         return ImageFile("", 0, 0, str(error))
     except Exception as error:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bench.errors import DataError
 from tasks.data.faults import some
-from tasks.data.locations import is_there
+from tasks.data.listing import visible_files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")
 OTHER = "other suffix"
 
 
@@ -30,7 +30,8 @@ def pair_folders(
         image_suffix: How the name of every image ends, e.g. "_leftImg8bit.png"; files that end
             otherwise are left aside. By default any image file.
         mask_suffix: Likewise for the masks, e.g. "_gtFine_labelTrainIds.png".
-        skipped: Files that are no images are counted here, where no suffix is given.
+        skipped: Files that are no images, where no suffix is given, and hidden images are
+            counted here.
 
     Returns:
         (image, mask) in the order of their names.
@@ -61,13 +62,11 @@ def _by_stem(
         raise DataError(f"There is no folder of {what} at {folder}.")
     suffixes = (suffix,) if suffix else usual
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if not is_there(path):
-            continue
+    for path in visible_files(folder, skipped):
         name = path.relative_to(folder).as_posix()
         ending = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
         if ending is None:
-            skipped[OTHER] += suffix is None and not path.name.startswith(".")
+            skipped[OTHER] += suffix is None
             continue
         stem = name[: -len(ending)]
         if stem in files:

@@ -9,14 +9,8 @@ from bench.errors import DataError
 from tasks.data.faults import some
 from tasks.data.lists import listed_names
 from tasks.data.locations import is_there, shortened
+from tasks.layouts.voc_masks import CLASS_NAMES, list_of, release
 from tasks.segmentation.masks import MaskSet
-
-CLASS_NAMES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
-    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-    "train", "tvmonitor",
-)  # fmt: skip
-YEARS = ("VOC2012", "VOC2007")
 
 
 def read_voc_masks(root: Path, split: str) -> MaskSet:
@@ -33,9 +27,8 @@ def read_voc_masks(root: Path, split: str) -> MaskSet:
     Raises:
         DataError: If the list of the split, an image or a mask is missing.
     """
-    years = [base / year for year in YEARS for base in (root, root / "VOCdevkit")]
-    root = next((folder for folder in (root, *years) if (folder / "JPEGImages").is_dir()), root)
-    listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    root = release(root)
+    listing = list_of(root, split)
     if not listing.is_file():
         raise DataError(f"There is no list of the {split} images at {listing}.")
     skipped: Counter[str] = Counter()

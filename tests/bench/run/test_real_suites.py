@@ -111,6 +111,21 @@ def test_the_layouts_are_read(name, sets, monkeypatch):
     suite.preflight(cells[:1])
 
 
+def test_what_is_mended_is_said_once_and_stands_in_the_records_data(tmp_path, monkeypatch, caplog):
+    class_folders(tmp_path / "clothing")
+    image(tmp_path / "clothing/train/a/.ipynb_checkpoints/0.jpg")
+    monkeypatch.setenv("CONVBOARD_DATA", str(tmp_path))
+    first = plan("clothing")[0]
+    config = json.loads(json.dumps(first.config))
+    config["data"]["init_args"]["image_size"] = 32
+    other = first.model_copy(update={"config": config})
+    data = suite.preflight([first, other])
+    told = {"image of a hidden folder or name left out": 1}
+    assert [part.skipped for part in data.values()] == [told, told]
+    (message,) = [r.getMessage() for r in caplog.records if r.name == suite.__name__]
+    assert message == "clothing, left out or mended: image of a hidden folder or name left out: 1"
+
+
 def test_configurations_name_no_folder_of_a_machine(sets, monkeypatch):
     before = [cell.hash for cell in plan("chess")]
     monkeypatch.setenv("CONVBOARD_DATA", str(sets))
@@ -131,10 +146,13 @@ def test_where_a_set_lies(tmp_path, monkeypatch):
         existing_folder(tmp_path / "other")
 
 
-def test_an_absent_suite_is_skipped_with_a_word(tmp_path, convboard):
-    done = convboard("bench", "dubai", "--data", tmp_path, "--runs", tmp_path / "runs")
+def test_an_absent_suite_is_told_and_fails(tmp_path, convboard):
+    absent = ["bench", "dubai", "--data", tmp_path, "--runs", tmp_path / "runs"]
+    done = convboard(*absent, status=1, at_once=True)
     assert f"dubai is left out: its data are not in {tmp_path / 'dubai'}" in done.stdout
-    assert "0 records" in done.stdout
+    assert "none of its data are there" in done.stderr
+    folder = convboard("bench", tmp_path, status=2, at_once=True)
+    assert "is a folder; `convboard compare HOST --data" in folder.stderr
     plan = convboard("plan", "dubai", "--data", tmp_path, "--runs", tmp_path / "runs")
     assert "absent" in plan.stdout
     assert "0 to run" in plan.stdout

@@ -9,14 +9,15 @@ import torch
 import torchvision
 from PIL import Image
 
+from bench.errors import DataError
 from tasks import ClassificationData
 from tasks.classification.idx import read_idx
 from tasks.classification.samples import collate
-from tasks.classification.torchvision_sets import SETS
-from tasks.data import DataError
-from tasks.data.checked import check_images, read_image
+from tasks.data.checked import check_images
 from tasks.data.holdout import held_out
+from tasks.data.images import read_image
 from tasks.data.order import EpochSampler
+from tasks.layouts.torchvision_sets import SETS
 
 
 @pytest.fixture(autouse=True)
@@ -109,10 +110,13 @@ def test_a_class_folder_without_images_is_an_error(folder):
         folder_data(folder).prepare_data()
 
 
-def test_a_class_missing_from_validation_is_an_error(folder):
-    shutil.rmtree(folder / "val" / "cat")
-    with pytest.raises(DataError, match=r"training split are missing from 'val': cat"):
-        folder_data(folder).prepare_data()
+def test_a_class_missing_from_validation_is_told_and_the_others_go_by_name(folder):
+    shutil.rmtree(folder / "val" / "bee")
+    data = ready(folder_data(folder))
+    assert data.describe()["skipped"] == {"class without an image in 'val' (bee)": 1}
+    assert {data.class_names[label] for _, label in data.val_set} == {"ant", "cat"}
+    (folder / "val" / "dog").mkdir()  # without images it is no surplus
+    assert ready(folder_data(folder)).class_names == ("ant", "bee", "cat")
 
 
 def test_a_class_missing_from_training_is_an_error(folder):

@@ -15,7 +15,8 @@ from tasks import ClassificationData
 from tasks.classification.folders import read_class_folder
 from tasks.classification.idx import CLASS_NAMES, open_debian_fashion, read_idx
 from tasks.classification.sources import open_source
-from tasks.classification.torchvision_sets import NAMES, open_torchvision
+from tasks.classification.torchvision_sets import open_torchvision
+from tasks.layouts.torchvision_sets import NAMES
 
 anything = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -97,7 +97,7 @@ def test_without_a_cache_every_task_has_its_data(no_cache, make, caplog):
 
 def test_processes_of_a_run_share_the_temporary_cache(no_cache, tmp_path, caplog):
     code = (
-        "from tasks.data import scenes\n"
+        "from tasks.data.scenes import scenes\n"
         "print(scenes('detection', size=32, train=8, val=4, classes=2))"
     )
     with one_line(caplog):
@@ -111,7 +111,7 @@ def test_processes_of_a_run_share_the_temporary_cache(no_cache, tmp_path, caplog
 
 def test_the_temporary_cache_goes_with_the_process_that_made_it(no_cache):
     code = (
-        "import os\nfrom tasks.data import scenes\n"
+        "import os\nfrom tasks.data.scenes import scenes\n"
         "print(scenes('detection', size=32, train=8, val=4, classes=2).is_dir())\n"
         f"print(os.environ['{SPARE}'])"
     )

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.errors import DataError
-from tasks.data.checked import check_images, image_size, inspect_image
+from tasks.data.checked import check_images, inspect_image
+from tasks.data.images import image_size
 from tasks.segmentation.masks import inspect_mask
 
 anything = settings(

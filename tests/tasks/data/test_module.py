@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DistributedSampler
 
 import tasks
+from bench.errors import DataError
 from bench.record import Data
-from tasks.data import DataError
 
 MODULES = ["ClassificationData", "DetectionData", "SegmentationData"]
 OPTIONS = {"train": 12, "val": 7, "classes": 3}

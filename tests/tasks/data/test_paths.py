@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.data import paths
 from tasks.data.cache import manifest
-from tasks.data.paths import CLEARANCE, GAP, Knobs, _curves, render
+from tasks.data.paths import CLEARANCE, GAP, Knobs, _curves, paths, render
 from tasks.seeds import numpy_generator
 
 KNOBS = Knobs(64, 10, 10, 8, 2, 0)

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from bench.errors import DataError
 from bench.hashing import file_sha256, files_digest
-from tasks.data import DataError, scenes
 from tasks.data import cache as cache_module
 from tasks.data.cache import MANIFEST, cached, manifest, whole
 from tasks.data.digits import INK, _mnist, digits
 from tasks.data.photos import crop, photos
-from tasks.data.scenes import Knobs, render
+from tasks.data.scenes import Knobs, render, scenes
 from tasks.seeds import numpy_generator
 
 SMALL = {"size": 48, "train": 12, "val": 10, "classes": 5}
@@ -243,7 +243,9 @@ def test_a_crash_leaves_nothing(tmp_path):
 
 
 def test_two_processes_at_once_write_one_whole_set(tmp_path):
-    code = f"from tasks.data import scenes; print(scenes('segmentation', **{SMALL}, root='.'))"
+    code = (
+        f"from tasks.data.scenes import scenes; print(scenes('segmentation', **{SMALL}, root='.'))"
+    )
     processes = [
         subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE)
         for _ in range(2)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.errors import DataError
 from tasks import DetectionData
-from tasks.detection.boxes import check
+from tasks.detection.boxes import checked
 from tasks.detection.coco import read_coco
 
 bad = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "bad_values.py")))
@@ -84,6 +84,8 @@ def test_every_field_of_coco_with_every_bad_value(folder, key, field, value):
     assert "a.json" in message
     assert len(message) < 400
     absent = field == "file_name" and "not there" in message
+    # mended to a size for which the box is too far away
+    absent = absent or (name == "digits as text" and field in ("height", "width"))
     # what refers to an id that has changed is named by its own
     reference = f"annotation 1 in a.json is of a{'n' * (key == 'images')} {SINGULAR[key]} "
     if not (absent or message.startswith(reference)):
@@ -143,7 +145,7 @@ def test_what_is_no_json(folder, content):
         ([-20, 5, 40, 10], "box cut at the border", [0, 5, 20, 15]),
         ([50, 30, 20, 20], "box cut at the border", [50, 30, 60, 40]),
         # less than a pixel is rounding
-        ([-0.5, 5, 10.5, 10], None, [-0.5, 5, 10, 15]),
+        ([-0.5, 5, 10.5, 10], "box cut at the border by at most a pixel", [0, 5, 10, 15]),
     ],
 )
 def test_boxes_are_mended_and_counted(folder, bbox, reason, left):
@@ -230,10 +232,10 @@ def test_outlines_are_mended_and_counted(folder, outline, skipped, pixels):
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/passwd", "../7.jpg", "a/../../7.jpg", "C:\\7.jpg", "..\\7.jpg", "", ".", "//host/7.jpg"],
+    ["/etc/passwd", "../9.jpg", "a/../../9.jpg", "C:\\9.jpg", "..\\9.jpg", "", ".", "//host/9.jpg"],
 )
 def test_file_names_that_lead_out_of_the_folder(folder, name):
-    picture(folder / "7.jpg")
+    picture(folder / "9.jpg")
     file = write(folder, image={**IMAGE, "file_name": name})
     with pytest.raises(DataError, match=r"image 7 in a\.json: `file_name`"):
         read_coco(file, folder / "images")
@@ -271,14 +273,14 @@ def test_sizes_that_are_not_the_files_are_named(folder):
         DataError,
         match=r"1 file\(s\) differ in size from .*annotations: images/8\.jpg \(40×60 and 60×40",
     ):
-        check([boxes], folder)
+        checked({"train": boxes}, folder)
     data = DetectionData(
         "coco", str(folder), annotations=("a.json",) * 2, images=("images",) * 2, batch_size=2
     )
     with pytest.raises(DataError, match="differ in size from their annotations"):
         data.prepare_data()
     picture(folder / "images" / "8.jpg")
-    assert sorted(check([boxes], folder)) == ["images/7.jpg", "images/8.jpg"]
+    assert sorted(checked({"train": boxes}, folder)[1]) == ["images/7.jpg", "images/8.jpg"]
     (folder / "images" / "7.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"can't be read: images/7\.jpg \(empty file\)"):
-        check([boxes], folder)
+        checked({"train": boxes}, folder)

@@ -13,8 +13,9 @@ from PIL import Image
 from bench.errors import DataError, UserError
 from tasks import SegmentationData
 from tasks.segmentation.ade20k import class_names, read_ade20k
+from tasks.segmentation.checks import checked
 from tasks.segmentation.mask_folders import read_mask_folders
-from tasks.segmentation.masks import MaskSet, check, read_mask
+from tasks.segmentation.masks import MaskSet, read_mask
 from tasks.segmentation.voc_masks import read_voc_masks
 
 bad = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "bad_values.py")))
@@ -153,7 +154,7 @@ def test_other_files_are_counted(folders, ade):
     for kind in ("images", "masks"):
         (folders / kind / "val").symlink_to(folders / kind / "train")
     data = SegmentationData("masks", str(folders), image_size=8, batch_size=2)
-    assert data.describe()["skipped"] == {"other suffix": 4}
+    assert data.describe()["skipped"]["other suffix"] == 4
     (ade / "images/training/Thumbs.db").write_text("")
     masks = read_ade20k(ade, "train")
     assert masks.skipped == masks.subset([0]).skipped == {"other suffix": 1}
@@ -211,7 +212,10 @@ CASES = {
     "negative": (np.full((12, 10), -1, np.int32), r"outside 0…1 .*: a\.tif \(-1\)"),
     "many": (np.arange(120, dtype=np.uint16).reshape(12, 10) * 9, r"\(9, 18, 27 and 116 more\)"),
     "not finite": (np.full((12, 10), np.nan, np.float32), r"can't be used .*a\.tif .*mode F"),
-    "colour": (np.zeros((12, 10, 3), np.uint8), r"can't be used as masks: a\.png .*mode RGB"),
+    "colour": (
+        np.arange(360, dtype=np.uint8).reshape(12, 10, 3),
+        r"can't be used as masks: a\.png .*mode RGB",
+    ),
     "stretched": (np.zeros((24, 20), np.uint8), r"differ in size .*: a\.jpg \(10×12 and 20×24\)"),
     "turned": (np.zeros((10, 12), np.uint8), r"differ in size .*: a\.jpg \(10×12 and 12×10\)"),
 }
@@ -222,7 +226,7 @@ def test_masks_that_cannot_be_are_named(folders, array, message):
     suffix = ".tif" if array.dtype in (np.int32, np.float32) else ".png"
     masks = write_mask(folders, array, suffix=suffix)
     with pytest.raises(DataError, match=message):
-        check(masks, folders)
+        checked({"train": masks}, folders)
     if array.max() > 255 or array.min() < 0:
         with pytest.raises(DataError, match="labels must be from 0 to 255"):
             read_mask(folders / "masks" / "train" / f"a{suffix}")
@@ -247,7 +251,7 @@ def test_a_set_without_a_pixel_of_a_class_is_an_error(folders, label, zero_ignor
     for path in (folders / "masks" / "train").iterdir():
         save(path, np.full((12, 10), label, np.uint8))
     with pytest.raises(DataError, match=r"No mask of .* has a pixel of a class"):
-        check(read_mask_folders(folders, "train", zero_ignored=zero_ignored), folders)
+        checked({"train": read_mask_folders(folders, "train", zero_ignored=zero_ignored)}, folders)
 
 
 @pytest.mark.parametrize("victim", ["images/train/a.jpg", "masks/train/a.png"])
@@ -255,10 +259,10 @@ def test_a_set_without_a_pixel_of_a_class_is_an_error(folders, label, zero_ignor
 def test_files_that_cannot_be_read_are_named(folders, victim, content):
     (folders / victim).write_bytes(content)
     with pytest.raises(DataError, match=rf"1 file\(s\) can't be read: {Path(victim).name} \("):
-        check(read_mask_folders(folders, "train"), folders)
+        checked({"train": read_mask_folders(folders, "train")}, folders)
 
 
 def test_images_of_too_many_pixels_are_named(folders, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(DataError, match=r"can't be read: a\.jpg \(too many pixels\)"):
-        check(read_mask_folders(folders, "train"), folders)
+        checked({"train": read_mask_folders(folders, "train")}, folders)

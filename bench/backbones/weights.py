@@ -1,0 +1,76 @@
+"""A host's weights out of a file: what fine-tuning starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from bench.backbones.read import read
+from bench.errors import UserError
+from bench.hashing import file_sha256
+
+LEAST = 0.5
+"""Share of the host's tensors that a file must hold to be its weights, and not another's."""
+
+
+def load_weights(model: nn.Module, file: str, sha256: str | None = None) -> list[str]:
+    """Load a file's tensors into a host; return the names of those that the file does not have.
+
+    Names are the host's own, also where it is wrapped or hands out its stages (`layers.0` for
+    `layers_0`). What the host does not have is left aside, such as the classifier of a backbone;
+    so is a classifier of other classes.
+
+    Args:
+        model: a host, not yet swapped.
+        file: .safetensors, or .pth, .pt, .bin or .ckpt, read as weights only.
+        sha256: hash that the file must have; None for any.
+
+    Raises:
+        UserError: no such file, another hash, or weights of another network.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import timm
+        >>> from safetensors.torch import save_file
+        >>> with TemporaryDirectory() as folder:
+        ...     save_file(timm.create_model("test_resnet").state_dict(), f"{folder}/w.safetensors")
+        ...     model = timm.create_model("test_resnet", num_classes=3)
+        ...     load_weights(model, f"{folder}/w.safetensors")
+        ['fc.weight', 'fc.bias']
+    """
+    given = {_plain(name): value for name, value in read(file).items()}
+    if sha256 is not None and file_sha256(Path(file))[: len(sha256)] != sha256:
+        raise UserError(f"`weights` (={Path(file).name!r}): it is another file than it was.")
+    own = model.state_dict()
+    taken = {
+        name: given[_plain(name)]
+        for name, value in own.items()
+        if _plain(name) in given and given[_plain(name)].shape == value.shape
+    }
+    if len(taken) < LEAST * len(own):
+        raise UserError(
+            f"`weights` (={Path(file).name!r}) must be those of the host: it has "
+            f"{len(taken)} of its {len(own)} tensors; {_unlike(own, given)}"
+        )
+    model.load_state_dict(taken, strict=False)
+    return [name for name in own if name not in taken]
+
+
+def _plain(name: str) -> str:
+    """Return a tensor's name in the host itself: timm writes dots of a stage as underscores."""
+    for wrapper in ("model.", "backbone.", "net."):
+        name = name.removeprefix(wrapper)
+    return name.replace("_", ".")
+
+
+def _unlike(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Say of one tensor how host and file differ."""
+    for name, value in own.items():
+        other = given.get(_plain(name))
+        if other is None:
+            return f"{name} is not in it."
+        if other.shape != value.shape:
+            return f"{name} is {tuple(value.shape)} in the host and {tuple(other.shape)} in it."
+    return "its tensors have other names."

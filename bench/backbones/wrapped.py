@@ -1,0 +1,234 @@
+"""Any network as a backbone: its own output replaced by classes, or its maps handed out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from timm.models import FeatureInfo
+from torch import Tensor, nn
+
+from bench.backbones.probe import blank_forward
+from bench.errors import UserError
+
+STRIDES = (2, 4, 8, 16, 32)
+_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+class Classifier(nn.Module):
+    """A network whose last layer, a linear one or a 1×1 convolution, is made anew for classes.
+
+    A network whose output is no such layer's gets one behind it; maps are averaged first.
+
+    Args:
+        net: takes (N, 3, H, W), returns (N, C) or (N, C, H', W').
+        last: name of the layer of `net` whose output is the network's; None if there is none.
+        channels: C of the network's output.
+    """
+
+    def __init__(self, net: nn.Module, last: str | None, channels: int) -> None:
+        super().__init__()
+        self.net = net
+        self.last = last
+        self.channels = channels
+        self.head: nn.Module = nn.Identity()
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Make the last layer anew, for as many classes."""
+        if self.last is None:
+            self.head = nn.Linear(self.channels, num_classes)
+            return
+        old: Any = self.net.get_submodule(self.last)
+        new: nn.Module
+        if isinstance(old, nn.Linear):
+            new = nn.Linear(old.in_features, num_classes, old.bias is not None)
+        else:
+            new = nn.Conv2d(old.in_channels, num_classes, 1, bias=old.bias is not None)
+        parent, _, name = self.last.rpartition(".")
+        self.net.get_submodule(parent)._modules[name] = new
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, 3, H, W) to (N, classes)."""
+        out: Tensor = self.net(images)
+        if out.dim() == 4:
+            out = out.mean((2, 3))
+        logits: Tensor = self.head(out)
+        return logits
+
+
+def classifier(net: nn.Module, input_size: tuple[int, int]) -> nn.Module:
+    """Return a network as one with timm's `reset_classifier(num_classes)`.
+
+    Raises:
+        UserError: its output is no tensor (N, C) or (N, C, H, W).
+
+    Example:
+        >>> import torch
+        >>> own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        ...                     nn.Linear(4, 10))
+        >>> model = classifier(own, (32, 32))
+        >>> model.reset_classifier(3)
+        >>> model(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 3])
+    """
+    if callable(getattr(net, "reset_classifier", None)):
+        return net
+    outputs: list[tuple[str, nn.Module, Any]] = []
+    whole = _outputs(net, input_size, lambda name, module, out: outputs.append((name, module, out)))
+    if not isinstance(whole, Tensor) or whole.dim() not in (2, 4):
+        kind = list(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__
+        raise UserError(
+            f"`host` (a {type(net).__name__}) must return a tensor (N, C) or (N, C, H, W) to "
+            f"classify by, not {kind}; for boxes or masks its maps are taken."
+        )
+    last = None
+    for name, module, out in reversed(outputs):
+        if isinstance(module, nn.Linear) or (
+            isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+        ):
+            # a view of it, flattened or pooled to one position, is the same layer's output
+            same = out.data_ptr() == whole.data_ptr() and out.shape[1] == whole.shape[1]
+            last = name if same else None
+            break
+    return Classifier(net, last, whole.shape[1])
+
+
+class _Seen(Exception):
+    """Ends a forward pass: the last map that is wanted is there."""
+
+
+class Features(nn.Module):
+    """The maps of a network, one for each stride, finest first; what comes behind does not run.
+
+    Args:
+        net: takes (N, 3, H, W).
+        names: modules of `net` whose outputs are the maps, in the order in which they end.
+        channels: of the maps.
+        strides: of the maps.
+    """
+
+    def __init__(
+        self, net: nn.Module, names: Sequence[str], channels: Sequence[int], strides: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.names = list(names)
+        info = [
+            {"num_chs": c, "reduction": s, "module": n}
+            for n, c, s in zip(names, channels, strides, strict=True)
+        ]
+        self.feature_info = FeatureInfo(info, tuple(range(len(info))))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (N, 3, H, W) to maps (N, C, H / stride, W / stride)."""
+        maps: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[[Any, Any, Tensor], None]:
+            def hook(module: Any, args: Any, out: Tensor) -> None:
+                maps[name] = out
+                if name == self.names[-1]:
+                    raise _Seen
+
+            return hook
+
+        # by name and at each call: a copy of this network has modules of its own
+        handles = [
+            self.net.get_submodule(name).register_forward_hook(keep(name)) for name in self.names
+        ]
+        try:
+            self.net(images)
+        except _Seen:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [maps[name] for name in self.names]
+
+
+def features(net: nn.Module, input_size: tuple[int, int]) -> Features:
+    """Return a network as its maps: of each stride the last, found by one forward pass.
+
+    What runs behind the coarsest map alone, such as a classifier, is left out.
+
+    Raises:
+        UserError: it makes no maps at strides of 2, 4, 8, 16 or 32.
+
+    Example:
+        >>> own = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1))
+        >>> features(own, (32, 32)).feature_info.reduction()
+        [2, 4]
+    """
+    # on a larger image a map that was pooled to one position is not taken for one of stride 32
+    try:
+        found = _maps(net, (2 * input_size[0], 2 * input_size[1]))
+    except Exception:  # made for one size
+        found = _maps(net, input_size)
+    if not found:
+        raise UserError(
+            f"`host` (a {type(net).__name__}) must make maps (N, C, H, W) at strides of 2, 4, 8, "
+            "16 or 32; it makes none."
+        )
+    names = [name for name, _, _ in found.values()]
+    order = sorted(found, key=lambda stride: found[stride][2])
+    if order != sorted(order):  # a decoder, whose finer maps come later: as far as it goes down
+        order = [s for i, s in enumerate(order) if all(s > before for before in order[:i])]
+    names = [found[stride][0] for stride in order]
+    model = Features(net, names, [found[stride][1] for stride in order], order)
+    _drop_the_rest(model, input_size)
+    return model
+
+
+def _maps(net: nn.Module, size: tuple[int, int]) -> dict[int, tuple[str, int, int]]:
+    """Return stride → name, channels and place in the order of the last map of that stride."""
+    found: dict[int, tuple[str, int, int]] = {}
+    ended: list[str] = []
+
+    def note(name: str, module: nn.Module, out: Any) -> None:
+        ended.append(name)
+        if not isinstance(out, Tensor) or out.dim() != 4 or isinstance(module, _POOLS) or not name:
+            return
+        for stride in STRIDES:
+            if tuple(out.shape[-2:]) == tuple(math.ceil(side / stride) for side in size):
+                found[stride] = (name, out.shape[1], len(ended))
+
+    _outputs(net, size, note)
+    return {s: at for s, at in found.items() if ended.count(at[0]) == 1}
+
+
+def _outputs(
+    net: nn.Module, size: tuple[int, int], note: Callable[[str, nn.Module, Any], None]
+) -> Any:
+    """Run a network on a blank image; tell of every module's output; return its own."""
+    handles, whole = [], []
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, args, out: note(name, module, out)
+
+    for name, module in net.named_modules():
+        handles.append(module.register_forward_hook(hook(name)))
+    handles.append(net.register_forward_hook(lambda module, args, out: whole.append(out)))
+    try:
+        blank_forward(net, size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return whole[-1]
+
+
+def _drop_the_rest(model: Features, size: tuple[int, int]) -> None:
+    """Put nothing in the place of what does not run, so that it counts for nothing."""
+    ran: set[nn.Module] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda module, args: ran.add(module))
+        for module in model.net.modules()
+    ]
+    try:
+        blank_forward(model, size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for parent in list(model.net.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and not any(module in ran for module in child.modules()):
+                parent._modules[name] = nn.Identity()

@@ -1,0 +1,199 @@
+"""COCO's files of boxes: where they lie, in COCO's own layout, in Roboflow's, and in others.
+
+root/annotations/instances_<split><year>.json    beside root/<split><year>/, root/images/…
+root/<split>/_annotations.coco.json              among the images, as Roboflow exports them
+root/….json, root/annotations/….json             any names; images where the files' names lead
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.errors import DataError
+from tasks.data.listing import visible_folders
+from tasks.data.locations import end_below
+from tasks.data.splits import SPLITS, split_folders, split_of
+from tasks.layouts.layout import Layout, after_draw, data_of, scoring, sizes_of
+
+LOOKED_FOR = (
+    "detection: COCO's JSON (annotations/instances_train2017.json, train/_annotations.coco.json, "
+    "or a JSON file of images, annotations and categories)"
+)
+YEARS = ("2017", "2014", "")
+ROBOFLOW = "_annotations.coco.json"
+LISTS = ("images", "annotations", "categories")
+
+
+class Part(NamedTuple):
+    """The files of one split."""
+
+    file: Path
+    images: Path
+
+
+def coco_files(root: Path, split: str) -> Part:
+    """Return annotation file and image folder of a split in COCO's layout, or in Roboflow's.
+
+    Raises:
+        DataError: neither is there.
+    """
+    for year in YEARS:
+        file = root / "annotations" / f"instances_{split}{year}.json"
+        if file.is_file():
+            folders = (root / f"{split}{year}", root / "images" / f"{split}{year}", root / "images")
+            return Part(file, next((f for f in folders if f.is_dir()), folders[0]))
+    folder = split_folders(root).get(split)
+    if folder is not None and (folder / ROBOFLOW).is_file():
+        return Part(folder / ROBOFLOW, folder)
+    raise DataError(
+        f"`root` (={str(root)!r}) must hold annotations/instances_{split}2017.json (or without "
+        f"the year), as COCO does, or {split}/{ROBOFLOW}; or name the files by `annotations` and "
+        "`images`."
+    )
+
+
+def parents_only(categories: Iterable[tuple[Hashable, str, Any]], used: set[Any]) -> set[Hashable]:
+    """Return the ids of the categories without objects that others name as their parent.
+
+    Roboflow exports one, named as the project.
+
+    Args:
+        categories: (id, name, supercategory) of each.
+        used: ids of those that have objects.
+
+    Example:
+        >>> parents_only([(0, "cells", "none"), (1, "RBC", "cells")], used={1})
+        {0}
+    """
+    listed = list(categories)
+    return {
+        key
+        for key, name, _ in listed
+        if key not in used and any(name == parent for other, _, parent in listed if other != key)
+    }
+
+
+def find(folder: Path) -> Layout | None:
+    """Recognise COCO's files."""
+    named = {split: part for split in SPLITS if (part := _named(folder, split))}
+    if "train" in named:
+        roboflow = named["train"].file.name == ROBOFLOW
+        words = "COCO files as Roboflow exports them" if roboflow else "COCO files"
+        return _layout(folder, words, named, {})
+    found = _others(folder)
+    if not found:
+        return None
+    if "train" not in found:
+        if len(found) > 1:
+            return None
+        found = {"train": next(iter(found.values()))}
+    scored = next((split for split in ("val", "test") if split in found), "train")
+    files = [found[split] for split in ("train", scored)]
+    names = {
+        "annotations": [part.file.relative_to(folder).as_posix() for part in files],
+        "images": [part.images.relative_to(folder).as_posix() for part in files],
+    }
+    return _layout(folder, "COCO files", found, names)
+
+
+def _named(folder: Path, split: str) -> Part | None:
+    try:
+        return coco_files(folder, split)
+    except DataError:
+        return None
+
+
+def _layout(
+    folder: Path, words: str, parts: dict[str, Part], names: dict[str, Any]
+) -> Layout | None:
+    contents = {split: _content(part.file) for split, part in parts.items()}
+    train = contents["train"]
+    if train is None:
+        return None
+    used = {a.get("category_id") for a in train["annotations"] if isinstance(a, dict)}
+    listed = [
+        (c.get("id"), str(c.get("name")), c.get("supercategory"))
+        for c in train["categories"]
+        if isinstance(c, dict)
+    ]
+    roots = parents_only(listed, used)
+    classes = sorted((c for c in listed if c[0] not in roots), key=lambda c: _order(c[0]))
+    counts = {split: len(c["images"]) for split, c in contents.items() if c is not None}
+    names_of_files = [i["file_name"] for i in train["images"] if _has_name(i)]
+    paths = [end_below(parts["train"].images, str(name)) for name in names_of_files]
+    oddities = {"category without objects that is but the parent of others: no class": len(roots)}
+    return Layout(
+        "detection",
+        words,
+        folder,
+        data_of("detection", "coco", folder, **names, **scoring(counts)),
+        tuple(name for _, name, _ in classes),
+        after_draw(counts),
+        sizes_of([path for path in paths if path is not None and path.is_file()]),
+        {kind: number for kind, number in oddities.items() if number},
+    )
+
+
+def _has_name(image: Any) -> bool:
+    return isinstance(image, dict) and bool(image.get("file_name"))
+
+
+def _order(key: Any) -> tuple[bool, Any]:
+    try:
+        return False, int(key)
+    except (TypeError, ValueError):
+        return True, str(key)
+
+
+def _content(file: Path) -> dict[str, Any] | None:
+    """Return what is in a file, if it has COCO's lists."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    return content if all(isinstance(content.get(key), list) for key in LISTS) else None
+
+
+def _others(folder: Path) -> dict[str, Part]:
+    """Return split → files of other names; "train" for the only one that tells of no split."""
+    parts: dict[str, Part] = {}
+    untold: list[Part] = []
+    for file in _json_files(folder):
+        content = _content(file)
+        images = None if content is None else _images_of(folder, file, content["images"])
+        if images is None:
+            continue
+        split = split_of(file.stem) or split_of(file.parent.name)
+        if split is None:
+            untold.append(Part(file, images))
+        else:
+            parts.setdefault(split, Part(file, images))
+    if not parts and len(untold) == 1:
+        return {"train": untold[0]}
+    return parts
+
+
+def _json_files(folder: Path) -> list[Path]:
+    folders = [folder, *visible_folders(folder)]
+    return [file for one in folders for file in sorted(one.glob("*.json"))]
+
+
+def _images_of(folder: Path, file: Path, images: Sequence[Any]) -> Path | None:
+    """Return the folder from which the names of the first images lead to files."""
+    names = [i["file_name"] for i in images[:20] if _has_name(i)]
+    split = split_of(file.stem) or split_of(file.parent.name)
+    places = [file.parent, folder, folder / "images"]
+    for base in (folder, folder / "images"):
+        places += visible_folders(base) if base.is_dir() else []
+    if split is not None:
+        places.sort(key=lambda place: split_of(place.name) != split)
+    hits = {
+        place: sum(end_below(place, str(name)) is not None for name in names) for place in places
+    }
+    best = max(hits, key=lambda place: hits[place])
+    return best if hits[best] else None

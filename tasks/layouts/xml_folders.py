@@ -1,0 +1,122 @@
+"""Images with an XML file each, as PASCAL VOC has them: what Roboflow and labelling tools export.
+
+root/<split>/a.jpg + root/<split>/a.xml               among the images
+root/images/a.jpg + root/annotations/a.xml            no splits, or root/ImageSets/Main/<split>.txt
+root/<split>/images/… + root/<split>/annotations/…
+root/images/<split>/… + root/annotations/<split>/…
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
+from bench.errors import DataError
+from tasks.data.listing import is_image, visible_files, visible_folders
+from tasks.data.lists import read_lines
+from tasks.data.splits import SPLITS, split_folders
+from tasks.layouts.layout import Layout, after_draw, data_of, scoring, sizes_of
+
+LOOKED_FOR = "detection: XML files as PASCAL VOC has them (train/a.jpg + train/a.xml, or folders)"
+IMAGES = ("images", "image", "imgs", "img", "jpegimages")
+XMLS = ("annotations", "annotation", "xmls", "xml", "labels")
+WITHOUT = "image without an XML file left out"
+Listed = list[tuple[Path, Path]]
+"""Pairs of an XML file and its image."""
+
+
+def xml_files(root: Path, split: str | None, repairs: Counter[str] | None = None) -> Listed:
+    """Return the XML files of a split with their images, or of a set without splits (None).
+
+    Args:
+        root: of the set.
+        split: "train", "val" or "test".
+        repairs: images that have no XML file are left out, and counted here.
+    """
+    counts = Counter[str]() if repairs is None else repairs
+    if split is None:
+        return xml_files(root, "train", counts) or _pairs(*_parts(root), counts)
+    inner = split_folders(root).get(split)
+    if inner is not None:
+        return _pairs(*_parts(inner), counts)
+    images, files = _parts(root)
+    listing = root / "ImageSets" / "Main" / f"{split}.txt"
+    if listing.is_file():
+        stems = {line.split()[0] for line in read_lines(listing) if line.strip()}
+        return [pair for pair in _pairs(images, files, counts) if pair[0].stem in stems]
+    of_images, of_files = split_folders(images).get(split), split_folders(files).get(split)
+    if of_images is None or of_files is None:
+        return []
+    return _pairs(of_images, of_files, counts)
+
+
+def _parts(folder: Path) -> tuple[Path, Path]:
+    """Return the folders of images and of XML files; the folder itself where it has none."""
+    by_name = {path.name.lower(): path for path in visible_folders(folder)}
+    images = next((by_name[name] for name in IMAGES if name in by_name), folder)
+    files = next((by_name[name] for name in XMLS if name in by_name), folder)
+    return images, files
+
+
+def _pairs(images: Path, files: Path, counts: Counter[str]) -> Listed:
+    of_files = {path.stem: path for path in visible_files(files) if path.suffix.lower() == ".xml"}
+    if not of_files:
+        return []
+    of_images = {path.stem: path for path in visible_files(images) if is_image(path)}
+    counts[WITHOUT] += len(of_images.keys() - of_files.keys())
+    return [(of_files[s], of_images[s]) for s in sorted(of_files.keys() & of_images.keys())]
+
+
+def class_names(files: Iterable[Path]) -> tuple[str, ...]:
+    """Return the names of the classes of all objects, sorted; damaged files are told by readers."""
+    names: set[str] = set()
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+            # Only a document type could declare entities.
+            tree = None if "<!DOCTYPE" in text else ElementTree.fromstring(text)
+        except (OSError, ValueError, ElementTree.ParseError):
+            continue
+        if tree is not None:
+            names |= {(one.findtext("name") or "").strip() for one in tree.iter("object")}
+    return tuple(sorted(names - {""}))
+
+
+def find(folder: Path) -> Layout | None:
+    """Recognise images with XML files."""
+    if any((folder / base).is_dir() for base in ("VOCdevkit", "VOC2007", "VOC2012")):
+        return None  # VOC's own
+    splits = {split: listed for split in SPLITS if (listed := xml_files(folder, split))}
+    if "train" not in splits:
+        splits = {"train": xml_files(folder, None)}
+    train = splits["train"]
+    names = class_names(file for file, _ in train)
+    if not train or not names:
+        return None
+    counts = {split: len(listed) for split, listed in splits.items()}
+    return Layout(
+        "detection",
+        "XML files as PASCAL VOC has them",
+        folder,
+        data_of("detection", "xml", folder, **scoring(counts)),
+        names,
+        after_draw(counts),
+        sizes_of([image for _, image in train]),
+    )
+
+
+def require_xml_files(root: Path, split: str | None, repairs: Counter[str]) -> Listed:
+    """Return the XML files of a split with their images.
+
+    Raises:
+        DataError: there are none.
+    """
+    listed = xml_files(root, split, repairs)
+    if not listed:
+        raise DataError(
+            f"`root` (={str(root)!r}) must hold images with XML files of the split "
+            f"{split or 'train'!r}; `val_share` draws the scored images of a set without splits."
+        )
+    return listed

@@ -1,0 +1,350 @@
+"""Every layout is recognised by its files, and can be opened as it was recognised."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tasks
+from bench.errors import DataError, UserError
+from tasks.layouts import recognise
+
+SIZE = (40, 24)
+"""Width and height."""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVBOARD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CONVBOARD_DATA", raising=False)
+
+
+def photo(path, value=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", SIZE, (value, 120, 30)).save(path)
+
+
+def mask(path, low=0, high=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels = np.full(SIZE[::-1], low, np.uint8)
+    labels[5:15, 5:15] = high
+    Image.fromarray(labels).save(path)
+
+
+def text(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines))
+
+
+def class_folders(root, *splits):
+    for split in splits:
+        for label, name in enumerate(("ant", "bee")):
+            for i in range(4):
+                photo(root / split / name / f"{i}.jpg", 50 * label + i)
+
+
+def coco(file, folder, names=("a.jpg", "b.jpg"), root_category=False):
+    categories = [{"id": 1, "name": "cup", "supercategory": "things"}]
+    if root_category:
+        categories.insert(0, {"id": 0, "name": "things", "supercategory": "none"})
+    images, annotations = [], []
+    for i, name in enumerate(names):
+        photo(folder / name, i)
+        images.append({"id": i, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
+        box = {"bbox": [4, 4, 10, 10], "area": 100, "iscrowd": 0}
+        annotations.append({"id": i, "image_id": i, "category_id": 1} | box)
+    lists = {"images": images, "annotations": annotations, "categories": categories}
+    text(file, json.dumps(lists))
+
+
+def voc(root):
+    for name in ("train", "val"):
+        text(root / f"VOCdevkit/VOC2012/ImageSets/Main/{name}.txt", name)
+        photo(root / f"VOCdevkit/VOC2012/JPEGImages/{name}.jpg")
+        box = "<xmin>5</xmin><ymin>5</ymin><xmax>15</xmax><ymax>15</ymax>"
+        text(
+            root / f"VOCdevkit/VOC2012/Annotations/{name}.xml",
+            f"<a><size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></size><object>"
+            f"<name>cat</name><difficult>0</difficult><bndbox>{box}</bndbox></object></a>",
+        )
+
+
+def xml(folder, *stems, size=SIZE, name="cup"):
+    for stem in stems:
+        box = "<xmin>5</xmin><ymin>5</ymin><xmax>15</xmax><ymax>15</ymax>"
+        text(
+            folder / f"{stem}.xml",
+            f"<a><size><width>{size[0]}</width><height>{size[1]}</height></size><object>"
+            f"<name>{name}</name><bndbox>{box}</bndbox></object></a>",
+        )
+
+
+def xml_export(root):
+    for split in ("train", "valid"):
+        for stem in ("a", "b"):
+            photo(root / split / f"{stem}.jpg")
+        xml(root / split, "a", "b")
+
+
+def xml_beside(root):
+    for i in range(5):
+        photo(root / f"images/{i}.png", i)
+    xml(root / "annotations", *"0123", size=(0, 0))
+
+
+def voc_masks(root):
+    for name in ("train", "val"):
+        text(root / f"VOCdevkit/VOC2012/ImageSets/Segmentation/{name}.txt", name)
+        photo(root / f"VOCdevkit/VOC2012/JPEGImages/{name}.jpg")
+        mask(root / f"VOCdevkit/VOC2012/SegmentationClass/{name}.png")
+
+
+def visdrone(root):
+    for split in ("train", "val"):
+        folder = root / f"VisDrone2019-DET-{split}"
+        photo(folder / "images/1.jpg")
+        text(folder / "annotations/1.txt", "4,4,10,10,1,4,0,0")
+
+
+def yolo(root, description, *splits):
+    text(root / "data.yaml", description)
+    for split in splits:
+        for i in range(3):
+            photo(root / split / f"images/{i}.jpg", i)
+            text(root / split / f"labels/{i}.txt", "1 0.5 0.5 0.25 0.25")
+
+
+def darknet(root):
+    text(root / "obj.data", "classes = 2", "train = data/train.txt", "names = data/obj.names")
+    text(root / "obj.names", "cup", "jug")
+    text(root / "train.txt", *(f"data/obj_train_data/{i}.jpg" for i in range(3)))
+    for i in range(3):
+        photo(root / f"obj_train_data/{i}.jpg", i)
+        text(root / f"obj_train_data/{i}.txt", "0 0.5 0.5 0.25 0.25")
+
+
+def labelled(root):
+    text(root / "classes.txt", "cup", "jug")
+    for i in range(3):
+        photo(root / f"images/{i}.jpg", i)
+        text(root / f"labels/{i}.txt", "0 0.5 0.5 0.25 0.25")
+
+
+def ade20k(root):
+    for split in ("training", "validation"):
+        photo(root / f"images/{split}/1.jpg")
+        mask(root / f"annotations/{split}/1.png", 1, 2)
+
+
+def pairs(images, masks, count=4, ending=".png", **labels):
+    for i in range(count):
+        photo(images / f"{i}.jpg", i)
+        mask(masks / f"{i}{ending}", **labels)
+
+
+def roboflow(root):
+    for split in ("train", "valid"):
+        coco(root / split / "_annotations.coco.json", root / split, root_category=True)
+
+
+def genuine_coco(root):
+    for split in ("train2017", "val2017"):
+        coco(root / f"annotations/instances_{split}.json", root / split)
+
+
+LAYOUTS = {
+    "class folders": (
+        lambda root: class_folders(root, "train", "val"),
+        "classification: class folders, 8 + 8 images, 2 classes",
+    ),
+    "class folders, other names": (
+        lambda root: class_folders(root, "Training", "Validation", "TEST"),
+        "classification: class folders, 8 + 8 images, 2 classes",
+    ),
+    "class folders, test alone": (
+        lambda root: class_folders(root, "train", "test"),
+        "classification: class folders, 8 + 8 images (scored on test), 2 classes",
+    ),
+    "class folders without splits": (
+        lambda root: class_folders(root, "."),
+        "classification: class folders without splits, 6 + 2 images (no split of its own: the "
+        "second are drawn, always the same), 2 classes",
+    ),
+    "a folder in a folder": (
+        lambda root: class_folders(root / "photos", "train", "val"),
+        "classification: class folders, 8 + 8 images, 2 classes",
+    ),
+    "COCO": (genuine_coco, "detection: COCO files, 2 + 2 images, 1 class"),
+    "Roboflow": (
+        roboflow,
+        "detection: COCO files as Roboflow exports them, 2 + 2 images, 1 class",
+    ),
+    "COCO, one file": (
+        lambda root: coco(root / "result.json", root / "images", [f"{i}.jpg" for i in range(10)]),
+        "detection: COCO files, 8 + 2 images (no split of its own: the second are drawn, always "
+        "the same), 1 class",
+    ),
+    "COCO, files of other names": (
+        lambda root: [
+            coco(root / f"labels/{split}.json", root / "images", [f"{split}.jpg", "c.jpg"])
+            for split in ("train", "val")
+        ],
+        "detection: COCO files, 2 + 2 images, 1 class",
+    ),
+    "VOC": (voc, "detection: PASCAL VOC, 1 + 1 images, 20 classes"),
+    "XML, as Roboflow exports it": (
+        xml_export,
+        "detection: XML files as PASCAL VOC has them, 2 + 2 images, 1 class",
+    ),
+    "XML in a folder of its own": (
+        xml_beside,
+        "detection: XML files as PASCAL VOC has them, 3 + 1 images (no split of its own: the "
+        "second are drawn, always the same), 1 class",
+    ),
+    "VOC's masks": (voc_masks, "segmentation: PASCAL VOC, 1 + 1 images, 21 classes"),
+    "VisDrone": (visdrone, "detection: VisDrone, 1 + 1 images, 10 classes"),
+    "YOLO": (
+        lambda root: yolo(
+            root,
+            "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: [cup, no]",
+            "train",
+            "valid",
+        ),
+        "detection: YOLO files, 3 + 3 images, 2 classes",
+    ),
+    "YOLO without a split": (
+        lambda root: yolo(root, "train: /content/x/train/images\nnames: {0: a, 1: b}", "train"),
+        "detection: YOLO files, 2 + 1 images (no split of its own: the second are drawn, always "
+        "the same), 2 classes",
+    ),
+    "YOLO, as CVAT exports it": (
+        darknet,
+        "detection: YOLO files, 2 + 1 images (no split of its own: the second are drawn, always "
+        "the same), 2 classes",
+    ),
+    "YOLO, as Label Studio exports it": (
+        labelled,
+        "detection: YOLO files, 2 + 1 images (no split of its own: the second are drawn, always "
+        "the same), 2 classes",
+    ),
+    "ADE20K": (ade20k, "segmentation: ADE20K files, 1 + 1 images, 2 classes"),
+    "images/train + masks/train": (
+        lambda root: [
+            pairs(root / f"images/{split}", root / f"masks/{split}") for split in ("train", "val")
+        ],
+        "segmentation: image and mask folders, 4 + 4 images, 2 classes",
+    ),
+    "train/images + train/masks": (
+        lambda root: [
+            pairs(root / f"{split}/images", root / f"{split}/masks") for split in ("train", "test")
+        ],
+        "segmentation: image and mask folders, 4 + 4 images (scored on test), 2 classes",
+    ),
+    "images + masks, black and white, with an ending": (
+        lambda root: pairs(root / "images", root / "masks", 10, "_mask.png", high=255),
+        "segmentation: image and mask folders, 8 + 2 images (no split of its own: the second are "
+        "drawn, always the same), 2 classes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("write", "sentence"), LAYOUTS.values(), ids=LAYOUTS)
+def test_a_layout_is_told_in_a_sentence_and_can_be_opened(tmp_path, write, sentence):
+    root = tmp_path / "set"
+    write(root)
+    layout = recognise(root)
+    assert layout.sentence == sentence
+    assert layout.typical_size == SIZE[::-1]
+    assert layout.data["init_args"]["root"] == layout.folder.name
+    made = getattr(tasks, layout.data["class_path"].removeprefix("tasks."))
+    arguments = layout.data["init_args"] | {"root": str(layout.folder), "batch_size": 1}
+    data = made(**arguments, image_size=16)
+    data.prepare_data()
+    assert data.class_names == layout.class_names
+    assert data.split_sizes == (layout.counts["train"], layout.counts[layout.scored])
+    assert data.describe()["options"].get("val_share") == (0.2 if layout.held_out else None)
+
+
+def test_a_draw_is_the_same_for_every_seed_and_holds_every_class(tmp_path):
+    class_folders(tmp_path / "set", ".")
+    data = [
+        tasks.ClassificationData(
+            "folder", root=str(tmp_path / "set"), val_share=0.2, batch_size=1, seed=seed
+        )
+        for seed in (0, 1)
+    ]
+    labels = [d.source.scored.labels.tolist() for d in data]
+    assert labels == [[0, 1], [0, 1]]
+    assert data[0].describe()["files_sha256"] == data[1].describe()["files_sha256"]
+    kind = "image drawn into the validation split, which the set lacks"
+    assert data[0].describe()["skipped"] == {kind: 2}
+    class_folders(tmp_path / "set", "train", "val")
+    with pytest.raises(UserError, match=r"`val_share` \(=0.2\) must be None: .*validation split"):
+        tasks.ClassificationData(
+            "folder", root=str(tmp_path / "set"), val_share=0.2, batch_size=1
+        ).prepare_data()
+
+
+def test_xml_files_without_a_size_and_images_without_a_file_are_counted(tmp_path):
+    xml_beside(tmp_path / "set")
+    data = tasks.DetectionData("xml", str(tmp_path / "set"), val_share=0.3, batch_size=1)
+    assert data.class_names == ("cup",)
+    assert data.describe()["skipped"] == {
+        "image without an XML file left out": 1,
+        "image drawn into the validation split, which the set lacks": 1,
+        "no difficult given: 0": 4,
+        "no size given: the image's": 4,
+    }
+
+
+def test_what_fits_several_tasks_is_asked_for(tmp_path):
+    voc(tmp_path / "set")
+    voc_masks(tmp_path / "set")
+    with pytest.raises(DataError, match=r"several tasks .*`--task` must say detection or segment"):
+        recognise(tmp_path / "set")
+    assert recognise(tmp_path / "set", "segmentation").num_classes == 21
+    with pytest.raises(DataError, match=r"`--task` \(='classification'\) does not fit"):
+        recognise(tmp_path / "set", "classification")
+    with pytest.raises(UserError, match="did you mean 'detection'"):
+        recognise(tmp_path / "set", "detect")
+
+
+def test_what_fits_nothing_is_told_what_was_looked_for(tmp_path):
+    photo(tmp_path / "set" / "a.jpg")
+    with pytest.raises(DataError, match=r"no layout that is known.*class folders.*COCO.*YOLO"):
+        recognise(tmp_path / "set")
+    with pytest.raises(DataError, match=r"`data` \(='nowhere'\) must be a folder, or the name"):
+        recognise("nowhere")
+    with pytest.raises(DataError, match="torchvision's CIFAR10 cannot be read"):
+        recognise("cifar10")
+
+
+def test_a_data_yaml_runs_nothing(tmp_path):
+    text(tmp_path / "set/data.yaml", "train: !!python/object/apply:os.mkdir [gone]\nnames: [a]")
+    with pytest.raises(DataError, match="no layout that is known"):
+        recognise(tmp_path / "set")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_data_yaml_leads_nowhere_else(tmp_path):
+    photo(tmp_path / "other/images/1.jpg")
+    text(tmp_path / "set/data.yaml", "train: ../other/images\nnames: [a]")
+    (tmp_path / "set/images").mkdir()
+    with pytest.raises(DataError, match="no layout that is known"):
+        recognise(tmp_path / "set")
+
+
+@pytest.mark.slow
+def test_recognising_needs_no_torch(tmp_path):
+    class_folders(tmp_path / "set", "train", "val")
+    code = (
+        "import sys; from tasks.layouts import recognise; print(recognise('set').task); "
+        "assert not {'torch', 'lightning', 'torchvision', 'cv2'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "classification\n"), done.stderr
