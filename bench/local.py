@@ -30,3 +30,15 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("CONVBOARD_CACHE")
     return Path(chosen) if chosen else Path.home() / ".cache" / "convboard"
+
+
+def located(root: Path | str) -> Path:
+    """Return where a set lies: a relative folder is one below $CONVBOARD_DATA, where that is set.
+
+    So configurations, and the hashes of cells, name no folder of one machine.
+
+    Example:
+        >>> located("/sets/coco").as_posix()
+        '/sets/coco'
+    """
+    return Path(os.environ.get("CONVBOARD_DATA", "")) / root

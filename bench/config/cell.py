@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.board_key import board_key
 from bench.config.schema import OperatorConfig, SearchSpace, Tuning
 from bench.hashing import digest
+from bench.local import located
 
 START = ("pretrained", "weights", "weights_sha256")
 """Arguments of the backbone's builder that say what its weights start from, and nothing else."""
@@ -94,6 +95,11 @@ class Cell(BaseModel):
         return arguments
 
     @property
+    def starts_trained(self) -> bool:
+        """Whether the host starts from trained weights."""
+        return bool(self.backbone.get("pretrained") or self.backbone.get("weights"))
+
+    @property
     def operator_config(self) -> OperatorConfig:
         """The operator as a suite may give it, read from the configuration."""
         return OperatorConfig(
@@ -115,8 +121,6 @@ class Cell(BaseModel):
     @property
     def absent(self) -> Path | None:
         """Where the data of an optional cell should lie, if they do not; None otherwise."""
-        from tasks.data.locations import located
-
         root = self.config["data"]["init_args"].get("root")
         if not self.optional or root is None or located(root).is_dir():
             return None

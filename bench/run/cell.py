@@ -7,7 +7,6 @@ import shutil
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
@@ -22,11 +21,9 @@ from bench.record import (
 )
 from bench.run.code import operator_sha256
 from bench.run.describe import accuracy_of, cost_of, entry_of, recipe_of
+from bench.run.states import is_stale
 from bench.store import CELL, CHECKPOINT, CLASSES, CODE, Store
 from bench.whole_files import write_whole
-
-if TYPE_CHECKING:
-    pass
 
 WAIT_S = 600
 """How long a store that is locked or away is waited for while a cell is run."""
@@ -79,11 +76,6 @@ def run_cell(
         if before is not None and before.done and not (again and is_stale(cell, before.tags)):
             return Ran(None)
         return _run(cell, store, command, data, progress_bar)
-
-
-def is_stale(cell: Cell, tags: dict[str, str]) -> bool:
-    """Return whether a run is of other code of the cell's operator than today's."""
-    return CODE in tags and tags[CODE] != operator_sha256(cell.backbone.get("operator"))
 
 
 def _run(cell: Cell, store: Store, command: str, data: Data | None, progress_bar: bool) -> Ran:

@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,57 +25,21 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Param, Run, RunTag, ViewType
 
-from bench.errors import UserError
 from bench.store import embedded
 from bench.store.errors import StoreError
+from bench.store.kept import (
+    CELL,
+    DONE,
+    Kept,
+    beginning_with,
+    counting,
+    default_folder,
+)
 from bench.store.patience import Patient
 
-CELL = "convboard.cell"
-"""Tag: hash of the cell."""
-DONE = "convboard.done"
-"""Tag, set last, when the record and its files are kept: name of the record. Only this says that a
-cell is done: MLflow's own status is set by whoever ends a run, before or after."""
-CODE = "convboard.code"
-"""Tag: hash of the operator's code."""
-CHECKPOINT = "checkpoint/last.ckpt"
-CLASSES = "classes.json"
-"""Names of the classes, by label: what predictions are called when the data are not at hand."""
 _LONGEST_PARAM = 6000
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-
-def default_folder() -> Path:
-    """Where runs are kept: $CONVBOARD_RUNS, or `runs` in the working directory."""
-    return Path(os.environ.get("CONVBOARD_RUNS", "runs"))
-
-
-_OPENED: set[str] = set()
-"""Stores of folders that this process has opened: MLflow leaves the last one in the environment,
-where it would pass for the server that a user has named."""
-
-
-def _server() -> str | None:
-    named = os.environ.get("MLFLOW_TRACKING_URI")
-    return None if named in _OPENED and str(named).startswith("sqlite:") else named
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A run that the store knows."""
-
-    run_id: str
-    experiment: str
-    cell: str
-    status: str
-    started: int
-    metrics: dict[str, float]
-    tags: dict[str, str]
-
-    @property
-    def done(self) -> bool:
-        """Whether it ended well, and its record and files are kept."""
-        return DONE in self.tags
 
 
 class Store:
@@ -97,9 +60,9 @@ class Store:
         self.folder = embedded.existing_folder((folder or default_folder()).resolve())
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        server = uri or _server()
+        server = uri or embedded.server()
         self.uri = server or embedded.address(self.folder)
-        _OPENED.add(self.uri)
+        embedded.opened(self.uri)
         self.embedded = server is None
         place = f"{self.folder.name}/" if self.embedded else "at MLFLOW_TRACKING_URI"
         self.patience = Patient(None, place, wait_s)
@@ -180,31 +143,26 @@ class Store:
 
     def kept(self, experiment: str | None = None) -> dict[str, Kept]:
         """Return the run that counts of every cell, by the cell's hash: the newest, or the done."""
-        return self._counting(self.runs(experiment))
+        return counting(self._cells(self.runs(experiment)))
 
     def of_cell(self, cell: str) -> Kept | None:
         """Return the run that counts of one cell; asks the store for that cell alone."""
-        return self._counting(self.runs(cell=cell)).get(cell)
+        return counting(self._cells(self.runs(cell=cell))).get(cell)
 
-    def _counting(self, runs: Iterator[tuple[Run, str]]) -> dict[str, Kept]:
-        counting: dict[str, Kept] = {}
+    def _cells(self, runs: Iterator[tuple[Run, str]]) -> Iterator[Kept]:
+        """Yield the runs that are of cells."""
         for run, name in runs:
             cell = run.data.tags.get(CELL)
-            if cell is None:
-                continue
-            this = Kept(
-                run.info.run_id,
-                name,
-                cell,
-                run.info.status,
-                run.info.start_time,
-                dict(run.data.metrics),
-                self._healed(run),
-            )
-            other = counting.get(cell)
-            if other is None or _order(this) > _order(other):
-                counting[cell] = this
-        return counting
+            if cell is not None:
+                yield Kept(
+                    run.info.run_id,
+                    name,
+                    cell,
+                    run.info.status,
+                    run.info.start_time,
+                    dict(run.data.metrics),
+                    self._healed(run),
+                )
 
     def _healed(self, run: Run) -> dict[str, str]:
         """Return a run's tags; one of a version without `DONE` is done if its record is there."""
@@ -229,18 +187,7 @@ class Store:
         Raises:
             UserError: there is none, or more than one.
         """
-        matching = [run for cell, run in self.kept().items() if cell.startswith(beginning)]
-        if len(matching) == 1:
-            return matching[0]
-        if not matching:
-            raise UserError(
-                f"`cell` (={beginning!r}): no cell that was run in {self.folder.name}/ has a hash "
-                "that begins so; `convboard plan SUITE` lists them."
-            )
-        raise UserError(
-            f"`cell` (={beginning!r}) begins the hashes of {len(matching)} cells in "
-            f"{self.folder.name}/: {', '.join(sorted(run.cell for run in matching)[:5])}."
-        )
+        return beginning_with(self.kept(), beginning, self.folder)
 
     def config(self, run: Kept) -> dict[str, Any]:
         """Return the resolved configuration of a run."""
@@ -341,11 +288,6 @@ class Store:
     def artifact(self, run_id: str, name: str, into: Path) -> Iterator[Path]:
         """Give the local path of an artifact, downloaded into `into` if the store is a server."""
         yield Path(self.client.download_artifacts(run_id, name, str(into)))
-
-
-def _order(run: Kept) -> tuple[bool, int, str]:
-    """A run that is done counts before one that is not; of two alike the newer one does."""
-    return run.done, run.started, run.run_id
 
 
 def _is_record(name: str) -> bool:

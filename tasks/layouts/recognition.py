@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from bench.errors import DataError, UserError, near
+from bench.local import located
 from tasks.data.listing import visible_folders
-from tasks.data.locations import located
 from tasks.layouts.layout import TASKS, Layout
 
 DEPTH = 2
