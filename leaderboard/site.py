@@ -20,6 +20,7 @@ from leaderboard.board_page import BoardView, board_data, board_view, choice_key
 from leaderboard.encode import archive, script_json
 from leaderboard.entry_page import entry_view
 from leaderboard.families import colour
+from leaderboard.growth import Growth, growths
 from leaderboard.history_page import history_view
 from leaderboard.machine_page import machine_views
 from leaderboard.names import (
@@ -100,6 +101,7 @@ def parts(
         return Part(name, digest([code, name, *of]), make)
 
     every_record = sorted(records)
+    grown = growths(records.values())
     made = [
         *(Part(f"records/{n}", n, partial(_record, n, r)) for n, r in sorted(records.items())),
         *(part(f"pictures/{name}", partial(_picture, name, content), _hash(content))
@@ -108,7 +110,7 @@ def parts(
         *(part(f"boards/{board_name(board)}", partial(shown.board, board),
                _content(board, filenames, names))
           for board in every),
-        *(part(operator_file(name), partial(shown.operator, name, figures), every_record)
+        *(part(operator_file(name), partial(shown.operator, name, figures, grown), every_record)
           for name in operators),
         part("machines", partial(shown.machines, list(records.values())), every_record),
         part("site", partial(shown.rest, list(records.values()), figures), every_record),
@@ -188,9 +190,15 @@ class _Shown:
         template = self._environment.get_template("card.html")
         return template.render(root=root, view=view, stand=stand, name=board_name(view.board))
 
-    def operator(self, name: str, figures: Sequence[published.Figure], read: Read) -> Files:
+    def operator(
+        self,
+        name: str,
+        figures: Sequence[published.Figure],
+        grown: Sequence[Growth],
+        read: Read,
+    ) -> Files:
         """The page of an operator."""
-        values = operator_view(name, self._views.all(), figures)
+        values = operator_view(name, self._views.all(), figures, grown)
         return {operator_file(name): self._page("operator.html", "../", **values)}
 
     def machines(self, records: Sequence[Record], read: Read) -> Files:

@@ -31,11 +31,12 @@ class Classifier(nn.Module):
         super().__init__()
         self.net = net
         self.last = last
-        self.channels = channels
+        self.channels = self.num_classes = channels
         self.head: nn.Module = nn.Identity()
 
     def reset_classifier(self, num_classes: int) -> None:
         """Make the last layer anew, for as many classes."""
+        self.num_classes = num_classes
         if self.last is None:
             self.head = nn.Linear(self.channels, num_classes)
             return

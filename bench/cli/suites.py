@@ -226,6 +226,8 @@ def line_of(cell: Cell, record: Record) -> str:
     value = record.accuracy.metrics[name].value
     seconds = record.recipe.train_seconds if record.recipe else None
     after = f" in {seconds:.0f} s" if seconds is not None else ""
+    if (carried := record.entry.slots_carried) is not None:
+        after += f", {carried} of {record.entry.slots_swapped} slots with the host's weights"
     return f"{record.status} {cell.title}: {name} {value:.4f}{after}"
 
 

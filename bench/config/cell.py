@@ -95,6 +95,11 @@ class Cell(BaseModel):
         return arguments
 
     @property
+    def starts_trained(self) -> bool:
+        """Whether the host starts from trained weights."""
+        return bool(self.backbone.get("pretrained") or self.backbone.get("weights"))
+
+    @property
     def operator_config(self) -> OperatorConfig:
         """The operator as a suite may give it, read from the configuration."""
         return OperatorConfig(

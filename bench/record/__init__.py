@@ -2,8 +2,8 @@
 
 A record is the result of a cell (`kind: accuracy`), of one arm of a speed run (`kind: speed`), what
 a cell's network sees (`kind: view`), or why an arm got no more seeds (`kind: decision`). Other
-files lie beside it, named in it with their hashes.
-Units stand in the field names; what is missing is None, never imputed; failures are records too.
+files lie beside it, named in it with their hashes. Units stand in the field names; what is missing
+is None, never imputed; failures are records too.
 """
 
 from bench.record.decision import Decision

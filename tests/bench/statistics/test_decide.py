@@ -106,7 +106,7 @@ def test_what_cannot_be_decided_is_refused(wrong):
 
 @pytest.mark.parametrize("arms", [2, 3, 7])
 def test_the_level_of_a_single_look_is_dunnetts(arms):
-    (level,) = levels(arms, 2)
+    (level,) = levels(arms, 2, rivals=arms - 1)
     freedom = arms - 1
     shape = 0.5 + 0.5 * np.eye(arms - 1)  # differences to one arm share its noise
     sure = reference.t.isf(level, freedom)
@@ -114,11 +114,13 @@ def test_the_level_of_a_single_look_is_dunnetts(arms):
     assert none_ahead.cdf(np.full(arms - 1, sure)) == pytest.approx(0.95, abs=0.005)
 
 
-def test_levels_fall_with_arms_and_looks():
-    assert levels(3, 4)[-1] > levels(7, 4)[-1] > levels(7, 8)[-1]
+def test_levels_fall_with_rivals_and_looks():
+    assert levels(7, 4)[-1] > levels(7, 8)[-1] > levels(7, 8, rivals=6)[-1]
     assert sum(levels(2, 8)) > 0.05  # looks are correlated: less is lost than by shares
     with pytest.raises(ValueError, match="at least 2"):
         levels(1, 4)
+    with pytest.raises(ValueError, match="`rivals`"):
+        levels(3, 4, rivals=3)
 
 
 def simulated(draw, means, seeds, sd, blocks=2.0):
