@@ -6,6 +6,10 @@ import os
 import platform
 from pathlib import Path
 
+PLUGINS = "CONVBOARD_PLUGINS"
+"""Environment variable: files of operators (`--plugin`), which processes that are started have too;
+between them stands what stands between the folders of PATH."""
+
 
 def processor() -> str:
     """Return the name of the processor, as the system tells it.
@@ -30,3 +34,15 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("CONVBOARD_CACHE")
     return Path(chosen) if chosen else Path.home() / ".cache" / "convboard"
+
+
+def located(root: Path | str) -> Path:
+    """Return where a set lies: a relative folder is one below $CONVBOARD_DATA, where that is set.
+
+    So configurations, and the hashes of cells, name no folder of one machine.
+
+    Example:
+        >>> located("/sets/coco").as_posix()
+        '/sets/coco'
+    """
+    return Path(os.environ.get("CONVBOARD_DATA", "")) / root

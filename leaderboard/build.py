@@ -118,8 +118,8 @@ def _write(site: Path, every: list[Part], progress: Callable[[int, int], None]) 
             target = site / path.relative_to(stage)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-        for part in old.values():
-            for name in part["files"]:
+        for gone in old.values():
+            for name in gone["files"]:
                 if name not in kept:
                     (site / name).unlink(missing_ok=True)
     progress(len(every), len(every))

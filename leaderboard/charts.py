@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from markupsafe import escape
+
+from leaderboard.labels import shortened
 from leaderboard.svg import Scale, domain, drawing, element, line, text, tick_text, whole_ticks
 
 WIDTH, HEIGHT = 340.0, 210.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 10.0, 24.0, 40.0
-CELL = 15.0
-"""Side of a tap, in pixels."""
+CELL, LINE = 15.0, 14.0
+"""Side of a tap, and height of a line of text, in pixels."""
 
 
 def _frame(up: Scale, y_title: str, x_title: str) -> list[str]:
@@ -168,19 +171,19 @@ def lines_chart(
         if not shown or across(x) - across(shown[-1]) > 26:
             shown.append(x)
             parts.append(_x_tick(across(x), f"{x:g}"))
+    ordered = sorted(curves, key=lambda curve: -curve[2][-1][1])
     ends: list[float] = []
-    for name, family, points in sorted(curves, key=lambda c: -c[2][-1][1]):
+    for _, _, points in ordered:
+        ends.append(max([up(points[-1][1]), *(end + LINE for end in ends)]))
+    over = max(0.0, ends[-1] - (HEIGHT - BOTTOM))
+    for (name, family, points), end in zip(ordered, ends, strict=True):
         spots = [(across(x), up(v)) for x, v, _, _ in points]
-        inside = [f"<title>{name}</title>"] if name.isalnum() else []
+        way = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+        inside = [element("title", str(escape(name)))]
         inside += [line(across(x), up(a), across(x), up(b), "reach") for x, _, a, b in points]
-        inside.append(
-            element(
-                "polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in spots), class_="curve"
-            )
-        )
+        inside.append(element("polyline", points=way, class_="curve"))
         inside += [element("circle", cx=x, cy=y, r=2.5, class_="dot") for x, y in spots]
-        y = max([spots[-1][1], *(end + 14 for end in ends)])
-        ends.append(y)
-        inside.append(text(name[:11], spots[-1][0] + 7, y + 4, class_="label small"))
+        label = shortened(name, 11)
+        inside.append(text(label, spots[-1][0] + 7, end - over + 4, class_="label small"))
         parts.append(element("g", "".join(inside), class_=f"f{family}"))
     return drawing(parts, WIDTH, HEIGHT, f"{y_title} against {x_title}")

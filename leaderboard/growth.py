@@ -24,7 +24,9 @@ class Growth:
         batch: images in an inference.
         place: the rest of the layer's place, e.g. {"channels": 64, "kernel_size": 7, "stride": 1}.
         first: a record of them, for machine and settings.
-        forms: form → value on the axis in pixels → time of one inference in ms.
+        forms: form → value on the axis in pixels → time of one inference in ms. At each value the
+            median of the rule's form, times the ratio to it: its interval is that of the ratio,
+            since the pace of the machine, which all forms share, tells nothing of them.
     """
 
     operator: str
@@ -113,12 +115,28 @@ def _all_but(axis: Axis, record: Record) -> dict[str, Any]:
 def _growth(records: list[Record], axis: Axis) -> Growth:
     forms: dict[str, dict[int, Interval]] = defaultdict(dict)
     ordered = sorted(records, key=lambda r: (r.entry.host_options[axis], not r.entry.baseline))
+    base: dict[str, Interval] = {}
     for record in ordered:
-        time = record.speed and record.speed.latency_median_ms
-        if time and record.entry.exact_form:
-            forms[record.entry.exact_form][record.entry.host_options[axis]] = time
+        speed, form = record.speed, record.entry.exact_form
+        if speed is None or form is None or speed.latency_median_ms is None:
+            continue
+        if record.entry.baseline:
+            base[speed.run] = speed.latency_median_ms
+        time = _against(base.get(speed.run), speed.ratio_to_baseline, record.entry.baseline)
+        if time is not None:
+            forms[form][record.entry.host_options[axis]] = time
     first = ordered[0]
     place = {k: v for k, v in first.entry.host_options.items() if k != axis}
     label = first.entry.label.removesuffix(f" ({first.entry.exact_form})")
     assert first.speed is not None
     return Growth(label, axis, first.speed.batch, place, first, forms)
+
+
+def _against(base: Interval | None, ratio: Interval | None, is_base: bool) -> Interval | None:
+    """Return a time in ms: that of the rule's form, times the ratio to it."""
+    if base is None or (ratio is None and not is_base):
+        return None
+    low, value, high = (1.0, 1.0, 1.0) if ratio is None else (ratio.low, ratio.value, ratio.high)
+    method = "median of the rule's form, times the ratio to it"
+    ms = base.value
+    return Interval(value=ms * value, low=ms * low, high=ms * high, method=method)

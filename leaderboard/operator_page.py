@@ -8,11 +8,26 @@ from typing import Any
 from markupsafe import Markup
 
 from leaderboard.board_page import BoardView
-from leaderboard.charts import taps_chart
+from leaderboard.charts import lines_chart, taps_chart
 from leaderboard.families import colour, families
+from leaderboard.growth import NAMES, Growth
 from leaderboard.names import operator_file
 from leaderboard.published import Figure
-from leaderboard.rows import Row
+from leaderboard.rows import Row, Setup
+
+
+def growth_chart(growth: Growth) -> str:
+    """Draw how the time of each exact form grows, a line a form, colour by colour."""
+    curves = [
+        (
+            form,
+            (index + 2) % 9,
+            [(float(x), t.value, t.low, t.high) for x, t in sorted(points.items())],
+        )
+        for index, (form, points) in enumerate(sorted(growth.forms.items()))
+        if points
+    ]
+    return lines_chart(curves, f"batch of {growth.batch} (ms)", f"{NAMES[growth.axis]} (pixels)")
 
 
 def operators_of(rows: Iterable[Row], figures: Iterable[Figure]) -> list[str]:
@@ -22,7 +37,10 @@ def operators_of(rows: Iterable[Row], figures: Iterable[Figure]) -> list[str]:
 
 
 def operator_view(
-    operator: str, views: Sequence[BoardView], figures: Sequence[Figure]
+    operator: str,
+    views: Sequence[BoardView],
+    figures: Sequence[Figure],
+    growths: Sequence[Growth],
 ) -> dict[str, Any]:
     """Return the variables of `operator.html`."""
     family = families().get(operator)
@@ -48,7 +66,15 @@ def operator_view(
         "counts": _counts(places),
         "figures": [figure for figure in figures if figure.operator == operator],
         "options": _options([row for _, row in places]),
-        "growth": [],
+        "growth": [
+            {
+                "svg": Markup(growth_chart(growth)),
+                "growth": growth,
+                "setup": Setup("", growth.first),
+            }
+            for growth in growths
+            if growth.first.entry.operator == operator
+        ],
         "code": _code(operator, [row for _, row in places]),
     }
 

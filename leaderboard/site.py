@@ -16,10 +16,11 @@ from bench.record import Record, json_schema
 from leaderboard import published
 from leaderboard.board import boards
 from leaderboard.board_files import badge, board_drawings, board_script, plot_pages
-from leaderboard.board_page import BoardView, board_data, board_view, choice_key, show_probability
+from leaderboard.board_page import BoardView, board_data, board_view, choice_key
 from leaderboard.encode import archive, script_json
 from leaderboard.entry_page import entry_view
 from leaderboard.families import colour
+from leaderboard.growth import Growth, growths
 from leaderboard.history_page import history_view
 from leaderboard.machine_page import machine_views
 from leaderboard.names import (
@@ -34,7 +35,7 @@ from leaderboard.names import (
 )
 from leaderboard.operator_page import operator_links, operator_view, operators_of
 from leaderboard.overview import grid
-from leaderboard.rows import Board
+from leaderboard.rows import Board, status_words
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -100,6 +101,7 @@ def parts(
         return Part(name, digest([code, name, *of]), make)
 
     every_record = sorted(records)
+    grown = growths(records.values())
     made = [
         *(Part(f"records/{n}", n, partial(_record, n, r)) for n, r in sorted(records.items())),
         *(part(f"pictures/{name}", partial(_picture, name, content), _hash(content))
@@ -108,7 +110,7 @@ def parts(
         *(part(f"boards/{board_name(board)}", partial(shown.board, board),
                _content(board, filenames, names))
           for board in every),
-        *(part(operator_file(name), partial(shown.operator, name, figures), every_record)
+        *(part(operator_file(name), partial(shown.operator, name, figures, grown), every_record)
           for name in operators),
         part("machines", partial(shown.machines, list(records.values())), every_record),
         part("site", partial(shown.rest, list(records.values()), figures), every_record),
@@ -188,9 +190,15 @@ class _Shown:
         template = self._environment.get_template("card.html")
         return template.render(root=root, view=view, stand=stand, name=board_name(view.board))
 
-    def operator(self, name: str, figures: Sequence[published.Figure], read: Read) -> Files:
+    def operator(
+        self,
+        name: str,
+        figures: Sequence[published.Figure],
+        grown: Sequence[Growth],
+        read: Read,
+    ) -> Files:
         """The page of an operator."""
-        values = operator_view(name, self._views.all(), figures)
+        values = operator_view(name, self._views.all(), figures, grown)
         return {operator_file(name): self._page("operator.html", "../", **values)}
 
     def machines(self, records: Sequence[Record], read: Read) -> Files:
@@ -209,15 +217,16 @@ class _Shown:
         machines = sorted(
             {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
         )
+        chosen = [stand.choice for view in every for stand in view.standings if stand.choice]
         index = {
+            "times": {choice.key: f"{choice.words}; {choice.where}" for choice in chosen},
             "first": board_name(first.board) if first else "",
             "boards": [
                 {
                     "name": board_name(view.board),
                     "task": view.board.title,
                     "host": host_words(view.board),
-                    "times": [[s.choice.key, f"{s.choice.words}; {s.choice.where}"]
-                              for s in view.standings if s.choice],
+                    "times": [s.choice.key for s in view.standings if s.choice],
                     "arms": sorted({self._names[arm(row)] for row in view.board.rows}),
                 }
                 for view in every
@@ -261,7 +270,7 @@ def _environment(title: str, operators: Iterable[str]) -> Environment:
         host_words=host_words,
         machine_file=machine_file,
         operator_file=operator_file,
-        probability=show_probability,
+        status_words=status_words,
     )
     return environment
 

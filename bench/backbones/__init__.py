@@ -12,6 +12,7 @@ from bench.backbones.change import Mixed
 from bench.backbones.cost import macs
 from bench.backbones.fuse import fuse
 from bench.backbones.networks import Network, networks
+from bench.backbones.saved import load, save
 from bench.backbones.slots import Slot, find_slots
 from bench.backbones.swap import SwapReport, swap, swap_report
 
@@ -26,8 +27,10 @@ __all__ = [
     "build",
     "find_slots",
     "fuse",
+    "load",
     "macs",
     "networks",
+    "save",
     "swap",
     "swap_report",
 ]

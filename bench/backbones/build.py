@@ -13,6 +13,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from bench.backbones.hosts import build_code, code_sha256, is_code
+from bench.backbones.recipe import note_build
 from bench.backbones.swap import swap
 from bench.backbones.weights import load_weights
 from bench.errors import UserError, near, require
@@ -68,6 +69,7 @@ def build(
         >>> model(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 3])
     """
+    arguments = {name: value for name, value in locals().items() if value is not None}
     pair("input_size", input_size, 1)
     if operator is None:
         for argument, value in (("options", options), ("where", where), ("mix", mix)):
@@ -91,9 +93,10 @@ def build(
         model = _host(host, pretrained, features_only, host_options or {})
     if weights is not None:
         load_weights(model, weights, weights_sha256)
-    if operator is None:
-        return model
-    return swap(model, operator, where=where, input_size=input_size, mix=mix, **(options or {}))
+    if operator is not None:
+        swap(model, operator, where=where, input_size=input_size, mix=mix, **(options or {}))
+    note_build(model, arguments)
+    return model
 
 
 def _check_options(operator: str, options: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from bench.backbones.recipe import note_fused
 from bench.backbones.unireplk_block import UniRepLKBlock
 from bench.hashing import digest
 from bench.operators import forms
@@ -47,6 +48,7 @@ def fuse(model: nn.Module, *examples: Tensor) -> nn.Module:
         fused = fused.fuse()
     else:
         _fuse_children(fused, {})
+    note_fused(fused)
     return fastest(fused, *examples) if examples else fused
 
 

@@ -26,6 +26,9 @@ from bench.errors import UserError, near
 PLACES = ("hf-hub", "hf_hub", "local-dir")
 """What may stand before a colon in timm's own names."""
 
+UNPICKLED = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Arguments by which timm reads a file, or a place, of the configuration's choice."""
+
 
 def is_code(host: object) -> bool:
     """Whether a host is named as code, and not as a model of timm.

@@ -12,6 +12,7 @@ from torch import nn
 from bench.backbones.change import SPEC_OPTIONS, Change, build_change
 from bench.backbones.fits import why_not
 from bench.backbones.fuse import take_hooks
+from bench.backbones.recipe import note_swap
 from bench.backbones.select import select
 from bench.backbones.slots import Slot, find_slots
 from bench.errors import DoesNotFit, UserError, near
@@ -94,6 +95,8 @@ def swap(
     if not report.swapped:
         others = [slot for slot in found if slot not in slots]
         raise DoesNotFit(why_not(model, operator, slots, others, mix=mix, options=options))
+    step = {"operator": operator, "where": where, "input_size": input_size, "mix": mix}
+    note_swap(model, {**step, "options": options})
     return model
 
 

@@ -34,6 +34,13 @@ class Verbs:
             default=None,
             help="folder of the MLflow store; default $CONVBOARD_RUNS or ./runs",
         )
+        verb.add_argument(
+            "--plugin",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="Python file that registers an operator; may be given again",
+        )
         self.parsers[name] = verb
         return verb
 

@@ -83,7 +83,7 @@ def compare(options: argparse.Namespace) -> None:
     whole = parser()[0]
     plan = whole.parse_args(["plan", str(path), *shared[:2]])
     suites.plan(plan)
-    again = shlex.join(["convboard", "bench", path.name, "--data", layout.folder.parent.name])
+    again = shlex.join(["convboard", "bench", str(path), "--data", str(layout.folder.parent)])
     console.print(f"The suite is {path}; the same run: {again}", soft_wrap=True)
     most = options.seeds_max or (decide.SEEDS if options.budget else SEEDS_MAX)
     line = ["decide", str(path), *shared, "--seeds-max", str(most)]

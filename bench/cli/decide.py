@@ -65,6 +65,7 @@ def decided(options: argparse.Namespace) -> int:
     from bench.run import suite
     from bench.run.cell import keep_unfit
     from bench.run.fits import unfit
+    from bench.run.states import states
     from bench.store import Store
 
     until = time.monotonic() + seconds_of(options.budget) if options.budget else None
@@ -79,7 +80,7 @@ def decided(options: argparse.Namespace) -> int:
     boards = deciding.contests([c for c in cells if c.hash not in reasons], options.margin)
     store = Store(runs_of(options))
     store.require_writable()
-    suite.states(cells, store)
+    states(cells, store)
     trained = [cell for board in boards for cell in board.cells.values()]
     data = suite.preflight([*trained, *without], reasons)
     for cell in without:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bench.cli.arguments import Verbs, runs_of
 
@@ -64,14 +64,14 @@ def _shipped(kind: Kind) -> str:
 
 
 def _operators() -> str:
-    from bench import operators
-    from bench.cli.topics import first_line
+    from bench import operator_sources
+    from bench.cli.topics import summaries
     from bench.config import files
     from bench.config.schema import load_operator
 
-    lines = [f"{name:12} {first_line(operators.get(name))}" for name in operators.names()]
+    lines = [f"{name:12} {summary}" for name, summary in summaries().items()]
     for name in files.known("operators"):
-        if name not in operators.names():
+        if name not in operator_sources.names():
             operator = load_operator(name)
             lines.append(f"{name:12} {operator.description or operator.operator}")
     return "\n".join(lines)
@@ -79,27 +79,37 @@ def _operators() -> str:
 
 def _networks() -> str:
     """Return the papers' networks with their costs, beside what was published of them."""
-    from bench.backbones import networks
+    from bench.memo import remembered
     from leaderboard.published import load
 
     figures = load()
     lines = [f"{'network':24}{'params M':>10}{'fused M':>10}{'GMACs':>8}  at     published"]
     sources: dict[str, int] = {}
-    for network in networks():
-        h, w = network.input_size
+    for network in remembered("networks", None, _costs):
+        h, w = network["input_size"]
         published = []
-        for figure in (f for f in figures if f.network == network.name):
+        for figure in (f for f in figures if f.network == network["name"]):
             number = sources.setdefault(figure.source, len(sources) + 1)
             without = f"{figure.without_operator:g}→" if figure.without_operator else ""
             unit = "" if figure.unit == "%" else f" {figure.unit}"
             published.append(f"{figure.metric} {without}{figure.value:g}{unit} [{number}]")
         lines.append(
-            f"{network.name:24}{network.params / 1e6:10.3f}{network.params_fused / 1e6:10.3f}"
-            f"{network.gmacs:8.3f}  {f'{h}×{w}':6} {', '.join(published) or '—'}"
+            f"{network['name']:24}{network['params'] / 1e6:10.3f}"
+            f"{network['params_fused'] / 1e6:10.3f}"
+            f"{network['gmacs']:8.3f}  {f'{h}×{w}':6} {', '.join(published) or '—'}"
         )
     lines += ["", "counted here: params, fused params, GMACs of the fused form; sources:"]
     lines += [f"[{number}] {source}" for source, number in sources.items()]
     return "\n".join(lines)
+
+
+def _costs() -> list[dict[str, Any]]:
+    """Count the papers' networks: some seconds."""
+    from dataclasses import asdict
+
+    from bench.backbones import networks
+
+    return [asdict(network) for network in networks()]
 
 
 def explain(options: argparse.Namespace) -> None:
@@ -117,10 +127,14 @@ def show(options: argparse.Namespace) -> None:
     """Print what is known of the cell whose hash begins so, as YAML."""
     import yaml
 
-    from bench.store import CELL, Store
+    from bench.store.glance import look
+    from bench.store.kept import CELL, beginning_with
 
-    store = Store(runs_of(options))
-    run = store.find(options.cell)
+    folder = runs_of(options)
+    run = beginning_with(look(folder, wait_s=60).kept(), options.cell, folder)
+    from bench.store import Store
+
+    store = Store(folder)
     page = {
         "cell": run.cell,
         "suite": run.experiment,

@@ -51,12 +51,12 @@ def plan(options: argparse.Namespace) -> None:
     from bench.cli.progress import console
     from bench.config.plan import plan
     from bench.run.fits import unfit
-    from bench.run.suite import TO_RUN, states
-    from bench.store import Store
+    from bench.run.states import TO_RUN, states
+    from bench.store.glance import look
 
     cells = plan(options.suite, choice_of(options))
     reasons = unfit(cell for cell in cells if not cell.absent)
-    state = states(cells, Store(runs_of(options), wait_s=15), reasons)
+    state = states(cells, look(runs_of(options), wait_s=15), reasons)
     reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
     table = Table("cell", "task", "host", "operator", "recipe", "seed", "state", box=None)
     for cell in cells:
@@ -110,19 +110,17 @@ def _run(options: argparse.Namespace) -> int:
     from bench.cli.progress import console
     from bench.config.plan import plan
     from bench.config.schema import load_suite
-    from bench.run import suite
-    from bench.run.cell import keep_unfit
     from bench.run.fits import unfit
-    from bench.store import Store
+    from bench.run.states import TO_RUN, states
+    from bench.store.glance import look
 
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice_of(options))
     folder = runs_of(options)
-    store = Store(folder)
     reasons = unfit(cell for cell in cells if not cell.absent)
-    state = suite.states(cells, store, reasons)
+    state = states(cells, look(folder, wait_s=60), reasons)
     reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
-    wanted = (*suite.TO_RUN, "stale") if options.stale else suite.TO_RUN
+    wanted = (*TO_RUN, "stale") if options.stale else TO_RUN
     left = [cell for cell in cells if state[cell.hash] in wanted]
     done = sum(state[cell.hash] in ("done", "stale") for cell in cells)
     stale = sum(state[cell.hash] == "stale" for cell in cells)
@@ -135,6 +133,11 @@ def _run(options: argparse.Namespace) -> int:
     without = [cell for cell in cells if cell.hash in reasons]
     if not left and not without:
         return 0
+    from bench.run import suite
+    from bench.run.cell import keep_unfit
+    from bench.store import Store
+
+    store = Store(folder)
     store.require_writable()
     data = suite.preflight([*left, *without], reasons)
     for cell in without:
@@ -223,6 +226,8 @@ def line_of(cell: Cell, record: Record) -> str:
     value = record.accuracy.metrics[name].value
     seconds = record.recipe.train_seconds if record.recipe else None
     after = f" in {seconds:.0f} s" if seconds is not None else ""
+    if (carried := record.entry.slots_carried) is not None:
+        after += f", {carried} of {record.entry.slots_swapped} slots with the host's weights"
     return f"{record.status} {cell.title}: {name} {value:.4f}{after}"
 
 

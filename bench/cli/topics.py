@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench import operator_sources
 from bench.cli import pages
 from bench.cli.pages import Entry
 
@@ -82,12 +83,25 @@ def _of_keys() -> dict[str, Topic]:
 
 
 def _of_operators() -> dict[str, Topic]:
+    return {
+        name: Topic("operators", summary, partial(_operator, name))
+        for name, summary in summaries().items()
+    }
+
+
+def summaries() -> dict[str, str]:
+    """Return the first line of every operator's words, by name; ours by reading the source."""
+    ours = operator_sources.ours()
+    return {
+        name: ours[name].summary if name in ours else _summary(name)
+        for name in operator_sources.names()
+    }
+
+
+def _summary(name: str) -> str:
     from bench import operators
 
-    return {
-        name: Topic("operators", first_line(operators.get(name)), partial(_operator, name))
-        for name in operators.names()
-    }
+    return first_line(operators.get(name))
 
 
 def _of_classes() -> dict[str, Topic]:

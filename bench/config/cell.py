@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.board_key import board_key
 from bench.config.schema import OperatorConfig, SearchSpace, Tuning
 from bench.hashing import digest
+from bench.local import located
 
 START = ("pretrained", "weights", "weights_sha256")
 """Arguments of the backbone's builder that say what its weights start from, and nothing else."""
@@ -82,6 +83,16 @@ class Cell(BaseModel):
         return f"{self.task} · {self.host} · {self.operator} · seed {self.seed}"
 
     @property
+    def run_name(self) -> str:
+        """Its name in lists that are cut off at the right: what differs comes first."""
+        return f"{self.operator} · seed {self.seed} · {self.board_name}"
+
+    @property
+    def board_name(self) -> str:
+        """Its board, for people."""
+        return f"{self.task} · {self.host}"
+
+    @property
     def seed(self) -> int:
         """Seed of data order, augmentation and initialisation."""
         seed: int = self.config["seed_everything"]
@@ -92,6 +103,11 @@ class Cell(BaseModel):
         """Arguments of the backbone's builder."""
         arguments: dict[str, Any] = self.config["model"]["init_args"]["backbone"]["init_args"]
         return arguments
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the host starts from trained weights."""
+        return bool(self.backbone.get("pretrained") or self.backbone.get("weights"))
 
     @property
     def operator_config(self) -> OperatorConfig:
@@ -115,8 +131,6 @@ class Cell(BaseModel):
     @property
     def absent(self) -> Path | None:
         """Where the data of an optional cell should lie, if they do not; None otherwise."""
-        from tasks.data.locations import located
-
         root = self.config["data"]["init_args"].get("root")
         if not self.optional or root is None or located(root).is_dir():
             return None

@@ -23,7 +23,12 @@ from bench.config.schema import (
 )
 from bench.errors import ConfigError, near
 from bench.hashing import file_sha256
+from bench.memo import remembered
 
+VERSIONED = frozenset(
+    {"bench", "lightning", "tasks", "timm", "torch", "torchmetrics", "torchvision"}
+)
+"""Packages whose classes are the same as long as `bench.memo.code` is: ours, and of releases."""
 AXES = ("task", "host", "operator", "recipe", "seed", "cell")
 
 
@@ -185,11 +190,30 @@ def _hash_of(weights: str | None) -> str | None:
 @functools.lru_cache(maxsize=256)
 def _resolved(config: str) -> dict[str, Any]:
     """Resolve a configuration without its axes; many cells share one, and it takes long."""
-    from bench.config import lightning
-
     host = {"class_path": "bench.backbones.build", "init_args": {"host": "resnet18"}}
     axes = {"model": {"init_args": {"backbone": host}}}
-    return lightning.resolve(files.merge(json.loads(config), axes))
+    whole = files.merge(json.loads(config), axes)
+
+    def resolve() -> dict[str, Any]:
+        from bench.config import lightning
+
+        return lightning.resolve(whole)
+
+    if all(path.split(".")[0] in VERSIONED and "." in path for path in _class_paths(whole)):
+        resolved: dict[str, Any] = remembered("config", whole, resolve)
+        return resolved
+    return resolve()
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """Yield the classes that a configuration names."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield str(value["class_path"])
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _class_paths(inner)
 
 
 def _placed(shared: dict[str, Any], backbone: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -204,11 +228,15 @@ def _placed(shared: dict[str, Any], backbone: dict[str, Any], seed: int) -> dict
 
 def options_of(operator: OperatorConfig) -> dict[str, Any]:
     """Return an operator's options, with the contents of the files that they name."""
-    if operator.operator is None:
-        return operator.options
+    if operator.operator is None or not any(map(_may_name_a_file, operator.options.values())):
+        return dict(operator.options)
     from bench import operators
 
     return dict(operators.get(operator.operator).with_files(operator.options))
+
+
+def _may_name_a_file(value: Any) -> bool:
+    return isinstance(value, str | Path)
 
 
 def plan(name: str, choice: Choice | None = None) -> list[Cell]:
@@ -220,6 +248,7 @@ def plan(name: str, choice: Choice | None = None) -> list[Cell]:
         ConfigError: an unknown name, or an argument that a class does not take.
     """
     choice = choice or Choice()
+    _require_known(name, choice)
     cells: dict[str, Cell] = {}
     for _, cell in _planned(name, choice):
         cells.setdefault(cell.hash, cell)
@@ -333,10 +362,31 @@ def _untuned(
     return {name: files.value_at(resolved, name) for name in files.dotted(operator.set)}
 
 
-def _chosen(cells: list[Cell], only: dict[str, list[str]]) -> list[Cell]:
-    for axis, wanted in only.items():
+def _require_known(name: str, choice: Choice) -> None:
+    """Refuse what `only` names and no cell can have, before anything takes time."""
+    suite = load_suite(name)
+    hosts = [host for board in suite.boards for host in choice.hosts or board.hosts]
+    arms = [arm for b in suite.boards for arm in (*b.operators, *(choice.operators or []))]
+    seeds = [s for board in suite.boards for s in choice.seeds or board.seeds or suite.seeds]
+    values = {
+        "task": {board.task for board in suite.boards},
+        "host": {load_host(host).label for host in hosts},
+        "operator": {load_operator(arm).label for arm in arms},
+        "recipe": {board.recipe for board in suite.boards},
+        "seed": {str(seed) for seed in seeds},
+    }
+    for axis, wanted in (choice.only or {}).items():
         if axis not in AXES:
             raise ConfigError(f"`--only` (={axis}): no such axis; {near(axis, AXES)}")
+        for value in wanted:
+            if axis in values and value not in values[axis]:
+                raise ConfigError(
+                    f"`--only {axis}` (={value!r}): no such cell; {near(value, values[axis])}"
+                )
+
+
+def _chosen(cells: list[Cell], only: dict[str, list[str]]) -> list[Cell]:
+    for axis, wanted in only.items():
         values = {_axis(cell, axis) for cell in cells}
         for value in wanted:
             if value not in values:

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from bench import operator_sources
 from bench.config import files
 from bench.errors import ConfigError, near
 from bench.speed.protocol import Engine, Forms, Layout, Scope, check_engine
@@ -385,10 +386,8 @@ def load_operator(operator: str | OperatorConfig) -> OperatorConfig:
     if isinstance(operator, OperatorConfig):
         return operator.model_copy(update={"label": operator.label or operator.operator or "host"})
     if operator not in files.known("operators") and not operator.endswith((".yaml", ".yml")):
-        from bench import operators
-
-        if operator not in operators.names():
-            choices = sorted({*files.known("operators"), *operators.names()})
+        if operator not in operator_sources.names():
+            choices = sorted({*files.known("operators"), *operator_sources.names()})
             raise ConfigError(f"`operator` (={operator!r}) is not known; {near(operator, choices)}")
         return OperatorConfig(label=operator, operator=operator)
     path = files.find("operators", operator)

@@ -13,15 +13,13 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.backbones.hosts import is_code
+from bench.backbones.hosts import UNPICKLED, is_code
 from bench.errors import ConfigError
 
 VARIABLE = "CONVBOARD_TRUST"
 NAMED = "CONVBOARD_HOSTS"
 """Environment variable: hosts that the command line names, so that their code may run, one a line;
 processes that are started for it have it too."""
-UNPICKLED = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Arguments by which timm reads a file, or a place, of the configuration's choice."""
 
 
 def name(hosts: Iterable[str]) -> None:

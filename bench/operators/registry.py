@@ -1,10 +1,13 @@
-"""Operators by name: ours are found in this folder, other people's by entry point."""
+"""Operators by name: ours are found in this folder, other people's by entry point or by file."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
+import os
 import pkgutil
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.errors import UserError, near
+from bench.local import PLUGINS
 from bench.operators.base import ConvSpec, Operator, Size2
 
 ENTRY_POINTS = "convboard.operators"
@@ -55,7 +59,28 @@ def _load() -> dict[str, type[Operator]]:
                 "bench.operators.Operator."
             )
         register(entry.name)(cls)
+    for file in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+        _load_file(Path(file))
     return _classes
+
+
+def _load_file(path: Path) -> None:
+    """Run a file that registers operators."""
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"`--plugin` (={str(path)!r}) must be a Python file.")
+    name, before = f"convboard_plugin_{path.stem}", set(_classes)
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    if set(_classes) == before and not any(c.__module__ == name for c in _classes.values()):
+        raise UserError(
+            f"`--plugin` (={str(path)!r}) must register an operator: "
+            "@register('NAME') from bench.operators."
+        )
 
 
 def names() -> list[str]:

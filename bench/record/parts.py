@@ -42,6 +42,11 @@ class Entry(Part):
     mix: str | None = Field(None, description="'pointwise': followed by a 1×1 convolution")
     slots_swapped: int | None = None
     slots_refused: dict[str, str] = Field({}, description="slot → why it kept its convolution")
+    slots_carried: int | None = Field(
+        None,
+        description="slots in which the operator took over the weights that the host started from, "
+        "the others being fresh; None where the whole host was fresh",
+    )
     task: str = Field(
         description="classification, detection or segmentation; of times without a task: backbone "
         "or operator"

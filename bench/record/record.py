@@ -83,7 +83,7 @@ class Record(Part):
 
     def _identity(self) -> str:
         speed, view = self.speed, self.view
-        aside = {"label", "slots_swapped", "slots_refused", "ranked"}
+        aside = {"label", "slots_swapped", "slots_refused", "slots_carried", "ranked"}
         if self.entry.exact_form is None:  # other records' identities are older than the field
             aside.add("exact_form")
         return digest(

@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+import bench
+from bench import operator_sources
 from bench.hashing import digest
 
 OURS = "bench.operators"
@@ -34,11 +36,21 @@ def operator_sha256(name: str | None) -> str:
     """
     if name is None:
         return digest(None)
+    modules = closure(_homes(name))
+    return digest({module: _code(path) for module, path in modules.items()})
+
+
+def _homes(name: str) -> set[str]:
+    """Return the modules of an operator's class and of its bases.
+
+    Those of ours stand in what its own module imports, but for `Operator` itself.
+    """
+    if name in operator_sources.ours():
+        return {operator_sources.ours()[name].module, f"{OURS}.base"}
     from bench import operators
 
-    classes = [cls for cls in operators.get(name).__mro__ if issubclass(cls, operators.Operator)]
-    modules = closure({cls.__module__ for cls in classes})
-    return digest({module: _code(path) for module, path in modules.items()})
+    classes = operators.get(name).__mro__
+    return {cls.__module__ for cls in classes if issubclass(cls, operators.Operator)}
 
 
 def closure(start: set[str]) -> dict[str, Path]:
@@ -67,6 +79,10 @@ def _package(module: str) -> str:
 
 
 def _file(module: str) -> Path | None:
+    if module.startswith(f"{OURS}."):  # asking for its place would import the package, and torch
+        path = Path(bench.__file__).parent.joinpath(*module.split(".")[1:])
+        files = (path.with_suffix(".py"), path / "__init__.py")
+        return next((file for file in files if file.is_file()), None)
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -81,7 +97,7 @@ def _imported(module: str, path: Path) -> Iterator[str]:
     if path.suffix != ".py":
         return
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in _imports(path.read_bytes()):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -93,11 +109,22 @@ def _imported(module: str, path: Path) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+@functools.lru_cache(maxsize=256)
+def _imports(source: bytes) -> list[ast.Import | ast.ImportFrom]:
+    """Return the statements of a file that import; operators share most of their files."""
+    tree = ast.walk(ast.parse(source))
+    return [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def _code(path: Path) -> str:
     """Return the code of a file, without docstrings, comments and layout; else its hash."""
-    if path.suffix != ".py":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    tree = ast.parse(path.read_bytes())
+    content = path.read_bytes()
+    return _plain(content) if path.suffix == ".py" else hashlib.sha256(content).hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _plain(source: bytes) -> str:
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None

@@ -17,7 +17,7 @@ from bench.errors import ConfigError
 from bench.hashing import digest
 from bench.record import Decision as Kept_decision
 from bench.record import Metric, Record
-from bench.run.cell import is_stale
+from bench.run.states import is_stale
 from bench.statistics.decide import Decision, Plan, decide
 from bench.store import DONE, Kept, Store
 

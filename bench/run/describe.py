@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 
 def entry_of(cell: Cell, fitted: Fitted | None = None) -> Entry:
     """Return what the cell measures."""
-    swapped, refused = None, {}
+    swapped, refused, carried = None, {}, None
     if fitted is not None and cell.backbone.get("operator") is not None:
         from bench.backbones import swap_report
 
         report = swap_report(fitted.module.backbone)
         swapped, refused = len(report.swapped), dict(report.refused)
+        if cell.starts_trained:
+            carried = len(report.carried)
     return entry_of_network(
         cell.operator,
         cell.backbone,
         slots_swapped=swapped,
         slots_refused=refused,
+        slots_carried=carried,
         task=cell.config["model"]["class_path"].rpartition(".")[2].lower(),
         head=cell.config["model"]["init_args"].get("head"),
         baseline=cell.baseline,

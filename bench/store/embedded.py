@@ -19,6 +19,21 @@ ARTIFACTS = "artifacts"
 UNSAFE = "?%"
 """Characters of a path that MLflow's own handling of database addresses loses."""
 
+_OPENED: set[str] = set()
+"""Stores of folders that this process has opened: MLflow leaves the last one in the environment,
+where it would pass for the server that a user has named."""
+
+
+def opened(address: str) -> None:
+    """Remember that this process has opened a store."""
+    _OPENED.add(address)
+
+
+def server() -> str | None:
+    """Return the address of the server that the user has named in place of a folder's own store."""
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    return None if named in _OPENED and str(named).startswith("sqlite:") else named
+
 
 def existing_folder(folder: Path) -> Path:
     """Return the runs folder, made where it is not there."""

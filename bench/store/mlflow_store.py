@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,57 +25,26 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Param, Run, RunTag, ViewType
 
-from bench.errors import UserError
+from bench import locks
 from bench.store import embedded
 from bench.store.errors import StoreError
+from bench.store.kept import (
+    BOARD,
+    CELL,
+    DONE,
+    Kept,
+    beginning_with,
+    counting,
+    default_folder,
+)
 from bench.store.patience import Patient
 
-CELL = "convboard.cell"
-"""Tag: hash of the cell."""
-DONE = "convboard.done"
-"""Tag, set last, when the record and its files are kept: name of the record. Only this says that a
-cell is done: MLflow's own status is set by whoever ends a run, before or after."""
-CODE = "convboard.code"
-"""Tag: hash of the operator's code."""
-CHECKPOINT = "checkpoint/last.ckpt"
-CLASSES = "classes.json"
-"""Names of the classes, by label: what predictions are called when the data are not at hand."""
 _LONGEST_PARAM = 6000
+_NOTE = "mlflow.note.content"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Of experiments: MLflow's UI shows runs and charts, and not traces of language models."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-
-def default_folder() -> Path:
-    """Where runs are kept: $CONVBOARD_RUNS, or `runs` in the working directory."""
-    return Path(os.environ.get("CONVBOARD_RUNS", "runs"))
-
-
-_OPENED: set[str] = set()
-"""Stores of folders that this process has opened: MLflow leaves the last one in the environment,
-where it would pass for the server that a user has named."""
-
-
-def _server() -> str | None:
-    named = os.environ.get("MLFLOW_TRACKING_URI")
-    return None if named in _OPENED and str(named).startswith("sqlite:") else named
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A run that the store knows."""
-
-    run_id: str
-    experiment: str
-    cell: str
-    status: str
-    started: int
-    metrics: dict[str, float]
-    tags: dict[str, str]
-
-    @property
-    def done(self) -> bool:
-        """Whether it ended well, and its record and files are kept."""
-        return DONE in self.tags
 
 
 class Store:
@@ -97,9 +65,9 @@ class Store:
         self.folder = embedded.existing_folder((folder or default_folder()).resolve())
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        server = uri or _server()
+        server = uri or embedded.server()
         self.uri = server or embedded.address(self.folder)
-        _OPENED.add(self.uri)
+        embedded.opened(self.uri)
         self.embedded = server is None
         place = f"{self.folder.name}/" if self.embedded else "at MLFLOW_TRACKING_URI"
         self.patience = Patient(None, place, wait_s)
@@ -134,7 +102,7 @@ class Store:
         if known is None:
             place = embedded.location(self.folder, name) if self.embedded else None
             try:
-                return str(self.client.create_experiment(name, artifact_location=place))
+                return str(self.client.create_experiment(name, artifact_location=place, tags=_KIND))
             except StoreError:
                 raise
             except Exception:  # another process was quicker
@@ -143,6 +111,9 @@ class Store:
                     raise
         if known.lifecycle_stage == "deleted":
             raise StoreError(f"{self._deleted(known)}, or give the suite another name.")
+        for key, value in _KIND.items():  # of an older version of ours
+            if known.tags.get(key) != value:
+                self.client.set_experiment_tag(known.experiment_id, key, value)
         return str(known.experiment_id)
 
     def require_active(self, experiments: Iterable[str]) -> None:
@@ -180,31 +151,26 @@ class Store:
 
     def kept(self, experiment: str | None = None) -> dict[str, Kept]:
         """Return the run that counts of every cell, by the cell's hash: the newest, or the done."""
-        return self._counting(self.runs(experiment))
+        return counting(self._cells(self.runs(experiment)))
 
     def of_cell(self, cell: str) -> Kept | None:
         """Return the run that counts of one cell; asks the store for that cell alone."""
-        return self._counting(self.runs(cell=cell)).get(cell)
+        return counting(self._cells(self.runs(cell=cell))).get(cell)
 
-    def _counting(self, runs: Iterator[tuple[Run, str]]) -> dict[str, Kept]:
-        counting: dict[str, Kept] = {}
+    def _cells(self, runs: Iterator[tuple[Run, str]]) -> Iterator[Kept]:
+        """Yield the runs that are of cells."""
         for run, name in runs:
             cell = run.data.tags.get(CELL)
-            if cell is None:
-                continue
-            this = Kept(
-                run.info.run_id,
-                name,
-                cell,
-                run.info.status,
-                run.info.start_time,
-                dict(run.data.metrics),
-                self._healed(run),
-            )
-            other = counting.get(cell)
-            if other is None or _order(this) > _order(other):
-                counting[cell] = this
-        return counting
+            if cell is not None:
+                yield Kept(
+                    run.info.run_id,
+                    name,
+                    cell,
+                    run.info.status,
+                    run.info.start_time,
+                    dict(run.data.metrics),
+                    self._healed(run),
+                )
 
     def _healed(self, run: Run) -> dict[str, str]:
         """Return a run's tags; one of a version without `DONE` is done if its record is there."""
@@ -229,18 +195,7 @@ class Store:
         Raises:
             UserError: there is none, or more than one.
         """
-        matching = [run for cell, run in self.kept().items() if cell.startswith(beginning)]
-        if len(matching) == 1:
-            return matching[0]
-        if not matching:
-            raise UserError(
-                f"`cell` (={beginning!r}): no cell that was run in {self.folder.name}/ has a hash "
-                "that begins so; `convboard plan SUITE` lists them."
-            )
-        raise UserError(
-            f"`cell` (={beginning!r}) begins the hashes of {len(matching)} cells in "
-            f"{self.folder.name}/: {', '.join(sorted(run.cell for run in matching)[:5])}."
-        )
+        return beginning_with(self.kept(), beginning, self.folder)
 
     def config(self, run: Kept) -> dict[str, Any]:
         """Return the resolved configuration of a run."""
@@ -254,12 +209,16 @@ class Store:
     def runs(
         self, experiment: str | None = None, *, cell: str | None = None
     ) -> Iterator[tuple[Run, str]]:
-        """Yield every run with the name of its experiment; of one experiment or cell, if named."""
+        """Yield every run with the name of its experiment; of one experiment or cell, if named.
+
+        Runs that only group others are left out.
+        """
         active = self._experiments(ViewType.ACTIVE_ONLY, experiment)
         names = {each.experiment_id: each.name for each in active}
         where = f"tags.`{CELL}` = '{cell}'" if cell is not None else ""
         for run in self._search(list(names), where, ViewType.ACTIVE_ONLY):
-            yield run, names[run.info.experiment_id]
+            if BOARD not in run.data.tags:
+                yield run, names[run.info.experiment_id]
 
     def _search(self, experiments: list[str], where: str, view: str) -> Iterator[Run]:
         """Yield the runs of experiments, given by their ids."""
@@ -280,6 +239,7 @@ class Store:
         tags: Mapping[str, str],
         params: Mapping[str, Any],
         *,
+        words: str = "",
         parent: str | None = None,
         resume: bool = True,
     ) -> str:
@@ -290,6 +250,7 @@ class Store:
             name: of the run.
             tags: with `CELL`, it is the run of a cell.
             params: logged flattened; those of a run that goes on stand already.
+            words: a description in Markdown.
             parent: run id of the run that this one belongs to.
             resume: go on with the cell's run, if one was cut off or failed.
         """
@@ -301,12 +262,33 @@ class Store:
             return before.run_id
         if parent is not None:
             tags = {**tags, "mlflow.parentRunId": parent}
+        if words:
+            tags = {**tags, _NOTE: words}
         run = self.client.create_run(self.experiment(experiment), run_name=name, tags=dict(tags))
         run_id = str(run.info.run_id)
         flat = [Param(k, str(v)[:_LONGEST_PARAM]) for k, v in flatten(params).items()]
         for start in range(0, len(flat), 100):
             self.client.log_batch(run_id, params=flat[start : start + 100])
         return run_id
+
+    def group(self, experiment: str, key: str, name: str, words: str) -> str:
+        """Return the id of the run under which those of a board stand, made where there is none.
+
+        Args:
+            experiment: its name.
+            key: of the board.
+            name: of the group.
+            words: a description in Markdown.
+        """
+        with locks.lock(self.folder / locks.FOLDER / f"board-{key[:12]}.lock", wait_s=60):
+            place = self.experiment(experiment)
+            where = f"tags.`{BOARD}` = '{key}'"
+            for run in self._search([place], where, ViewType.ACTIVE_ONLY):
+                return str(run.info.run_id)
+            tags = {BOARD: key, _NOTE: words}
+            run_id = str(self.client.create_run(place, run_name=name, tags=tags).info.run_id)
+            self.end(run_id)
+            return run_id
 
     def logger(self, experiment: str, run_id: str) -> Logger:
         """Return Lightning's logger into the run."""
@@ -341,11 +323,6 @@ class Store:
     def artifact(self, run_id: str, name: str, into: Path) -> Iterator[Path]:
         """Give the local path of an artifact, downloaded into `into` if the store is a server."""
         yield Path(self.client.download_artifacts(run_id, name, str(into)))
-
-
-def _order(run: Kept) -> tuple[bool, int, str]:
-    """A run that is done counts before one that is not; of two alike the newer one does."""
-    return run.done, run.started, run.run_id
 
 
 def _is_record(name: str) -> bool:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from bench.errors import UserError, near
+from bench.local import located
 from tasks.classification.folders import ClassFolder, read_class_folder
 from tasks.classification.idx import FOLDER, open_debian_fashion
 from tasks.classification.labelled import Labelled, Source, from_files, revision
 from tasks.classification.torchvision_sets import open_torchvision
 from tasks.data.cache import manifest
 from tasks.data.holdout import Indices, drawn_split
-from tasks.data.locations import existing_folder, located
+from tasks.data.locations import existing_folder
 from tasks.data.scenes import REVISION, scenes
 from tasks.data.sources import DRAWN, require_drawable
 from tasks.data.splits import split_folders

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from bench import local
 from bench.errors import DataError
+from bench.local import located
 
 SPARE = "CONVBOARD_SPARE_CACHE"
 """Environment variable that tells processes started from here of the temporary cache."""
@@ -61,18 +62,6 @@ def spare_cache(folder: Path | str, error: Exception) -> Path:
         error,
     )
     return Path(spare)
-
-
-def located(root: Path | str) -> Path:
-    """Return where a set lies: a relative folder is one below $CONVBOARD_DATA, where that is set.
-
-    So configurations, and the hashes of cells, name no folder of one machine.
-
-    Example:
-        >>> located("/sets/coco").as_posix()
-        '/sets/coco'
-    """
-    return Path(os.environ.get("CONVBOARD_DATA", "")) / root
 
 
 def existing_folder(root: Path | str) -> Path:

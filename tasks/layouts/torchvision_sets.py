@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import DataError
-from tasks.data.locations import located
+from bench.local import located
 from tasks.layouts.layout import Layout, data_of
 
 LOOKED_FOR = "classification: the name of a set of torchvision's, such as CIFAR10"

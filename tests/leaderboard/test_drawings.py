@@ -1,11 +1,12 @@
 """Drawings: labels that stay apart and inside, scales, ticks, and text that stays text."""
 
 import random
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 
-from leaderboard.charts import curve_chart, samples_chart, taps_chart
+from leaderboard.charts import curve_chart, lines_chart, samples_chart, taps_chart
 from leaderboard.labels import Box, place_labels
 from leaderboard.scatter import Axis, Point, Span, board_plot
 from leaderboard.svg import Scale, domain, tick_text
@@ -106,6 +107,21 @@ def test_curves_have_whole_epochs_and_gaps():
     assert len(line.get("points").split()) == 2  # the first point is alone before the gap
     assert len(list(tree.iter("circle"))) == 3
     assert curve_chart({0: [(1, None)]}, "x", 0) == ""
+
+
+def test_lines_are_named_and_the_names_stay_apart():
+    curves = [
+        (f"form<{index}>", index, [(7.0, 1.0, 0.9, 1.1), (14.0, 2.0 + index / 100, 1.9, 2.3)])
+        for index in range(5)
+    ]
+    tree = ElementTree.fromstring(lines_chart(curves, "time (ms)", "side (pixels)"))
+    labels = [t for t in tree.iter("text") if "label" in t.get("class", "")]
+    assert sorted(t.text for t in labels) == [f"form<{index}>" for index in range(5)]
+    heights = sorted(float(t.get("y")) for t in labels)
+    assert min(b - a for a, b in pairwise(heights)) >= 13.9
+    assert {"7", "14"} <= {t.text for t in tree.iter("text")}
+    assert len(list(tree.iter("polyline"))) == 5
+    assert lines_chart([], "time", "side") == ""
 
 
 def test_every_raw_time_is_drawn():

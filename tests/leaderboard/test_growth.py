@@ -1,9 +1,14 @@
 """Curves of exact forms, and where they cross."""
 
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from bench.record import Interval
 from leaderboard.growth import Growth
+from leaderboard.site import pages
 
 
 def ms(value, spread=0.01):
@@ -40,3 +45,24 @@ def test_the_words_name_all_that_may_be_the_fastest(spread, words):
         a={7: ms(1, spread), 14: ms(1, spread)}, b={7: ms(1.5, spread), 14: ms(2, spread)}
     )
     assert curves.words == f"parc, batch 1, side of the map: fastest is {words}."
+
+
+def test_the_operator_page_draws_them():
+    make = SimpleNamespace(
+        **runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py")))
+    )
+    records = [make.accuracy(make.entry("parc"), 0, 0.8)]
+    for form, power in (("direct", 3), ("fft", 1)):
+        for side in (7, 14, 28):
+            who = make.entry(
+                f"parc ({form})", "parc", exact_form=form, form="fused", task="operator",
+                host="operator", host_options={"channels": 8, "kernel_size": 7, "size": side},
+            )  # fmt: skip
+            timed = make.speed(who, side**power / 100)
+            speed = timed.speed.model_copy(update={"scope": "operator", "input_size": (side, side)})
+            records.append(make.changed(timed, speed=speed))
+    named = {record.filename: record for record in records}
+    page = pages(named, title="ConvBoard", figures=())["operators/parc.html"].decode()
+    assert "side of the map: fastest is fft at 7 to 28." in page
+    assert page.count('class="curve"') == 2
+    assert "How its time grows" in page

@@ -115,7 +115,6 @@ def test_exact_forms_race_by_operator_and_shape_along_a_range():
         ),
         ("quick --shapes 8x14-k5", r"`--shapes` \(='8x14-k5'\) must be left out but for"),
         ("quick --size 64", r"`--size` \(='64'\) must be there without a suite alone"),
-        ("quick --where kernel_size=7", "`--where`"),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_starts(line, message, tmp_path):

@@ -13,6 +13,7 @@ from bench.errors import ConfigError, DoesNotFit
 from bench.record import Record
 from bench.run import fits, suite
 from bench.run.cell import UNFIT, keep_unfit
+from bench.run.states import states
 from bench.store import Store
 from leaderboard.build import build
 
@@ -78,7 +79,7 @@ def test_it_is_a_row_once_and_not_to_run(cells, tmp_path, monkeypatch):
     store = Store(tmp_path / "runs")
     dwconv, acb = cells
     reasons = fits.unfit(cells)
-    assert suite.states(cells, store, reasons) == {dwconv.hash: "unfit", acb.hash: "waiting"}
+    assert states(cells, store, reasons) == {dwconv.hash: "unfit", acb.hash: "waiting"}
     data = suite.preflight(cells, reasons)
     assert data.keys() == {dwconv.hash, acb.hash}  # of the same board, so of the same data
 
@@ -89,8 +90,8 @@ def test_it_is_a_row_once_and_not_to_run(cells, tmp_path, monkeypatch):
     assert record.status == "unsupported"
     assert record.error == reasons[dwconv.hash]
     assert keep() is None
-    assert suite.states(cells, store, reasons)[dwconv.hash] == "unfit"
-    assert suite.states(cells, store)[dwconv.hash] == "failed"  # it fits by now: to run
+    assert states(cells, store, reasons)[dwconv.hash] == "unfit"
+    assert states(cells, store)[dwconv.hash] == "failed"  # it fits by now: to run
     store.tag(store.of_cell(dwconv.hash).run_id, {UNFIT: "of other code"})
     assert keep() is not None
 

@@ -11,9 +11,11 @@ from bench.cli import suites as verbs
 from bench.config import files, schema
 from bench.config.plan import Choice, plan
 from bench.errors import DataError, UserError
+from bench.local import located
 from bench.run import suite
+from bench.run.states import states
 from bench.store import CELL, DONE, Kept, Store
-from tasks.data.locations import existing_folder, located
+from tasks.data.locations import existing_folder
 
 REAL = [
     name
@@ -93,14 +95,14 @@ def test_absent_data_leave_cells_out(name, tmp_path, monkeypatch):
     cell = plan(name)[0]
     assert cell.absent == tmp_path / name
     store = Store(tmp_path / "runs")
-    assert suite.states([cell], store) == {cell.hash: "absent"}
+    assert states([cell], store) == {cell.hash: "absent"}
     (tmp_path / name).mkdir()
     assert cell.absent is None
-    assert suite.states([cell], store) == {cell.hash: "waiting"}
+    assert states([cell], store) == {cell.hash: "waiting"}
     (tmp_path / name).rmdir()
     run_id = store.begin(name, cell.title, {CELL: cell.hash}, {})
     store.done(run_id, "accuracy-record.json")
-    assert suite.states([cell], store) == {cell.hash: "done"}  # also where its data are gone
+    assert states([cell], store) == {cell.hash: "done"}  # also where its data are gone
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -102,6 +102,12 @@ def test_each_exact_form_is_timed_gated_and_kept_and_they_make_a_curve(tmp_path)
     assert growth.values == [7, 14]
     assert growth.forms.keys() == forms
     assert growth.operator == "parc"
+    rule = growth.forms["circulant"][7]
+    assert rule.low == rule.value == rule.high  # the others are told by their ratios to it
+    fft = next(r for r in records if r.entry.exact_form == "fft" and r.speed.input_size == (7, 7))
+    assert growth.forms["fft"][7].value == pytest.approx(
+        rule.value * fft.speed.ratio_to_baseline.value
+    )
 
 
 def test_a_form_is_taken_wherever_it_can_be():

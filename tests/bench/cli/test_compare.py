@@ -1,0 +1,95 @@
+"""`convboard compare`: recognises images, writes a suite that can be run again, answers."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from bench.cli import compare as verb
+from bench.cli import decide, suites
+from bench.config.plan import plan
+from bench.run.winner import write_lines
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for split, count in (("train", 6), ("val", 2)):
+        for number, name in enumerate(("cat", "dog")):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (96, 64), (60 * number, 20 * i, 0)).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the parts that take minutes are asked for."""
+    given = {}
+    monkeypatch.setattr(decide, "decided", lambda options: given.update(decide=options) or 0)
+    monkeypatch.setattr(suites, "shown", lambda options: given.update(bench=options) or True)
+    monkeypatch.setattr(verb, "_answer", lambda options, suite: given.update(suite=suite))
+    monkeypatch.setenv("CONVBOARD_DATA", "nowhere")
+    return given
+
+
+def test_from_a_folder_to_a_suite(photos, tmp_path, asked, convboard):
+    path = tmp_path / "mine.yaml"
+    line = ["compare", "test_resnet", "--data", photos, "--operators", "acb,unireplk"]
+    line += ["--size", "32", "--budget", "5m", "--runs", tmp_path / "runs", "--out", path]
+    out = convboard(*line, at_once=True).stdout
+    assert "classification: class folders, 12 + 4 images, 2 classes" in out
+    assert "unireplk is depthwise: a 1×1 convolution stands behind it" in out
+    assert "6 cells, 6 to run" in out
+    assert f"convboard bench {path} --data {tmp_path}" in out
+    arms = {cell.operator: cell.backbone for cell in plan(str(path))}
+    assert arms["unireplk"]["mix"] == "pointwise"
+    assert "mix" not in arms["acb"]
+    assert arms["acb"]["where"] == {"stages": [3, 4]}
+    assert asked["suite"] == yaml.safe_load(path.read_text())["name"]
+    assert asked["decide"].suite == asked["bench"].suite == str(path)
+    assert asked["decide"].budget == "5m"
+    assert asked["decide"].line.startswith("convboard compare test_resnet")
+
+
+def test_mistakes_are_told_before_anything_runs(photos, tmp_path, asked, convboard):
+    def refused(*line):
+        return convboard("compare", *line, status=2, at_once=True).stderr
+
+    assert "did you mean 'resnet18'" in refused("resnet19", "--data", photos)
+    assert "did you mean 'acb'" in refused(
+        "test_resnet", "--data", photos, "--operators", "acbb"
+    )  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused("test_resnet", "--data", tmp_path / "empty")
+    assert "must end in .yaml" in refused(
+        "test_resnet", "--data", photos, "--operators", "acb", "--out", tmp_path / "x.txt"
+    )  # fmt: skip
+    assert not asked
+
+
+def test_the_answer_is_the_card_and_the_winner_is_the_leading_arm(monkeypatch, capsys):
+    written = []
+    monkeypatch.setattr(verb, "_write_winner", lambda options, board, row: written.append(row))
+    options = argparse.Namespace(records=ROOT / "leaderboard" / "results", runs=None)
+    verb._answer(options, "quick")
+    out = capsys.readouterr().out
+    assert out.count(" on scenes: ") == 3
+    for row in written:
+        assert row.label in out
+        assert row.scores
+    written.clear()
+    verb._answer(options, "another suite")
+    assert not written
+
+
+def test_the_lines_that_load_a_winner_are_python_and_few(tmp_path):
+    path = write_lines(tmp_path, "acb-1234")
+    text = path.read_text()
+    compile(text, path.name, "exec")
+    assert len(text.splitlines()) <= 12
+    assert 'load("acb-1234-fused.safetensors")' in text
