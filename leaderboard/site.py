@@ -15,8 +15,9 @@ from bench.hashing import canonical, digest, files_digest, hash_files
 from bench.record import Record, json_schema
 from leaderboard import published
 from leaderboard.board import boards
+from leaderboard.board_data import board_data
 from leaderboard.board_files import badge, board_drawings, board_script, plot_pages
-from leaderboard.board_page import BoardView, board_data, board_view, choice_key
+from leaderboard.board_page import BoardView, choice_key
 from leaderboard.encode import archive, script_json
 from leaderboard.entry_page import entry_view
 from leaderboard.families import colour
@@ -128,7 +129,7 @@ class _Views:
 
     def of(self, board: Board) -> BoardView:
         if board.key not in self._views:
-            self._views[board.key] = board_view(board)
+            self._views[board.key] = BoardView(board)
         return self._views[board.key]
 
     def all(self) -> list[BoardView]:
@@ -217,7 +218,7 @@ class _Shown:
         machines = sorted(
             {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
         )
-        chosen = [stand.choice for view in every for stand in view.standings if stand.choice]
+        chosen = [choice for view in every for choice in view.choices]
         index = {
             "times": {choice.key: f"{choice.words}; {choice.where}" for choice in chosen},
             "first": board_name(first.board) if first else "",
@@ -226,7 +227,7 @@ class _Shown:
                     "name": board_name(view.board),
                     "task": view.board.title,
                     "host": host_words(view.board),
-                    "times": [s.choice.key for s in view.standings if s.choice],
+                    "times": [choice.key for choice in view.choices],
                     "arms": sorted({self._names[arm(row)] for row in view.board.rows}),
                 }
                 for view in every
