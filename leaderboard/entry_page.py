@@ -105,7 +105,8 @@ def _metrics(scored: Sequence[Record], headline: str | None) -> list[dict[str, A
 
 def _verdicts(view: BoardView, row: Row) -> list[str]:
     """What the page says first: place, gain, times, and what stands against them, as sentences."""
-    board, words = view.board, []
+    board = view.board
+    words: list[str] = []
     if row.rank:
         ranked = sum(other.rank is not None for other in board.rows)
         tied = [
