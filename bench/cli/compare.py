@@ -83,7 +83,8 @@ def compare(options: argparse.Namespace) -> None:
     whole = parser()[0]
     plan = whole.parse_args(["plan", str(path), *shared[:2]])
     suites.plan(plan)
-    again = shlex.join(["convboard", "bench", str(path), "--data", str(layout.folder.parent)])
+    bench_again = ["convboard", "bench", str(path), "--data", str(layout.folder.parent)]
+    again = shlex.join([*bench_again, *(["--trust"] if ":" in options.host else [])])
     console.print(f"The suite is {path}; the same run: {again}", soft_wrap=True)
     most = options.seeds_max or (decide.SEEDS if options.budget else SEEDS_MAX)
     line = ["decide", str(path), *shared, "--seeds-max", str(most)]
@@ -161,7 +162,7 @@ def _arms(
     slots = find_slots(model, size)
     where = where_of(options) or _late(slot.stage for slot in slots)
     slots = select(slots, where)
-    arms = []
+    arms, fitting = [], False
     for name in dict.fromkeys(names):
         arm = load_operator(name).laid_over(None, options.mix)
         assert arm.operator is not None
@@ -172,7 +173,13 @@ def _arms(
             if len(refused) < len(slots):
                 arm = arm.laid_over(None, "pointwise")
                 console.print(f"{name} is depthwise: a 1×1 convolution stands behind it (mix).")
+        fitting = fitting or len(refused) < len(slots)
         arms.append(arm.model_dump(exclude_defaults=True, exclude={"description", "tune"}))
+    if not fitting:
+        raise UserError(
+            f"`--operators` (={','.join(names)!r}): none fits the {len(slots)} slots chosen; "
+            f"`convboard slots {options.host}` shows what fits where."
+        )
     return where, arms
 
 
