@@ -110,6 +110,7 @@ def _written(options: argparse.Namespace, layout: Layout) -> Path:
     from bench.config import comparison
     from bench.config.schema import load_host
     from bench.whole_files import write_whole
+    from leaderboard.wording import counted
 
     host = load_host(options.host)
     start = {"pretrained": options.pretrained, "weights": options.weights}
@@ -120,6 +121,12 @@ def _written(options: argparse.Namespace, layout: Layout) -> Path:
         if options.size
         else comparison.size_for(layout.task, layout.typical_size, gpu=gpu)
     )
+    if layout.task == "classification" and size[0] != size[1]:
+        raise UserError(
+            f"`--size` (={options.size!r}) must be one number: classification sees squares."
+        )
+    if options.epochs is not None and options.epochs < 1:
+        raise UserError(f"`--epochs` (={options.epochs}) must be at least 1.")
     names = split(options.operators) if options.operators else list(comparison.OPERATORS)
     where, arms = _arms(options, host, names, size)
     wish = comparison.Wish(
@@ -138,7 +145,7 @@ def _written(options: argparse.Namespace, layout: Layout) -> Path:
     height, width = size
     console.print(
         f"{options.host}: {_slots_in_words(where)}, images of {height}×{width}, "
-        f"{board['trainer']['max_epochs']} epochs in batches of "
+        f"{counted(board['trainer']['max_epochs'], 'epoch')} in batches of "
         f"{board['data']['init_args']['batch_size']}, against the network as it is.",
         soft_wrap=True,
     )
