@@ -1,9 +1,10 @@
-"""The verbs that show results: export, site, ui."""
+"""The verbs that show and publish results: export, site, submit, ui."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.arguments import Verbs, add_records, add_site, records_of, runs_of
@@ -19,6 +20,19 @@ def add(verbs: Verbs) -> None:
     verb = verbs.add("site", site, "write the static leaderboard from records")
     add_records(verb)
     add_site(verb)
+    verb = verbs.add("submit", submit, "check records, and file them among the published results")
+    verb.add_argument(
+        "records", nargs="+", type=Path, metavar="RECORDS", help="files, or folders that hold them"
+    )
+    verb.add_argument(
+        "--into",
+        type=Path,
+        default=Path("leaderboard/results"),
+        help="default: leaderboard/results, in a checkout",
+    )
+    verb.add_argument(
+        "--dry-run", action="store_true", help="file nothing, and say what it would change"
+    )
     verb = verbs.add("ui", ui, "open the MLflow UI on loopback")
     verb.add_argument("--port", type=int, default=5000)
 
@@ -56,6 +70,26 @@ def site(options: argparse.Namespace) -> None:
     with Bar("pages", 1) as bar:
         build(records, options.out, progress=bar.step)
     print(f"Site: {options.out / 'index.html'}")
+
+
+def submit(options: argparse.Namespace) -> None:
+    """File records among the published ones; say what they change on the boards, as Markdown."""
+    from bench.record import load_all
+    from leaderboard.changes import changes
+    from leaderboard.filing import put, records_in
+
+    records = records_in(options.records)
+    before = load_all(options.into) if options.into.is_dir() else []
+    known = {record.filename for record in before}
+    after = [*before, *(r for r in records.values() if r.filename not in known)]
+    if options.dry_run:
+        print(changes(before, after), end="")
+        return
+    filed = put(records, options.into)
+    print(changes(before, after))
+    print(f"{len(filed.new)} records filed in {options.into}, {len(filed.known)} were there.")
+    if filed.new:
+        print("Commit them, and open a pull request: its tests check them, a comment shows this.")
 
 
 def ui(options: argparse.Namespace) -> None:

@@ -83,6 +83,16 @@ class Cell(BaseModel):
         return f"{self.task} · {self.host} · {self.operator} · seed {self.seed}"
 
     @property
+    def run_name(self) -> str:
+        """Its name in lists that are cut off at the right: what differs comes first."""
+        return f"{self.operator} · seed {self.seed} · {self.board_name}"
+
+    @property
+    def board_name(self) -> str:
+        """Its board, for people."""
+        return f"{self.task} · {self.host}"
+
+    @property
     def seed(self) -> int:
         """Seed of data order, augmentation and initialisation."""
         seed: int = self.config["seed_everything"]

@@ -84,9 +84,7 @@ def _run(cell: Cell, store: Store, command: str, data: Data | None, progress_bar
 
     work = work_folder(store, cell)
     checkpoint, notes = resume.newest(work)
-    run_id = store.begin(
-        cell.suite, cell.title, _tags(cell), cell.config, resume=checkpoint is not None
-    )
+    run_id = begin(cell, store, resume=checkpoint is not None)
     if ranks_of(cell.config["trainer"]) > 1:
         record, more = run_ranks(cell, store.folder, work, command, run_id, data)
     else:
@@ -95,6 +93,21 @@ def _run(cell: Cell, store: Store, command: str, data: Data | None, progress_bar
         store.done(run_id, record.filename)
         shutil.rmtree(work, ignore_errors=True)
     return Ran(record, [*notes, *more])
+
+
+def begin(cell: Cell, store: Store, *, resume: bool = True) -> str:
+    """Begin the run of a cell below that of its board, or go on with it; return its id."""
+    board = f"{cell.board_name}, recipe {cell.recipe}: one run for each operator and seed."
+    words = f"**{cell.operator}** on {cell.board_name}, seed {cell.seed}.\n\n`{cell.reproduce}`"
+    return store.begin(
+        cell.suite,
+        cell.run_name,
+        _tags(cell),
+        cell.config,
+        words=words,
+        parent=store.group(cell.suite, cell.board, cell.board_name, board),
+        resume=resume,
+    )
 
 
 def train(
@@ -177,7 +190,7 @@ def lost(
     if before is not None and before.done:
         return Ran(None)
     work = work_folder(store, cell)
-    run_id = store.begin(cell.suite, cell.title, _tags(cell), cell.config)
+    run_id = begin(cell, store)
     record = _failure(cell, command, run_id, status, why, data)
     _keep_failure(store, run_id, record, work)
     return Ran(record)
@@ -199,7 +212,7 @@ def keep_unfit(cell: Cell, folder: Path, command: str, why: str, data: Data | No
     if before is not None and (before.done or before.tags.get(UNFIT) == code):
         return Ran(None)
     work = work_folder(store, cell)
-    run_id = store.begin(cell.suite, cell.title, _tags(cell), cell.config)
+    run_id = begin(cell, store)
     record = _failure(cell, command, run_id, "unsupported", why, data)
     _keep_failure(store, run_id, record, work)
     store.tag(run_id, {UNFIT: code})
@@ -241,6 +254,8 @@ def _keep_score(store: Store, run_id: str, record: Record, work: Path) -> None:
     write_whole(curves, json.dumps(accuracy.curve))
     store.keep(run_id, curves)
     final = {f"final/{k}": m.value for k, m in accuracy.metrics.items()}
+    # what the board ranks by, once more, in the group whose charts the UI shows first
+    final[f"board/{accuracy.headline}"] = accuracy.metrics[accuracy.headline].value
     spent = record.recipe.model_dump(include={"train_seconds", "samples_seen"})
     store.metrics(run_id, final | {name: float(value) for name, value in spent.items()})
     store.tag(run_id, {"headline": accuracy.headline})

@@ -49,13 +49,13 @@ def time_race(
     """
     store = Store(folder, wait_s=WAIT_S)
     store.require_writable()
-    store.require_active([race.suite or ADHOC])
+    experiment = f"{race.suite}-speed" if race.suite else ADHOC
+    store.require_active([experiment])
     work = store.folder / "cells" / race.hash
     timed = race.load(store, work)
     first = race.contenders[0].entry
     results = measured(race, timed, store.folder / "speed", progress, crew)
-    experiment = race.suite or ADHOC
-    tags = {"suite": experiment, "host": first.host, "task": first.task, CELL: race.hash}
+    tags = {"suite": race.suite or ADHOC, "host": first.host, "task": first.task, CELL: race.hash}
     settings = {"speed": race.plan.model_dump()}
     run_id = store.begin(experiment, race.title, tags, settings, resume=False)
     again = f"convboard speed {race.words}"

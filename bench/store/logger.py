@@ -24,8 +24,11 @@ class PatientLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log the metrics of a step, patiently."""
-        self._patience.call(super().log_metrics, metrics, step)
+        """Log the metrics of a step, patiently.
+
+        What Lightning logs by step and by epoch is told apart by the group of its chart.
+        """
+        self._patience.call(super().log_metrics, renamed(metrics), step)
 
     @rank_zero_only
     def log_hyperparams(self, *arguments: Any, **more: Any) -> None:
@@ -34,3 +37,19 @@ class PatientLogger(MLFlowLogger):
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
         """Leave the run as it is."""
+
+
+def renamed(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics by the names that MLflow has of them.
+
+    Example:
+        >>> renamed({"train/loss_epoch": 1.0, "train/loss_step": 2.0, "val/top1": 0.5})
+        {'train/loss': 1.0, 'step/train/loss': 2.0, 'val/top1': 0.5}
+    """
+    names = {}
+    for name, value in metrics.items():
+        if name.endswith("_step"):
+            names[f"step/{name.removesuffix('_step')}"] = value
+        else:
+            names[name.removesuffix("_epoch")] = value
+    return names

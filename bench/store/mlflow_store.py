@@ -25,9 +25,11 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Param, Run, RunTag, ViewType
 
+from bench import locks
 from bench.store import embedded
 from bench.store.errors import StoreError
 from bench.store.kept import (
+    BOARD,
     CELL,
     DONE,
     Kept,
@@ -38,6 +40,9 @@ from bench.store.kept import (
 from bench.store.patience import Patient
 
 _LONGEST_PARAM = 6000
+_NOTE = "mlflow.note.content"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Of experiments: MLflow's UI shows runs and charts, and not traces of language models."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -97,7 +102,7 @@ class Store:
         if known is None:
             place = embedded.location(self.folder, name) if self.embedded else None
             try:
-                return str(self.client.create_experiment(name, artifact_location=place))
+                return str(self.client.create_experiment(name, artifact_location=place, tags=_KIND))
             except StoreError:
                 raise
             except Exception:  # another process was quicker
@@ -106,6 +111,9 @@ class Store:
                     raise
         if known.lifecycle_stage == "deleted":
             raise StoreError(f"{self._deleted(known)}, or give the suite another name.")
+        for key, value in _KIND.items():  # of an older version of ours
+            if known.tags.get(key) != value:
+                self.client.set_experiment_tag(known.experiment_id, key, value)
         return str(known.experiment_id)
 
     def require_active(self, experiments: Iterable[str]) -> None:
@@ -201,12 +209,16 @@ class Store:
     def runs(
         self, experiment: str | None = None, *, cell: str | None = None
     ) -> Iterator[tuple[Run, str]]:
-        """Yield every run with the name of its experiment; of one experiment or cell, if named."""
+        """Yield every run with the name of its experiment; of one experiment or cell, if named.
+
+        Runs that only group others are left out.
+        """
         active = self._experiments(ViewType.ACTIVE_ONLY, experiment)
         names = {each.experiment_id: each.name for each in active}
         where = f"tags.`{CELL}` = '{cell}'" if cell is not None else ""
         for run in self._search(list(names), where, ViewType.ACTIVE_ONLY):
-            yield run, names[run.info.experiment_id]
+            if BOARD not in run.data.tags:
+                yield run, names[run.info.experiment_id]
 
     def _search(self, experiments: list[str], where: str, view: str) -> Iterator[Run]:
         """Yield the runs of experiments, given by their ids."""
@@ -227,6 +239,7 @@ class Store:
         tags: Mapping[str, str],
         params: Mapping[str, Any],
         *,
+        words: str = "",
         parent: str | None = None,
         resume: bool = True,
     ) -> str:
@@ -237,6 +250,7 @@ class Store:
             name: of the run.
             tags: with `CELL`, it is the run of a cell.
             params: logged flattened; those of a run that goes on stand already.
+            words: a description in Markdown.
             parent: run id of the run that this one belongs to.
             resume: go on with the cell's run, if one was cut off or failed.
         """
@@ -248,12 +262,33 @@ class Store:
             return before.run_id
         if parent is not None:
             tags = {**tags, "mlflow.parentRunId": parent}
+        if words:
+            tags = {**tags, _NOTE: words}
         run = self.client.create_run(self.experiment(experiment), run_name=name, tags=dict(tags))
         run_id = str(run.info.run_id)
         flat = [Param(k, str(v)[:_LONGEST_PARAM]) for k, v in flatten(params).items()]
         for start in range(0, len(flat), 100):
             self.client.log_batch(run_id, params=flat[start : start + 100])
         return run_id
+
+    def group(self, experiment: str, key: str, name: str, words: str) -> str:
+        """Return the id of the run under which those of a board stand, made where there is none.
+
+        Args:
+            experiment: its name.
+            key: of the board.
+            name: of the group.
+            words: a description in Markdown.
+        """
+        with locks.lock(self.folder / locks.FOLDER / f"board-{key[:12]}.lock", wait_s=60):
+            place = self.experiment(experiment)
+            where = f"tags.`{BOARD}` = '{key}'"
+            for run in self._search([place], where, ViewType.ACTIVE_ONLY):
+                return str(run.info.run_id)
+            tags = {BOARD: key, _NOTE: words}
+            run_id = str(self.client.create_run(place, run_name=name, tags=tags).info.run_id)
+            self.end(run_id)
+            return run_id
 
     def logger(self, experiment: str, run_id: str) -> Logger:
         """Return Lightning's logger into the run."""

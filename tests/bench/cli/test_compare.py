@@ -77,7 +77,7 @@ def test_mistakes_are_told_before_anything_runs(photos, tmp_path, asked, convboa
 def test_the_answer_is_the_card_and_the_winner_is_the_leading_arm(monkeypatch, capsys):
     written = []
     monkeypatch.setattr(verb, "_write_winner", lambda options, board, row: written.append(row))
-    options = argparse.Namespace(records=ROOT / "leaderboard" / "results" / "quick", runs=None)
+    options = argparse.Namespace(records=ROOT / "leaderboard" / "results", runs=None)
     verb._answer(options, "quick")
     out = capsys.readouterr().out
     assert out.count(" on scenes: ") == 3

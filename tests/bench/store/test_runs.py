@@ -1,0 +1,60 @@
+"""Runs as MLflow's UI shows them: names, words, groups of boards, what an experiment opens with."""
+
+import pytest
+
+from bench.config.plan import plan
+from bench.run import cell as cells
+from bench.store import CELL, Store
+from bench.store.logger import renamed
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
+
+
+def tags(store, run_id):
+    return store.client.get_run(run_id).data.tags
+
+
+def test_a_cell_stands_below_its_board_and_its_operator_comes_first(tiny, store):
+    first, second = plan(str(tiny))
+    one, other = (cells.begin(cell, store) for cell in (first, second))
+    parent = tags(store, one)["mlflow.parentRunId"]
+    assert tags(store, other)["mlflow.parentRunId"] == parent
+    assert store.client.get_run(one).info.run_name.startswith(f"{first.operator} · seed 0 · ")
+    assert first.reproduce in tags(store, one)["mlflow.note.content"]
+    group = store.client.get_run(parent)
+    assert group.info.run_name == "scenes-classification · test_convnext"
+    assert group.info.status == "FINISHED"
+    assert "quick-classification" in group.data.tags["mlflow.note.content"]
+    # it only groups: it is none of the runs that are kept
+    assert {run.info.run_id for run, _ in store.runs()} == {one, other}
+    assert cells.begin(first, store) == one  # it goes on
+
+
+def test_boards_have_groups_of_their_own(store):
+    first = store.group("mine", "a" * 64, "a", "words")
+    assert store.group("mine", "a" * 64, "a", "words") == first
+    assert store.group("mine", "b" * 64, "b", "words") != first
+    assert store.group("others", "a" * 64, "a", "words") != first
+
+
+def test_an_experiment_opens_with_runs_also_one_of_an_older_version(store):
+    kind = "mlflow.experimentKind"
+    made = store.experiment("mine")
+    old = store.client.create_experiment("old")
+    assert store.experiment("old") == old
+    for experiment in (made, old):
+        assert store.client.get_experiment(experiment).tags[kind] == "custom_model_development"
+
+
+def test_metrics_of_epochs_keep_their_steps(store):
+    run_id = store.begin("mine", "one", {CELL: "c"}, {})
+    logger = store.logger("mine", run_id)
+    for step in (49, 99):
+        logger.log_metrics({"train/loss_epoch": 1 / step, "train/loss_step": 2 / step}, step)
+    history = store.client.get_metric_history(run_id, "train/loss")
+    assert [(metric.step, metric.value) for metric in history] == [(49, 1 / 49), (99, 1 / 99)]
+    assert store.client.get_run(run_id).data.metrics["step/train/loss"] == 2 / 99
+    assert renamed({"val/top1": 0.5, "epoch": 1.0}) == {"val/top1": 0.5, "epoch": 1.0}
