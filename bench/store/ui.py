@@ -10,9 +10,33 @@ import psutil
 
 from bench.store.mlflow_store import Store
 
+CHARTS = "#/experiments/{}/runs?compareRunsMode=CHART"
+"""Page of MLflow's UI: the runs of an experiment beside their charts."""
+
+
+def page(store: Store) -> str:
+    """Return the page to open, behind the server's address: the charts of the newest suite.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     page(Store(Path(folder)))
+        ''
+    """
+    newest = max(
+        store.kept().values(), key=lambda run: (_trained(run.metrics), run.started), default=None
+    )
+    return CHARTS.format(store.experiment(newest.experiment)) if newest else ""
+
+
+def _trained(metrics: dict[str, float]) -> bool:
+    return any(name.startswith("final/") for name in metrics)
+
 
 def serve(store: Store, port: int) -> int:
     """Run the MLflow UI over the store, on loopback only, until Ctrl-C; return its exit status."""
+    print(f"MLflow UI: http://127.0.0.1:{port}/{page(store)}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command) as server:
