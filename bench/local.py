@@ -6,6 +6,10 @@ import os
 import platform
 from pathlib import Path
 
+PLUGINS = "CONVBOARD_PLUGINS"
+"""Environment variable: files of operators (`--plugin`), which processes that are started have too;
+between them stands what stands between the folders of PATH."""
+
 
 def processor() -> str:
     """Return the name of the processor, as the system tells it.

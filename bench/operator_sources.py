@@ -7,6 +7,7 @@ which takes seconds. `bench.operators` has the classes.
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.local import PLUGINS
 
 ENTRY_POINTS = "convboard.operators"
 _FOLDER = Path(__file__).parent / "operators"
@@ -56,7 +58,7 @@ def _in(path: Path) -> Iterator[tuple[str, Source]]:
 
 @cache
 def names() -> list[str]:
-    """Return the names of all operators, those of other packages' entry points included, sorted.
+    """Return the names of all operators, other packages' and the user's files' included, sorted.
 
     Raises:
         UserError: an entry point has the name of one of ours.
@@ -66,8 +68,8 @@ def names() -> list[str]:
         True
     """
     others = {entry.name for entry in entry_points(group=ENTRY_POINTS)}
-    if others & ours().keys():
+    if others & ours().keys() or os.environ.get(PLUGINS):
         from bench import operators
 
-        return operators.names()  # it says which is taken by which
+        return operators.names()  # it says which is taken by which, and runs the user's files
     return sorted(ours().keys() | others)

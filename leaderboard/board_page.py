@@ -8,7 +8,7 @@ from typing import Any
 from bench.record import Interval
 from leaderboard.families import colour
 from leaderboard.names import entry_file, first_line, operator_file, operator_words
-from leaderboard.rows import Board, Row
+from leaderboard.rows import Board, Row, status_words
 from leaderboard.show import MISSING, Show
 from leaderboard.standing import Place, Standing, standing
 from leaderboard.times import Choice, choices
@@ -252,7 +252,7 @@ def _times(show: Show, stand: Standing, row: Row) -> dict[str, Cell]:
     if lost is None:  # a failure before anything was known of the time
         of_scope = {"backbone": row.untimed, "end_to_end": row.untimed_end_to_end}
         lost = of_scope.get(stand.choice.scope)
-    status = lost.status if lost and lost.status != "ok" else ""
+    status = status_words(lost) if lost and lost.status != "ok" else ""
     stale = "stale" if place.record and row.is_stale(place.record) else ""
     return {
         f"ratio-{key}": _ratio(place, status, stale),

@@ -10,7 +10,7 @@ from typing import Any
 from bench.record import Record
 from leaderboard.board_page import BoardView
 from leaderboard.names import entry_file
-from leaderboard.rows import Row
+from leaderboard.rows import Row, status_words
 
 DAYS = 60
 """Days that the list shows."""
@@ -71,8 +71,8 @@ def _changes(view: BoardView, row: Row, last: str) -> list[Change]:
         changes.append(change("stale", f"{len(row.stale)} of {len(row.records)} seeds"))
     if not fresh:
         return changes
-    if any(r.status != "ok" for r in fresh):
-        changes.append(change("failed", next(r.status for r in fresh if r.status != "ok")))
+    if lost := [r for r in fresh if r.status != "ok"]:
+        changes.append(change("failed", status_words(lost[0])))
     older = [
         r
         for r in (*row.superseded, *row.records)

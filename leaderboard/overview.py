@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leaderboard.across import GridCell, OperatorMean, Overview, overview
-from leaderboard.board_page import BoardView, show_probability
+from leaderboard.board_page import BoardView
 from leaderboard.show import Show
 
 LEANING = 0.9
@@ -15,7 +15,13 @@ LEANING = 0.9
 
 @dataclass(frozen=True)
 class Tile:
-    """A cell of the grid as it is shown."""
+    """A cell of the grid as it is shown; short, as there may be thousands.
+
+    Attributes:
+        text: the gain.
+        class_: surely better (`sb`) or worse (`sw`), leaning so (`lb`, `lw`), or open (`op`).
+        words: its interval.
+    """
 
     text: str
     class_: str
@@ -47,19 +53,16 @@ def grid(views: Sequence[BoardView]) -> Grid:
 
 def _tile(show: Show, cell: GridCell) -> Tile:
     if cell.verdict == "baseline":
-        return Tile("0", "baseline", "the baseline")
+        return Tile("0", "op", "the baseline")
     if cell.verdict == "failed" or cell.difference is None:
-        return Tile("failed" if cell.verdict == "failed" else "?", "open", "no score")
+        return Tile("failed" if cell.verdict == "failed" else "?", "op", "no score")
     text = show.difference(cell.difference.value)
     interval = show.difference_interval(cell.difference)
-    unit = show.difference_unit
     if cell.verdict in ("better", "worse"):
-        return Tile(text, f"surely-{cell.verdict}", f"surely {cell.verdict}: {interval} {unit}")
-    side = "better" if _up(show, cell.difference.value) else "worse"
+        return Tile(text, "sb" if cell.verdict == "better" else "sw", interval)
     if cell.certainty is not None and cell.certainty >= LEANING:
-        words = f"leans to {side}, {show_probability(cell.certainty)}: {interval} {unit}"
-        return Tile(text, f"leans-{side}", words)
-    return Tile(text, "open", f"can't be told apart: {interval} {unit}")
+        return Tile(text, "lb" if _up(show, cell.difference.value) else "lw", interval)
+    return Tile(text, "op", interval)
 
 
 def _up(show: Show, value: float) -> bool:

@@ -16,7 +16,7 @@ from bench.record import Record, json_schema
 from leaderboard import published
 from leaderboard.board import boards
 from leaderboard.board_files import badge, board_drawings, board_script, plot_pages
-from leaderboard.board_page import BoardView, board_data, board_view, choice_key, show_probability
+from leaderboard.board_page import BoardView, board_data, board_view, choice_key
 from leaderboard.encode import archive, script_json
 from leaderboard.entry_page import entry_view
 from leaderboard.families import colour
@@ -35,7 +35,7 @@ from leaderboard.names import (
 )
 from leaderboard.operator_page import operator_links, operator_view, operators_of
 from leaderboard.overview import grid
-from leaderboard.rows import Board
+from leaderboard.rows import Board, status_words
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -217,15 +217,16 @@ class _Shown:
         machines = sorted(
             {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
         )
+        chosen = [stand.choice for view in every for stand in view.standings if stand.choice]
         index = {
+            "times": {choice.key: f"{choice.words}; {choice.where}" for choice in chosen},
             "first": board_name(first.board) if first else "",
             "boards": [
                 {
                     "name": board_name(view.board),
                     "task": view.board.title,
                     "host": host_words(view.board),
-                    "times": [[s.choice.key, f"{s.choice.words}; {s.choice.where}"]
-                              for s in view.standings if s.choice],
+                    "times": [s.choice.key for s in view.standings if s.choice],
                     "arms": sorted({self._names[arm(row)] for row in view.board.rows}),
                 }
                 for view in every
@@ -269,7 +270,7 @@ def _environment(title: str, operators: Iterable[str]) -> Environment:
         host_words=host_words,
         machine_file=machine_file,
         operator_file=operator_file,
-        probability=show_probability,
+        status_words=status_words,
     )
     return environment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -100,13 +101,16 @@ class _Seen(Exception):
 
 
 class Features(nn.Module):
-    """The maps of a network, one for each stride, finest first; what comes behind does not run.
+    """The maps of a network, one for each stride, finest first; what comes behind is left out.
 
     Args:
         net: takes (N, 3, H, W).
         names: modules of `net` whose outputs are the maps, in the order in which they end.
         channels: of the maps.
         strides: of the maps.
+
+    Attributes:
+        early: whether a forward pass is cut off behind the last map; exporters cannot follow that.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Features(nn.Module):
         super().__init__()
         self.net = net
         self.names = list(names)
+        self.early = True
         info = [
             {"num_chs": c, "reduction": s, "module": n}
             for n, c, s in zip(names, channels, strides, strict=True)
@@ -128,7 +133,7 @@ class Features(nn.Module):
         def keep(name: str) -> Callable[[Any, Any, Tensor], None]:
             def hook(module: Any, args: Any, out: Tensor) -> None:
                 maps[name] = out
-                if name == self.names[-1]:
+                if self.early and name == self.names[-1]:
                     raise _Seen
 
             return hook
@@ -177,24 +182,36 @@ def features(net: nn.Module, input_size: tuple[int, int]) -> Features:
     names = [found[stride][0] for stride in order]
     model = Features(net, names, [found[stride][1] for stride in order], order)
     _drop_the_rest(model, input_size)
+    model.early = False
+    try:
+        blank_forward(model, input_size)
+    except Exception:  # what is left behind the last map does not run without what was dropped
+        model.early = True
     return model
 
 
 def _maps(net: nn.Module, size: tuple[int, int]) -> dict[int, tuple[str, int, int]]:
-    """Return stride → name, channels and place in the order of the last map of that stride."""
+    """Return stride → name, channels and place in the order of the last map of that stride.
+
+    Outer modules go before those inside them: a stage's output before a layer of the next one.
+    """
+    ended: list[tuple[str, nn.Module, Any]] = []
+    _outputs(net, size, lambda name, module, out: ended.append((name, module, _shape(out))))
+    calls = Counter(name for name, _, _ in ended)
     found: dict[int, tuple[str, int, int]] = {}
-    ended: list[str] = []
-
-    def note(name: str, module: nn.Module, out: Any) -> None:
-        ended.append(name)
-        if not isinstance(out, Tensor) or out.dim() != 4 or isinstance(module, _POOLS) or not name:
-            return
+    for place, (name, module, shape) in enumerate(ended):
+        if len(shape) != 4 or not name or calls[name] > 1 or isinstance(module, _POOLS):
+            continue
         for stride in STRIDES:
-            if tuple(out.shape[-2:]) == tuple(math.ceil(side / stride) for side in size):
-                found[stride] = (name, out.shape[1], len(ended))
+            same = shape[2:] == tuple(math.ceil(side / stride) for side in size)
+            inner = stride in found and name.count(".") > found[stride][0].count(".")
+            if same and not inner:
+                found[stride] = (name, shape[1], place)
+    return found
 
-    _outputs(net, size, note)
-    return {s: at for s, at in found.items() if ended.count(at[0]) == 1}
+
+def _shape(out: Any) -> tuple[int, ...]:
+    return tuple(out.shape) if isinstance(out, Tensor) else ()
 
 
 def _outputs(

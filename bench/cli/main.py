@@ -69,8 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if getattr(options, "trust", False):
         os.environ["CONVBOARD_TRUST"] = "1"
     if getattr(options, "plugin", None):
+        from bench.local import PLUGINS
+
         files = [str(Path(file).absolute()) for file in options.plugin]
-        os.environ["CONVBOARD_PLUGINS"] = os.pathsep.join(files)
+        os.environ[PLUGINS] = os.pathsep.join(files)
     hosts = [*split(getattr(options, "hosts", None) or ""), getattr(options, "host", None) or ""]
     if any(":" in host for host in hosts):
         from bench.config.trust import name

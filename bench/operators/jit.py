@@ -67,13 +67,16 @@ def circular(x: Tensor, weight: Tensor, table: Tensor, split: int, out: Tensor) 
 
 
 def _run(name: str, *arguments: Tensor | int) -> None:
+    wanted = torch.get_num_threads()
     import numba
 
-    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    threads = min(wanted, numba.config.NUMBA_NUM_THREADS)
     if threads > 1 and numba.get_num_threads() != threads:
         numba.set_num_threads(threads)
     arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
     _compiled(name, threads > 1)(*arrays)
+    if torch.get_num_threads() != wanted:  # as it starts, numba sets OpenMP's threads, torch's too
+        torch.set_num_threads(wanted)
 
 
 @cache

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.errors import UserError, near
+from bench.local import PLUGINS
 from bench.operators.base import ConvSpec, Operator, Size2
 
 ENTRY_POINTS = "convboard.operators"
-PLUGINS = "CONVBOARD_PLUGINS"
-"""Environment variable: files of operators (`--plugin`), which processes that are started have too;
-between them stands what stands between the folders of PATH."""
 
 _classes: dict[str, type[Operator]] = {}
 _Class = TypeVar("_Class", bound=type[Operator])

@@ -16,8 +16,9 @@ from PIL import Image
 
 from bench.errors import DataError
 from tasks.data.listing import is_image, visible_files, visible_folders
-from tasks.data.lists import read_lines
+from tasks.data.lists import read_lines, require_class_names
 from tasks.data.splits import SPLITS, split_folders
+from tasks.layouts import ade20k
 from tasks.layouts.layout import Layout, after_draw, data_of, evenly, scoring, sizes_of
 
 LOOKED_FOR = (
@@ -64,15 +65,15 @@ def _pair(folder: Path) -> Pair | None:
 
 
 def find(folder: Path) -> Layout | None:
-    """Recognise folders of images and masks."""
+    """Recognise folders of images and masks; ADE20K's are another layout, in which 0 is ignored."""
+    if ade20k.is_laid_out(folder):
+        return None
     splits = {split: pair for split in SPLITS if (pair := mask_folders(folder, split))}
     if "train" not in splits:
         whole = mask_folders(folder, None)
         if whole is None:
             return None
         splits = {"train": whole}
-    if any(path.name == "training" for path in splits["train"]) and "val" in splits:
-        return None  # ADE20K's own
     listed = {
         split: ([f for f in visible_files(pair.images) if is_image(f)], _mask_files(pair.masks))
         for split, pair in splits.items()
@@ -113,6 +114,20 @@ def _mask_files(folder: Path) -> list[Path]:
     return [path for path in visible_files(folder) if is_image(path)]
 
 
+def listed_classes(folder: Path) -> tuple[str, ...] | None:
+    """Return the classes that a set's classes.txt lists, if it has one.
+
+    Raises:
+        DataError: it names none, or two of one name.
+    """
+    listing = folder / CLASS_LIST
+    if not listing.is_file():
+        return None
+    names = tuple(line.strip() for line in read_lines(listing) if line.strip())
+    require_class_names(names, listing.name)
+    return names
+
+
 def class_names(
     folder: Path, masks: list[Path]
 ) -> tuple[tuple[str, ...] | None, bool, dict[str, int]]:
@@ -121,10 +136,9 @@ def class_names(
     Without a list they are numbered as the masks have them; those of black and white masks are
     "background" and "object". None if the masks are none.
     """
-    listing = folder / CLASS_LIST
-    if listing.is_file():
-        lines = (line.strip() for line in read_lines(listing))
-        return tuple(line for line in lines if line), True, {}
+    listed = listed_classes(folder)
+    if listed is not None:
+        return listed, True, {}
     found: set[int] = set()
     lossy = False
     for path in evenly(masks, MOST_MASKS):

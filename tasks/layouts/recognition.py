@@ -29,7 +29,8 @@ def recognise(data: Path | str, task: str | None = None) -> Layout:
     """Recognise a set of images by looking at its files.
 
     Args:
-        data: its folder, or the name of a set of torchvision's below $CONVBOARD_DATA.
+        data: its folder, a file in it such as data.yaml, or the name of a set of torchvision's
+            below $CONVBOARD_DATA.
         task: "classification", "detection" or "segmentation" where the files can train several.
 
     Raises:
@@ -39,7 +40,9 @@ def recognise(data: Path | str, task: str | None = None) -> Layout:
     if task is not None and task not in TASKS:
         raise UserError(f"`--task` (={task!r}) is not known; {near(task, TASKS)}")
     known = formats()
-    folder = (Path(data) if Path(data).is_dir() else located(data)).absolute()
+    folder = (Path(data) if Path(data).exists() else located(data)).absolute()
+    if folder.is_file():
+        folder = folder.parent  # such as the data.yaml in it
     if not folder.is_dir():
         named = [layout for module in known if (layout := _by_name(module, str(data)))]
         if named:

@@ -13,8 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from bench.errors import DataError
-from tasks.data.lists import read_lines, require_class_names
-from tasks.layouts.mask_folders import CLASS_LIST, require_mask_folders
+from tasks.layouts.mask_folders import CLASS_LIST, listed_classes, require_mask_folders
 from tasks.segmentation.masks import MaskSet
 from tasks.segmentation.pairs import pair_folders
 
@@ -45,10 +44,7 @@ def read_mask_folders(
     pairs = pair_folders(
         *require_mask_folders(root, split), image_suffix, mask_suffix, skipped=skipped
     )
-    if class_names is None:
-        listing = root / CLASS_LIST
-        if not listing.is_file():
-            raise DataError(f"There is no {CLASS_LIST} in {root}; give `class_names`.")
-        class_names = tuple(line.strip() for line in read_lines(listing) if line.strip())
-        require_class_names(class_names, listing.name)
-    return MaskSet(pairs, class_names, zero_ignored, skipped=dict(+skipped))
+    names = listed_classes(root) if class_names is None else class_names
+    if names is None:
+        raise DataError(f"There is no {CLASS_LIST} in {root}; give `class_names`.")
+    return MaskSet(pairs, names, zero_ignored, skipped=dict(+skipped))

@@ -195,7 +195,7 @@ def test_home_has_a_card_and_the_grid(plain):
     assert "The first rows of 8" in page.text
     grid = next(row for row in page.rows if "Classification on scenes" in row.get("0", ["", ""])[1])
     assert len(grid) == 1 + 8
-    assert "surely-" in files["index.html"].decode()
+    assert re.search(r'class="s[bw]" title="\[[+−]', files["index.html"].decode())
 
 
 def test_entry_page_has_verdicts_config_provenance_and_command(plain):

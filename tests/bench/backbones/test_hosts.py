@@ -72,7 +72,27 @@ def test_a_network_of_torchvision_is_a_host():
     assert model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
     pyramid = features(copy.deepcopy(model.net), (64, 64))
     assert pyramid.feature_info.reduction() == [2, 4, 8, 16, 32]
+    assert pyramid.names[:2] == ["features.0", "features.1"]  # no layer inside the next block
     assert [m.shape[-1] for m in pyramid.eval()(torch.zeros(1, 3, 64, 64))] == [32, 16, 8, 4, 2]
+
+
+def test_a_pyramid_can_be_exported_and_a_module_of_many_calls_is_no_map():
+    relu = nn.ReLU()
+    own = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1),
+        relu,
+        nn.Conv2d(4, 6, 3, 2, 1),
+        relu,
+        nn.Flatten(),
+        nn.LazyLinear(2),
+    )
+    own(torch.zeros(1, 3, 32, 32))
+    pyramid = features(own, (32, 32)).eval()
+    assert pyramid.names == ["0", "2"]
+    x = torch.rand(1, 3, 32, 32)
+    program = torch.export.export(pyramid, (x,)).module()
+    for got, want in zip(program(x), pyramid(x), strict=True):
+        torch.testing.assert_close(got, want)
 
 
 def test_an_output_without_a_last_layer_gets_one():

@@ -284,3 +284,21 @@ def test_a_compiler_meets_the_rule(conv, file):
     targets = {str(node.target) for node in exported.graph.nodes}
     assert "aten.conv2d.default" in targets
     assert not any("fft" in target for target in targets)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_compiled_kernel_leaves_torchs_threads_alone(threads):
+    """In a fresh process: numba sets the threads of OpenMP, which torch shares, as it starts."""
+    code = f"""
+import torch
+from bench.operators import create, jit
+torch.set_num_threads({threads})
+op = create("icconv", in_channels=8, out_channels=8, kernel_size=3).eval().fuse()
+op.form = "summed"
+with torch.inference_mode():
+    op(torch.rand(1, 8, 6, 6))
+assert "summed" in op.forms(torch.rand(1, 8, 6, 6)) or not jit.INSTALLED
+print(torch.get_num_threads())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [str(threads)]

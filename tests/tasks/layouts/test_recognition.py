@@ -243,6 +243,13 @@ LAYOUTS = {
         ],
         "segmentation: image and mask folders, 4 + 4 images (scored on test), 2 classes",
     ),
+    "ADE20K's folders of black and white": (
+        lambda root: [
+            pairs(root / f"images/{name}", root / f"annotations/{name}", high=255)
+            for name in ("training", "validation")
+        ],
+        "segmentation: image and mask folders, 4 + 4 images, 2 classes",
+    ),
     "images + masks, black and white, with an ending": (
         lambda root: pairs(root / "images", root / "masks", 10, "_mask.png", high=255),
         "segmentation: image and mask folders, 8 + 2 images (no split of its own: the second are "
@@ -320,6 +327,14 @@ def test_what_fits_nothing_is_told_what_was_looked_for(tmp_path):
         recognise("nowhere")
     with pytest.raises(DataError, match="torchvision's CIFAR10 cannot be read"):
         recognise("cifar10")
+
+
+def test_a_file_in_the_folder_names_it(tmp_path):
+    yolo(
+        tmp_path / "set", "train: train/images\nval: valid/images\nnames: [a, b]", "train", "valid"
+    )
+    layout = recognise(tmp_path / "set/data.yaml")
+    assert (layout.folder, layout.format) == (tmp_path / "set", "YOLO files")
 
 
 def test_a_data_yaml_runs_nothing(tmp_path):

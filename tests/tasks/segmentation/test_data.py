@@ -13,7 +13,8 @@ from torchvision import tv_tensors
 
 import tasks
 from bench.errors import DataError
-from tasks.segmentation.ade20k import class_names, read_ade20k
+from tasks.layouts.ade20k import class_names
+from tasks.segmentation.ade20k import read_ade20k
 from tasks.segmentation.masks import IGNORED, read_mask
 from tasks.segmentation.transforms import (
     RandomCropByClass,

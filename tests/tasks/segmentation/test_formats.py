@@ -12,7 +12,8 @@ from PIL import Image
 
 from bench.errors import DataError, UserError
 from tasks import SegmentationData
-from tasks.segmentation.ade20k import class_names, read_ade20k
+from tasks.layouts.ade20k import class_names
+from tasks.segmentation.ade20k import read_ade20k
 from tasks.segmentation.checks import checked
 from tasks.segmentation.mask_folders import read_mask_folders
 from tasks.segmentation.masks import MaskSet, read_mask
