@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import psutil
 
+from bench.store.kept import Kept
 from bench.store.mlflow_store import Store
 
 CHARTS = "#/experiments/{}/runs?compareRunsMode=CHART"
@@ -24,14 +25,14 @@ def page(store: Store) -> str:
         ...     page(Store(Path(folder)))
         ''
     """
-    newest = max(
-        store.kept().values(), key=lambda run: (_trained(run.metrics), run.started), default=None
-    )
-    return CHARTS.format(store.experiment(newest.experiment)) if newest else ""
+    newest = max(store.kept().values(), key=_trained_last, default=None)
+    if newest is None:
+        return ""
+    return CHARTS.format(store.client.get_experiment_by_name(newest.experiment).experiment_id)
 
 
-def _trained(metrics: dict[str, float]) -> bool:
-    return any(name.startswith("final/") for name in metrics)
+def _trained_last(run: Kept) -> tuple[bool, int]:
+    return any(name.startswith("final/") for name in run.metrics), run.started
 
 
 def serve(store: Store, port: int) -> int:

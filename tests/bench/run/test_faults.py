@@ -416,7 +416,7 @@ def test_a_soak_with_random_kills(tiny, convboard, tmp_path):
     for _ in range(30):
         process = convboard("run", path, "--runs", runs, "--workers", "2", wait=False)
         while process.poll() is None:
-            time.sleep(draw.uniform(3, 12))
+            time.sleep(draw.uniform(2, 8))
             if kills >= 6:
                 process.wait(900)
                 break
