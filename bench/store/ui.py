@@ -11,8 +11,8 @@ import psutil
 from bench.store.kept import Kept
 from bench.store.mlflow_store import Store
 
-CHARTS = "#/experiments/{}/runs?compareRunsMode=CHART"
-"""Page of MLflow's UI: the runs of an experiment beside their charts."""
+CHARTS = "#/experiments/{}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+"""Page of MLflow's UI: the runs of an experiment beside their charts; not those of GenAI."""
 
 
 def page(store: Store) -> str:
