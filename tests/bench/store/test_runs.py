@@ -72,4 +72,7 @@ def test_the_ui_opens_with_the_charts_of_the_suite_that_was_trained_last(store):
         store.metrics(run_id, metrics)
         store.done(run_id, "record.json")
     newest = store.experiment("newer")
-    assert page(store) == f"#/experiments/{newest}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+    assert (
+        page(store)
+        == f"#/experiments/{newest}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+    )
