@@ -55,20 +55,19 @@ def curve_chart(
     parts += [_x_tick(across(t), str(t)) for t in whole_ticks(first, last, 6)]
     for seed, points in sorted(curves.items()):
         pieces: list[list[str]] = [[]]
-        inside = [f"<title>seed {seed}</title>"]
         for epoch, value in points:
             if value is None:
                 pieces.append([])
-                continue
-            x, y = across(epoch), up(value)
-            pieces[-1].append(f"{x:.1f},{y:.1f}")
-            if len(points) <= 60:
-                inside.append(element("circle", cx=x, cy=y, r=2.2, class_="dot"))
+            else:
+                pieces[-1].append(f"{across(epoch):.1f},{up(value):.1f}")
+        inside = [f"<title>seed {seed}</title>"]
         inside += [
             element("polyline", points=" ".join(piece), class_="curve")
             for piece in pieces
             if len(piece) > 1
         ]
+        dots = "".join(f"M{spot}h0" for piece in pieces for spot in piece)
+        inside.append(element("path", d=dots, class_="sample"))
         parts.append(element("g", "".join(inside), class_=f"f{family}"))
     return drawing(parts, WIDTH, HEIGHT, f"{title} by epoch, a line per seed")
 
@@ -103,9 +102,10 @@ def samples_chart(
     for processes, class_, shift in every:
         dots = []
         for process, rounds in enumerate(processes, start=1):
+            left, step = across(process + shift - 0.135), (across(2) - across(1)) * 0.27
+            step /= max(len(rounds), 1)
             for index, time in enumerate(rounds):
-                x = across(process + shift + 0.27 * ((index + 0.5) / len(rounds) - 0.5))
-                dots.append(f"M{x:.1f},{up(time):.1f}h0")
+                dots.append(f"M{left + step * (index + 0.5):.1f},{up(time):.1f}h0")
         parts.append(element("path", d="".join(dots), class_=f"{class_} sample"))
     return drawing(parts, WIDTH, HEIGHT, f"Raw times of {label}, process by process")
 
