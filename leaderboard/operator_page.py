@@ -16,8 +16,8 @@ from leaderboard.published import Figure
 from leaderboard.rows import Row, Setup
 
 
-def growth_chart(growth: Growth) -> str:
-    """Draw how the time of each exact form grows, a line a form, colour by colour."""
+def growth_charts(growth: Growth) -> str:
+    """Draw how the time of each exact form grows, a line a form: for a window, for a telephone."""
     curves = [
         (
             form,
@@ -27,7 +27,8 @@ def growth_chart(growth: Growth) -> str:
         for index, (form, points) in enumerate(sorted(growth.forms.items()))
         if points
     ]
-    return lines_chart(curves, f"batch of {growth.batch} (ms)", f"{NAMES[growth.axis]} (pixels)")
+    titles = f"time of a batch of {growth.batch} (ms)", f"{NAMES[growth.axis]} (pixels)"
+    return "".join(lines_chart(curves, *titles, wide=wide) for wide in (True, False))
 
 
 def operators_of(rows: Iterable[Row], figures: Iterable[Figure]) -> list[str]:
@@ -65,7 +66,7 @@ def operator_view(
         "options": _options([row for _, row in places]),
         "growth": [
             {
-                "svg": Markup(growth_chart(growth)),
+                "svg": Markup(growth_charts(growth)),
                 "growth": growth,
                 "setup": Setup("", growth.first),
             }
