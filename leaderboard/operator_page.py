@@ -7,13 +7,23 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bench.record import Record
 from leaderboard.board_page import BoardView
 from leaderboard.charts import lines_chart, taps_chart
 from leaderboard.families import colour, families
 from leaderboard.growth import NAMES, Growth
 from leaderboard.names import operator_file
 from leaderboard.published import Figure
-from leaderboard.rows import Row, Setup
+from leaderboard.rows import Row
+
+
+def _setup(record: Record) -> str:
+    """Machine and settings that the points of a growth share."""
+    speed, machine = record.speed, record.machine
+    assert speed is not None
+    where = machine.cpu if speed.device == "cpu" else (machine.gpu or speed.device)
+    threads = f"{speed.threads} thread{'s' * (speed.threads != 1)}"
+    return f"{where}, {threads}, {speed.dtype}, protocol {speed.protocol}"
 
 
 def growth_charts(growth: Growth) -> str:
@@ -68,7 +78,7 @@ def operator_view(
             {
                 "svg": Markup(growth_charts(growth)),
                 "growth": growth,
-                "setup": Setup("", growth.first),
+                "setup": _setup(growth.first),
             }
             for growth in growths
             if growth.first.entry.operator == operator
