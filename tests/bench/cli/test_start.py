@@ -44,7 +44,7 @@ def imported(*arguments):
         (["run", "quick", "--only", "operator=acbb"], 2),
         (["plan", "quick", "--operators", "parcc"], 2),
         (["show", "nope", "--runs", "nowhere"], 2),
-        (["predict", "nope", "photo.jpg", "--runs", "nowhere"], 2),
+        (["predict", "nope", "photo.jpg", "--out", "drawn", "--runs", "nowhere"], 2),
         (["export-model", "nope", "--runs", "nowhere"], 2),
     ],
 )
