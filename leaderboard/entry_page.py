@@ -19,6 +19,9 @@ from leaderboard.names import machine_file
 from leaderboard.rows import Row, Setup
 from leaderboard.show import MISSING, Show
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""Ten times as fast where libyaml is there; the text is the same."""
+
 
 def entry_view(view: BoardView, row: Row, pictures: Container[str]) -> dict[str, Any]:
     """Return the variables of `entry.html`; `pictures` are the files of the site that there are."""
@@ -50,7 +53,7 @@ def entry_view(view: BoardView, row: Row, pictures: Container[str]) -> dict[str,
         "configs": [
             {
                 "seed": r.recipe.seed,
-                "text": yaml.safe_dump(r.recipe.config, allow_unicode=True, width=96),
+                "text": yaml.dump(r.recipe.config, Dumper=DUMPER, allow_unicode=True, width=96),
             }
             for r in row.records
             if r.recipe
@@ -102,7 +105,8 @@ def _metrics(scored: Sequence[Record], headline: str | None) -> list[dict[str, A
 
 def _verdicts(view: BoardView, row: Row) -> list[str]:
     """What the page says first: place, gain, times, and what stands against them, as sentences."""
-    board, words = view.board, []
+    board = view.board
+    words: list[str] = []
     if row.rank:
         ranked = sum(other.rank is not None for other in board.rows)
         tied = [

@@ -59,10 +59,7 @@ def operator_view(
         )
         if family and family.taps
         else None,
-        "places": [
-            {"view": view, "line": next(x for x in view.lines if x.row is row)}
-            for view, row in places
-        ],
+        "places": [{"view": view, "line": view.line(row)} for view, row in places],
         "counts": _counts(places),
         "figures": [figure for figure in figures if figure.operator == operator],
         "options": _options([row for _, row in places]),

@@ -15,8 +15,9 @@ from bench.hashing import canonical, digest, files_digest, hash_files
 from bench.record import Record, json_schema
 from leaderboard import published
 from leaderboard.board import boards
+from leaderboard.board_data import board_data
 from leaderboard.board_files import badge, board_drawings, board_script, plot_pages
-from leaderboard.board_page import BoardView, board_data, board_view, choice_key
+from leaderboard.board_page import BoardView, choice_key
 from leaderboard.encode import archive, script_json
 from leaderboard.entry_page import entry_view
 from leaderboard.families import colour
@@ -86,8 +87,12 @@ def parts(
     title: str,
     figures: Sequence[published.Figure],
     pictures: Mapping[str, bytes],
+    content: Callable[[str], bytes] | None = None,
 ) -> list[Part]:
-    """Return the parts of the site, those first that others read; the arguments are `pages`'s."""
+    """Return the parts of the site, those first that others read; the arguments are `pages`'s.
+
+    `content` reads the file of a record as it is; without it, it is written from the record.
+    """
     every = boards(records.values())
     operators = operators_of((row for board in every for row in board.rows), figures)
     environment = _environment(title, operators)
@@ -103,7 +108,8 @@ def parts(
     every_record = sorted(records)
     grown = growths(records.values())
     made = [
-        *(Part(f"records/{n}", n, partial(_record, n, r)) for n, r in sorted(records.items())),
+        *(Part(f"records/{n}", n, partial(_record, n, r, content))
+          for n, r in sorted(records.items())),
         *(part(f"pictures/{name}", partial(_picture, name, content), _hash(content))
           for name, content in sorted(pictures.items())),
         part("assets", lambda read: _assets()),
@@ -128,7 +134,7 @@ class _Views:
 
     def of(self, board: Board) -> BoardView:
         if board.key not in self._views:
-            self._views[board.key] = board_view(board)
+            self._views[board.key] = BoardView(board)
         return self._views[board.key]
 
     def all(self) -> list[BoardView]:
@@ -217,7 +223,7 @@ class _Shown:
         machines = sorted(
             {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
         )
-        chosen = [stand.choice for view in every for stand in view.standings if stand.choice]
+        chosen = [choice for view in every for choice in view.choices]
         index = {
             "times": {choice.key: f"{choice.words}; {choice.where}" for choice in chosen},
             "first": board_name(first.board) if first else "",
@@ -226,7 +232,7 @@ class _Shown:
                     "name": board_name(view.board),
                     "task": view.board.title,
                     "host": host_words(view.board),
-                    "times": [s.choice.key for s in view.standings if s.choice],
+                    "times": [choice.key for choice in view.choices],
                     "arms": sorted({self._names[arm(row)] for row in view.board.rows}),
                 }
                 for view in every
@@ -305,7 +311,9 @@ def _hash(content: bytes) -> str:
     return digest(content.hex())
 
 
-def _record(name: str, record: Record, read: Read) -> Files:
+def _record(name: str, record: Record, content: Callable[[str], bytes] | None, read: Read) -> Files:
+    if content is not None:
+        return {f"records/{name}": content(name)}
     return {f"records/{name}": (canonical(record.model_dump(mode="json")) + "\n").encode()}
 
 
