@@ -90,7 +90,7 @@ def plain(text: str, length: int = LONGEST) -> str:
     """
     line = " ".join(text.split())
     line = line if len(line) <= length else line[:length]
-    acts = r"[^\w ,.%()=+×−—-]|_|(?<!\d)\.|\.(?!\d)"
+    acts = r"[^\w ,.;%()=+×−—-]|_|\.(?=[^\W\d])"  # a point before a letter makes an address
     return re.sub(acts, lambda match: f"&#{ord(match[0])};", line)
 
 
