@@ -147,12 +147,15 @@ def _row(element: griffe.DocstringElement) -> tuple[str, str, Markup]:
     return str(name), kind, words(element.description)
 
 
-def _methods(thing: griffe.Object) -> Iterator[griffe.Object]:
-    if isinstance(thing, griffe.Class):
-        for name, member in thing.members.items():
-            if isinstance(member, griffe.Function | griffe.Attribute) and member.docstring:
-                if not name.startswith("_"):
-                    yield member
+def _methods(thing: griffe.Object) -> list[griffe.Object]:
+    members = thing.members if isinstance(thing, griffe.Class) else {}
+    return [
+        member
+        for name, member in members.items()
+        if isinstance(member, griffe.Function | griffe.Attribute)
+        and member.docstring
+        and not name.startswith("_")
+    ]
 
 
 def _signature(thing: griffe.Object) -> str:

@@ -95,7 +95,7 @@ def commands(block: str) -> Iterator[str]:
     """Yield the commands of a console block; a line that ends in a backslash goes on.
 
     Example:
-        >>> list(commands("$ convboard plan quick\\nwhat it prints\\n"))
+        >>> list(commands("$ convboard plan quick"))
         ['convboard plan quick']
     """
     lines = iter(block.splitlines())
