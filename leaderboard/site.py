@@ -88,8 +88,12 @@ def parts(
     title: str,
     figures: Sequence[published.Figure],
     pictures: Mapping[str, bytes],
+    content: Callable[[str], bytes] | None = None,
 ) -> list[Part]:
-    """Return the parts of the site, those first that others read; the arguments are `pages`'s."""
+    """Return the parts of the site, those first that others read; the arguments are `pages`'s.
+
+    `content` reads the file of a record as it is; without it, it is written from the record.
+    """
     every = boards(records.values())
     operators = operators_of((row for board in every for row in board.rows), figures)
     environment = _environment(title, operators)
@@ -105,7 +109,8 @@ def parts(
     every_record = sorted(records)
     grown = growths(records.values())
     made = [
-        *(Part(f"records/{n}", n, partial(_record, n, r)) for n, r in sorted(records.items())),
+        *(Part(f"records/{n}", n, partial(_record, n, r, content))
+          for n, r in sorted(records.items())),
         *(part(f"pictures/{name}", partial(_picture, name, content), _hash(content))
           for name, content in sorted(pictures.items())),
         part("assets", lambda read: _assets()),
@@ -325,7 +330,9 @@ def _hash(content: bytes) -> str:
     return digest(content.hex())
 
 
-def _record(name: str, record: Record, read: Read) -> Files:
+def _record(name: str, record: Record, content: Callable[[str], bytes] | None, read: Read) -> Files:
+    if content is not None:
+        return {f"records/{name}": content(name)}
     return {f"records/{name}": (canonical(record.model_dump(mode="json")) + "\n").encode()}
 
 

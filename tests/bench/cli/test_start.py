@@ -43,6 +43,9 @@ def imported(*arguments):
         (["plan", "quik"], 2),
         (["run", "quick", "--only", "operator=acbb"], 2),
         (["plan", "quick", "--operators", "parcc"], 2),
+        (["show", "nope", "--runs", "nowhere"], 2),
+        (["predict", "nope", "photo.jpg", "--runs", "nowhere"], 2),
+        (["export-model", "nope", "--runs", "nowhere"], 2),
     ],
 )
 def test_what_only_tells_imports_nothing_heavy(arguments, status):

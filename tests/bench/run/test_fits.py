@@ -101,7 +101,8 @@ def test_the_board_shows_it(cells, tmp_path):
     ran = keep_unfit(cells[0], tmp_path / "runs", "x", reasons[cells[0].hash])
     ran.record.save(tmp_path / "records")
     build(tmp_path / "records", tmp_path / "site")
-    page = (tmp_path / "site" / "index.html").read_text()
+    (board,) = (tmp_path / "site" / "boards").glob("*.html")
+    page = board.read_text()
     assert "does not fit" in page
     assert "dwconv is depthwise" in page
 
