@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from bench.hashing import canonical, digest, files_digest, hash_files
 from bench.record import Record, json_schema
-from leaderboard import published
+from leaderboard import api_page, published
 from leaderboard.board import boards
 from leaderboard.board_data import board_data
 from leaderboard.board_files import badge, board_drawings, board_script, plot_pages
@@ -22,6 +22,7 @@ from leaderboard.encode import archive, script_json
 from leaderboard.entry_page import entry_view
 from leaderboard.families import colour
 from leaderboard.growth import Growth, growths
+from leaderboard.guide_page import guide_pages
 from leaderboard.history_page import history_view
 from leaderboard.machine_page import machine_views
 from leaderboard.names import (
@@ -119,6 +120,7 @@ def parts(
         *(part(operator_file(name), partial(shown.operator, name, figures, grown), every_record)
           for name in operators),
         part("machines", partial(shown.machines, list(records.values())), every_record),
+        part("guide", shown.guide, api_page.digest_of_sources()),
         part("site", partial(shown.rest, list(records.values()), figures), every_record),
         part("records.zip", partial(_zip, every_record), every_record),
     ]  # fmt: skip
@@ -216,6 +218,21 @@ class _Shown:
             for page, values in machine_views(records).items()
         }
 
+    def guide(self, read: Read) -> Files:
+        """The pages of the guide, and the reference."""
+        every = guide_pages()
+        files = {
+            f"guide/{page.name}.html": self._page(
+                "guide.html", "../", page=page, before=before, after=after
+            )
+            for before, page, after in zip([None, *every], every, [*every[1:], None], strict=False)
+        }
+        return {
+            **files,
+            "guide/index.html": self._page("guide_index.html", "../", pages=every),
+            "guide/api.html": self._page("api.html", "../", packages=api_page.packages()),
+        }
+
     def rest(
         self, records: Sequence[Record], figures: Sequence[published.Figure], read: Read
     ) -> Files:
@@ -304,7 +321,9 @@ def _content(board: Board, filenames: Mapping[int, str], names: Mapping[str, str
 @cache
 def _code() -> str:
     """Hash of the code that makes the site."""
-    paths = [path for path in HERE.rglob("*") if path.suffix in (".py", ".html", ".js", ".css")]
+    paths = [
+        path for path in HERE.rglob("*") if path.suffix in (".py", ".html", ".js", ".css", ".md")
+    ]
     paths += (HERE / "operators").glob("*.yaml")
     return files_digest(hash_files(HERE, paths))
 

@@ -8,6 +8,7 @@ import pytest
 
 from bench.record import Decision
 from leaderboard.board import boards
+from leaderboard.site import pages
 from leaderboard.standing import standing
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
@@ -86,6 +87,13 @@ def test_a_decision_on_older_scores_makes_newer_ones_not_stale():
     (board,) = boards(records(newer, late))
     (row,) = [row for row in board.rows if row.label == "conv3"]
     assert [record.recipe.seed for record in row.stale] == [0, 1]
+
+
+def test_the_page_of_a_machine_counts_decisions():
+    made = records(*DECIDED)
+    site = pages({record.filename: record for record in made}, title="ConvBoard", figures=[])
+    (machine,) = (page for name, page in site.items() if name.startswith("machines/"))
+    assert b"3 records of when to stop" in machine
 
 
 def test_a_decision_on_an_arm_that_was_run_on_counts_no_more():
