@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 from bench.record import Interval
 from leaderboard.families import colour
@@ -64,19 +64,43 @@ class Line:
 
 @dataclass(frozen=True)
 class BoardView:
-    """A board as its pages show it."""
+    """A board as its pages show it; each part is made when it is first asked for."""
 
     board: Board
-    show: Show
-    standings: tuple[Standing, ...]
-    """One for each kind of time, the usual one first; a single one where nothing was timed."""
-    columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
 
-    @property
+    @cached_property
+    def show(self) -> Show:
+        """Shows its numbers."""
+        return Show(self.board.metric)
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """The kinds of time that there are, the usual one first."""
+        return tuple(choices(self.board))
+
+    @cached_property
     def usual(self) -> Standing:
         """What the board opens with."""
-        return self.standings[0]
+        return standing(self.board, next(iter(self.choices), None))
+
+    @cached_property
+    def standings(self) -> tuple[Standing, ...]:
+        """One for each kind of time; a single one where nothing was timed."""
+        return (self.usual, *(standing(self.board, choice) for choice in self.choices[1:]))
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of its table."""
+        return tuple(_columns(self.board, self.show, self.choices))
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """The rows of its table, with every time."""
+        return tuple(_line(self, self.standings, row) for row in self.board.rows)
+
+    def line(self, row: Row) -> Line:
+        """One row of its table, with the usual time alone."""
+        return _line(self, (self.usual,), row)
 
     @property
     def baseline(self) -> str:
@@ -84,25 +108,12 @@ class BoardView:
         return self.board.baseline.label if self.board.baseline else ""
 
 
-def board_view(board: Board) -> BoardView:
-    """Return a board as its pages show it."""
-    show = Show(board.metric)
-    stands = tuple(standing(board, choice) for choice in choices(board)) or (standing(board),)
-    return BoardView(
-        board=board,
-        show=show,
-        standings=stands,
-        columns=tuple(_columns(board, show, stands)),
-        lines=tuple(_line(board, show, stands, row) for row in board.rows),
-    )
-
-
 def choice_key(stand: Standing) -> str:
     """Key of a time in addresses; empty without a time."""
     return stand.choice.key if stand.choice else ""
 
 
-def _columns(board: Board, show: Show, stands: tuple[Standing, ...]) -> list[Column]:
+def _columns(board: Board, show: Show, times: tuple[Choice, ...]) -> list[Column]:
     better = "descending" if board.metric and board.metric.higher_is_better else "ascending"
     base = board.baseline.label if board.baseline else ""
     columns = [
@@ -133,9 +144,8 @@ def _columns(board: Board, show: Show, stands: tuple[Standing, ...]) -> list[Col
                 first=better,
             )
         )
-    for index, stand in enumerate(stands):
-        if stand.choice:
-            columns += _time_columns(stand.choice, base, usual=index == 0)
+    for index, choice in enumerate(times):
+        columns += _time_columns(choice, base, usual=index == 0)
     return [
         *columns,
         Column("best", "Best?", "probability", "That its true score is the best of the board.",
@@ -172,7 +182,8 @@ def _time_columns(choice: Choice, base: str, *, usual: bool) -> list[Column]:
     ]  # fmt: skip
 
 
-def _line(board: Board, show: Show, stands: tuple[Standing, ...], row: Row) -> Line:
+def _line(view: BoardView, stands: tuple[Standing, ...], row: Row) -> Line:
+    board, show = view.board, view.show
     difference = row.difference
     within = difference.interval if difference else None
     contrast = (
@@ -294,85 +305,3 @@ def _time(show: Show, time: Interval | None, status: str, stale: str) -> Cell:
         return _failed(status)
     value = time.value if time else None
     return Cell(value, show.number(value), show.interval(time), class_=stale)
-
-
-def board_data(view: BoardView) -> dict[str, Any]:
-    """Return the numbers of a board as data: what its page offers as CSV and JSON."""
-    board, first = view.board, view.board.first
-    return {
-        "task": first.entry.task,
-        "data": first.data.name if first.data else None,
-        "host": first.entry.host,
-        "head": first.entry.head,
-        "recipe": first.recipe.name if first.recipe else None,
-        "metric": board.headline,
-        "unit": board.metric.unit if board.metric else None,
-        "higher_is_better": board.metric.higher_is_better if board.metric else None,
-        "baseline": view.baseline or None,
-        "scale": 100 if view.show.unit == "%" else 1,
-        "score_unit": view.show.unit,
-        "difference_unit": view.show.difference_unit,
-        "times": [
-            {
-                "key": s.choice.key,
-                "words": s.choice.words,
-                "where": s.choice.where,
-                "batch": s.choice.batch,
-            }
-            for s in view.standings
-            if s.choice
-        ],
-        "rows": [_row_data(view, line) for line in view.lines],
-    }
-
-
-def _row_data(view: BoardView, line: Line) -> dict[str, Any]:
-    row = line.row
-    entry, rank = row.first.entry, row.rank
-    difference = row.difference.interval if row.difference else None
-    return {
-        "key": row.key[:12],
-        "label": row.label,
-        "operator": entry.operator,
-        "operator_options": entry.operator_options,
-        "rank": rank.place if rank else None,
-        "rank_best": rank.best if rank else None,
-        "rank_worst": rank.worst if rank else None,
-        "tie": rank.letters if rank else None,
-        "score": row.mean,
-        "score_low": row.interval.low if row.interval else None,
-        "score_high": row.interval.high if row.interval else None,
-        "gain": row.difference.value if row.difference else None,
-        "gain_low": difference.low if difference else None,
-        "gain_high": difference.high if difference else None,
-        "p_best": row.p_best,
-        "seeds": {str(seed): value for seed, value in sorted(row.scores.items())},
-        "params": row.cost.params if row.cost else None,
-        "macs": row.cost.macs if row.cost else None,
-        "form": entry.form,
-        "tuned_trials": row.trials if row.tuned else None,
-        "baseline": row.baseline,
-        "notes": [mark.text for mark in row.marks],
-        "times": {
-            stand.choice.key: _time_data(stand.of(row)) for stand in view.standings if stand.choice
-        },
-    }
-
-
-def _time_data(place: Place) -> dict[str, Any]:
-    speed = place.record.speed if place.record else None
-    time = speed.latency_median_ms if speed else None
-    rate = speed.images_per_second if speed else None
-    return {
-        "ms": time.value if time else None,
-        "ms_low": time.low if time else None,
-        "ms_high": time.high if time else None,
-        "images_per_second": rate.value if rate else None,
-        "ratio": place.ratio.value if place.ratio else None,
-        "ratio_low": place.ratio.low if place.ratio else None,
-        "ratio_high": place.ratio.high if place.ratio else None,
-        "verdict": place.verdict,
-        "noise": speed.noise if speed else None,
-        "front": place.front.probability if place.front else None,
-        "status": place.record.status if place.record else None,
-    }

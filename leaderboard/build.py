@@ -68,11 +68,15 @@ def build(
             "this one holds other files."
         )
     by_path = {path: Record.load(path) for path in sorted(records.rglob("*.json"))}
+    paths: dict[str, Path] = {}
+    for path, record in by_path.items():
+        paths.setdefault(record.filename, path)
     every = parts(
-        {record.filename: record for record in by_path.values()},
+        {name: by_path[path] for name, path in paths.items()},
         title=title,
         figures=published.load(figures),
         pictures=_pictures(by_path),
+        content=lambda name: paths[name].read_bytes(),
     )
     new = not site.exists()
     try:

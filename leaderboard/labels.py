@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 CHARACTER, LABEL_HEIGHT = 7.0, 16.0
 """Width of a character of a label (a wide one, at 13 px) and the height of a line, in pixels."""
@@ -15,8 +16,7 @@ SIDES = ((1, -0.7), (1, 0), (1, 0.7), (-1, -0.7), (-1, 0.7), (-1, 0), (0, -1.3),
 """Where a label may stand: right (1), left (-1) or in the middle; and how far down."""
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A rectangle of the plot, in pixels; y runs downwards."""
 
     left: float
@@ -24,11 +24,16 @@ class Box:
     right: float
     bottom: float
 
-    def overlap(self, other: Box) -> float:
-        """Return the area that two boxes share, in square pixels."""
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return max(width, 0.0) * max(height, 0.0)
+    def overlap(self, *others: Box) -> float:
+        """Return the area that the box shares with others, in square pixels."""
+        left, top, right, bottom = self
+        area = 0.0
+        for other in others:
+            # most boxes lie apart, and this is where the time of a drawing goes
+            if other[0] < right and other[2] > left and other[1] < bottom and other[3] > top:
+                width = min(right, other[2]) - max(left, other[0])
+                area += width * (min(bottom, other[3]) - max(top, other[1]))
+        return area
 
     def inside(self, other: Box) -> bool:
         """Tell whether the box lies in another."""
@@ -93,10 +98,9 @@ def place_labels(
                 left = x + side * radius - (0.0, 0.5 * width, width)[(side == 0) + 2 * (side < 0)]
                 middle = y + down * (radius + 2)
                 box = Box(left, middle - LABEL_HEIGHT / 2, left + width, middle + LABEL_HEIGHT / 2)
-                if not box.inside(plot) or any(box.overlap(other) for other in taken):
+                if not box.inside(plot) or box.overlap(*taken):
                     continue
-                cost = 150.0 * ring + 4 * sum(box.overlap(other) for other in points)
-                cost += sum(box.overlap(other) for other in thin)
+                cost = 150.0 * ring + 4 * box.overlap(*points) + box.overlap(*thin)
                 if best is None or cost < best[0]:
                     best = cost, Label(text, box, ring > 0)
             if best is not None and best[0] < 150.0 * ring + 60:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from bench.hashing import digest
 from bench.record import Record
@@ -49,7 +50,12 @@ def host_words(board: Board) -> str:
 
 def entry_file(board: Board, row: Row) -> str:
     """Path of an arm's page in the site."""
-    return f"entries/{slug(row.label, 40)}-{digest([board.key, row.key])[:10]}.html"
+    return _entry(row.label, board.key, row.key)
+
+
+@cache
+def _entry(label: str, board: str, row: str) -> str:
+    return f"entries/{slug(label, 40)}-{digest([board, row])[:10]}.html"
 
 
 def operator_file(operator: str) -> str:

@@ -53,7 +53,7 @@ def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
         "unit": show.difference_unit,
         "metric": show.metric_name(view.board.headline),
         "higher_is_better": bool(view.board.metric and view.board.metric.higher_is_better),
-        "times": {s.choice.key: s.choice.words for s in view.standings if s.choice},
+        "times": {choice.key: choice.words for choice in view.choices},
     }
 
 

@@ -12,7 +12,7 @@ from bench.record import load_all
 from bench.whole_files import write_whole
 from leaderboard.board import boards
 from leaderboard.board_files import plot_style
-from leaderboard.board_page import BoardView, board_view, choice_key
+from leaderboard.board_page import BoardView, choice_key
 from leaderboard.board_plot import drawn
 from leaderboard.names import opening
 
@@ -25,7 +25,7 @@ PLACE = re.compile(r"!\[[^\n]*\]\(leaderboard/board\.svg\)\n(\n(\|[^\n]*\n)+)?")
 
 def board() -> BoardView:
     """Return the board of README: the one that the published site opens with."""
-    return board_view(opening(boards(load_all(RESULTS))))
+    return BoardView(opening(boards(load_all(RESULTS))))
 
 
 def picture(view: BoardView) -> str:

@@ -13,14 +13,16 @@ from markupsafe import Markup
 
 from bench.hashing import canonical, digest, files_digest, hash_files
 from bench.record import Record, json_schema
-from leaderboard import published
+from leaderboard import api_page, published
 from leaderboard.board import boards
+from leaderboard.board_data import board_data
 from leaderboard.board_files import badge, board_drawings, board_script, plot_pages
-from leaderboard.board_page import BoardView, board_data, board_view, choice_key
+from leaderboard.board_page import BoardView, choice_key
 from leaderboard.encode import archive, script_json
 from leaderboard.entry_page import entry_view
 from leaderboard.families import colour
 from leaderboard.growth import Growth, growths
+from leaderboard.guide_page import guide_pages
 from leaderboard.history_page import history_view
 from leaderboard.machine_page import machine_views
 from leaderboard.names import (
@@ -86,8 +88,12 @@ def parts(
     title: str,
     figures: Sequence[published.Figure],
     pictures: Mapping[str, bytes],
+    content: Callable[[str], bytes] | None = None,
 ) -> list[Part]:
-    """Return the parts of the site, those first that others read; the arguments are `pages`'s."""
+    """Return the parts of the site, those first that others read; the arguments are `pages`'s.
+
+    `content` reads the file of a record as it is; without it, it is written from the record.
+    """
     every = boards(records.values())
     operators = operators_of((row for board in every for row in board.rows), figures)
     environment = _environment(title, operators)
@@ -95,7 +101,7 @@ def parts(
     names = arm_names(every)
     filenames = {id(record): name for name, record in records.items()}
     views = _Views(every)
-    shown = _Shown(environment, views, names, pictures)
+    shown = _Shown(environment, views, names, pictures, filenames)
 
     def part(name: str, make: Callable[[Read], Files], *of: Any) -> Part:
         return Part(name, digest([code, name, *of]), make)
@@ -103,7 +109,8 @@ def parts(
     every_record = sorted(records)
     grown = growths(records.values())
     made = [
-        *(Part(f"records/{n}", n, partial(_record, n, r)) for n, r in sorted(records.items())),
+        *(Part(f"records/{n}", n, partial(_record, n, r, content))
+          for n, r in sorted(records.items())),
         *(part(f"pictures/{name}", partial(_picture, name, content), _hash(content))
           for name, content in sorted(pictures.items())),
         part("assets", lambda read: _assets()),
@@ -113,6 +120,7 @@ def parts(
         *(part(operator_file(name), partial(shown.operator, name, figures, grown), every_record)
           for name in operators),
         part("machines", partial(shown.machines, list(records.values())), every_record),
+        part("guide", shown.guide, api_page.digest_of_sources()),
         part("site", partial(shown.rest, list(records.values()), figures), every_record),
         part("records.zip", partial(_zip, every_record), every_record),
     ]  # fmt: skip
@@ -128,7 +136,7 @@ class _Views:
 
     def of(self, board: Board) -> BoardView:
         if board.key not in self._views:
-            self._views[board.key] = board_view(board)
+            self._views[board.key] = BoardView(board)
         return self._views[board.key]
 
     def all(self) -> list[BoardView]:
@@ -144,11 +152,13 @@ class _Shown:
         views: _Views,
         names: Mapping[str, str],
         pictures: Mapping[str, bytes],
+        filenames: Mapping[int, str],
     ) -> None:
         self._environment = environment
         self._views = views
         self._names = names
         self._pictures = {f"pictures/{name}" for name in pictures}
+        self._filenames = filenames
 
     def _page(self, template: str, root: str, **values: Any) -> bytes:
         return self._environment.get_template(template).render(root=root, **values).encode()
@@ -181,7 +191,7 @@ class _Shown:
                 name=name,
                 arm=self._names[arm(row)],
                 base=self._names[arm(board.baseline)] if board.baseline else None,
-                **entry_view(view, row, self._pictures),
+                **entry_view(view, row, self._pictures, self._filenames),
             )
         return files
 
@@ -208,6 +218,21 @@ class _Shown:
             for page, values in machine_views(records).items()
         }
 
+    def guide(self, read: Read) -> Files:
+        """The pages of the guide, and the reference."""
+        every = guide_pages()
+        files = {
+            f"guide/{page.name}.html": self._page(
+                "guide.html", "../", page=page, before=before, after=after
+            )
+            for before, page, after in zip([None, *every], every, [*every[1:], None], strict=False)
+        }
+        return {
+            **files,
+            "guide/index.html": self._page("guide_index.html", "../", pages=every),
+            "guide/api.html": self._page("api.html", "../", packages=api_page.packages()),
+        }
+
     def rest(
         self, records: Sequence[Record], figures: Sequence[published.Figure], read: Read
     ) -> Files:
@@ -217,7 +242,7 @@ class _Shown:
         machines = sorted(
             {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
         )
-        chosen = [stand.choice for view in every for stand in view.standings if stand.choice]
+        chosen = [choice for view in every for choice in view.choices]
         index = {
             "times": {choice.key: f"{choice.words}; {choice.where}" for choice in chosen},
             "first": board_name(first.board) if first else "",
@@ -226,7 +251,7 @@ class _Shown:
                     "name": board_name(view.board),
                     "task": view.board.title,
                     "host": host_words(view.board),
-                    "times": [s.choice.key for s in view.standings if s.choice],
+                    "times": [choice.key for choice in view.choices],
                     "arms": sorted({self._names[arm(row)] for row in view.board.rows}),
                 }
                 for view in every
@@ -296,7 +321,9 @@ def _content(board: Board, filenames: Mapping[int, str], names: Mapping[str, str
 @cache
 def _code() -> str:
     """Hash of the code that makes the site."""
-    paths = [path for path in HERE.rglob("*") if path.suffix in (".py", ".html", ".js", ".css")]
+    paths = [
+        path for path in HERE.rglob("*") if path.suffix in (".py", ".html", ".js", ".css", ".md")
+    ]
     paths += (HERE / "operators").glob("*.yaml")
     return files_digest(hash_files(HERE, paths))
 
@@ -305,7 +332,9 @@ def _hash(content: bytes) -> str:
     return digest(content.hex())
 
 
-def _record(name: str, record: Record, read: Read) -> Files:
+def _record(name: str, record: Record, content: Callable[[str], bytes] | None, read: Read) -> Files:
+    if content is not None:
+        return {f"records/{name}": content(name)}
     return {f"records/{name}": (canonical(record.model_dump(mode="json")) + "\n").encode()}
 
 

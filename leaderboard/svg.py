@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from markupsafe import escape
 
 STEPS = (1.0, 2.0, 5.0, 10.0)
-LOG_STEPS = ((1, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
+LOG_STEPS = (
+    (1,),
+    (1, 2, 5),
+    (1, 2, 3, 5, 7),
+    (1, 1.5, 2, 3, 4, 5, 7),
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,12 @@ def tick_text(value: float, ticks: Sequence[float], *, sign: bool = False) -> st
     return text.replace("-", "−")
 
 
+@lru_cache(maxsize=4096)
+def _safe(words: str) -> str:
+    """A value for an attribute; the same few come again and again."""
+    return str(escape(words))
+
+
 def element(name: str, content: str = "", **attributes: object) -> str:
     """One element; `class_` is class, `_` in names is a dash, numbers are rounded.
 
@@ -133,7 +146,7 @@ def element(name: str, content: str = "", **attributes: object) -> str:
     for key, value in attributes.items():
         if value is None:
             continue
-        shown = f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else escape(value)
+        shown = f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else _safe(str(value))
         parts.append(f'{key.rstrip("_").replace("_", "-")}="{shown}"')
     opening = " ".join(parts)
     return f"<{opening}>{content}</{name}>" if content else f"<{opening}/>"

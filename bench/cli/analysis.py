@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.cli.arguments import Verbs, add_choice, add_data, choice_of, runs_of
+from bench.cli.arguments import Verbs, add_choice, add_data, cell_of, choice_of, runs_of
 
 
 def add(verbs: Verbs) -> None:
@@ -72,10 +72,11 @@ def erf(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Draw what a finished cell predicts on images."""
+    cell = cell_of(options).cell
     from bench.analysis.predict import predict
     from bench.run.suite import hush
 
     hush()
-    drawn = predict(runs_of(options), options.cell, options.images, options.out, options.score)
+    drawn = predict(runs_of(options), cell, options.images, options.out, options.score)
     for path, words in drawn:
         print(f"{path}: {words}")

@@ -11,6 +11,7 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.config.plan import Choice
+    from bench.store import Kept
 
 Do = Callable[[argparse.Namespace], object]
 
@@ -146,6 +147,15 @@ def records_of(options: argparse.Namespace) -> Path:
     """Return the folder of exported records that is meant."""
     folder: Path = options.records or runs_of(options) / "records"
     return folder
+
+
+def cell_of(options: argparse.Namespace) -> Kept:
+    """Return the run of the cell that is meant, before anything is imported that takes seconds."""
+    from bench.store.glance import look
+    from bench.store.kept import beginning_with
+
+    folder = runs_of(options)
+    return beginning_with(look(folder, wait_s=60).kept(), options.cell, folder)
 
 
 def choice_of(options: argparse.Namespace) -> Choice:

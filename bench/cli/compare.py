@@ -83,7 +83,8 @@ def compare(options: argparse.Namespace) -> None:
     whole = parser()[0]
     plan = whole.parse_args(["plan", str(path), *shared[:2]])
     suites.plan(plan)
-    again = shlex.join(["convboard", "bench", str(path), "--data", str(layout.folder.parent)])
+    bench_again = ["convboard", "bench", str(path), "--data", str(layout.folder.parent)]
+    again = shlex.join([*bench_again, *(["--trust"] if ":" in options.host else [])])
     console.print(f"The suite is {path}; the same run: {again}", soft_wrap=True)
     most = options.seeds_max or (decide.SEEDS if options.budget else SEEDS_MAX)
     line = ["decide", str(path), *shared, "--seeds-max", str(most)]
@@ -109,6 +110,7 @@ def _written(options: argparse.Namespace, layout: Layout) -> Path:
     from bench.config import comparison
     from bench.config.schema import load_host
     from bench.whole_files import write_whole
+    from leaderboard.wording import counted
 
     host = load_host(options.host)
     start = {"pretrained": options.pretrained, "weights": options.weights}
@@ -119,6 +121,12 @@ def _written(options: argparse.Namespace, layout: Layout) -> Path:
         if options.size
         else comparison.size_for(layout.task, layout.typical_size, gpu=gpu)
     )
+    if layout.task == "classification" and size[0] != size[1]:
+        raise UserError(
+            f"`--size` (={options.size!r}) must be one number: classification sees squares."
+        )
+    if options.epochs is not None and options.epochs < 1:
+        raise UserError(f"`--epochs` (={options.epochs}) must be at least 1.")
     names = split(options.operators) if options.operators else list(comparison.OPERATORS)
     where, arms = _arms(options, host, names, size)
     wish = comparison.Wish(
@@ -137,7 +145,7 @@ def _written(options: argparse.Namespace, layout: Layout) -> Path:
     height, width = size
     console.print(
         f"{options.host}: {_slots_in_words(where)}, images of {height}×{width}, "
-        f"{board['trainer']['max_epochs']} epochs in batches of "
+        f"{counted(board['trainer']['max_epochs'], 'epoch')} in batches of "
         f"{board['data']['init_args']['batch_size']}, against the network as it is.",
         soft_wrap=True,
     )
@@ -161,7 +169,7 @@ def _arms(
     slots = find_slots(model, size)
     where = where_of(options) or _late(slot.stage for slot in slots)
     slots = select(slots, where)
-    arms = []
+    arms, fitting = [], False
     for name in dict.fromkeys(names):
         arm = load_operator(name).laid_over(None, options.mix)
         assert arm.operator is not None
@@ -172,7 +180,13 @@ def _arms(
             if len(refused) < len(slots):
                 arm = arm.laid_over(None, "pointwise")
                 console.print(f"{name} is depthwise: a 1×1 convolution stands behind it (mix).")
+        fitting = fitting or len(refused) < len(slots)
         arms.append(arm.model_dump(exclude_defaults=True, exclude={"description", "tune"}))
+    if not fitting:
+        raise UserError(
+            f"`--operators` (={','.join(names)!r}): none fits the {len(slots)} slots chosen; "
+            f"`convboard slots {options.host}` shows what fits where."
+        )
     return where, arms
 
 

@@ -118,6 +118,7 @@ def decided(options: argparse.Namespace) -> int:
             failed[board.key] |= {cell.operator for cell in lost if cell.hash in mine}
     kept = store.kept()
     for board in boards:
+        deciding.keep(board, now[board.key], store, kept, options.line, over=True)
         _tell(board, now[board.key], board.scores(kept, again=options.stale))
     return losses
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, cast
 
-from bench.cli.arguments import Verbs, runs_of
+from bench.cli.arguments import Verbs, cell_of, runs_of
 
 if TYPE_CHECKING:
     from bench.config.files import Kind
@@ -127,14 +127,10 @@ def show(options: argparse.Namespace) -> None:
     """Print what is known of the cell whose hash begins so, as YAML."""
     import yaml
 
-    from bench.store.glance import look
-    from bench.store.kept import CELL, beginning_with
+    run = cell_of(options)
+    from bench.store import CELL, Store
 
-    folder = runs_of(options)
-    run = beginning_with(look(folder, wait_s=60).kept(), options.cell, folder)
-    from bench.store import Store
-
-    store = Store(folder)
+    store = Store(runs_of(options))
     page = {
         "cell": run.cell,
         "suite": run.experiment,

@@ -115,7 +115,7 @@ def _of_suite(options: argparse.Namespace) -> list[Race]:
 
     given = vars(options)
     _refuse("size", given.get("size"), "there without a suite alone: a suite has its own")
-    _refuse("each-form", options.each_form, "left out with a suite: it times operators alone")
+    _refuse("each-form", given.get("each_form"), "left out with a suite: it times operators alone")
     whole = load_suite(options.suite)
     if whole.speed is None and given.get("scope") is None:
         console.print(f"{whole.name}: no speed run is asked for.")

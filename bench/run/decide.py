@@ -155,15 +155,29 @@ def spent_seconds(contests: Iterable[Contest], kept: Mapping[str, Kept]) -> floa
 
 
 def keep(
-    contest: Contest, decision: Decision, store: Store, kept: Mapping[str, Kept], command: str
+    contest: Contest,
+    decision: Decision,
+    store: Store,
+    kept: Mapping[str, Kept],
+    command: str,
+    *,
+    over: bool = False,
 ) -> list[Record]:
     """Keep with each arm's last cell why it runs no more; return the records that are new.
 
-    What is kept already is not kept again. Before the board has ended, that is known of those
-    arms alone that were stopped.
+    What is kept already is not kept again.
+
+    Args:
+        contest: a board.
+        decision: how far it is.
+        store: where the cells are kept.
+        kept: its runs, by cell.
+        command: the command line that asked for it, for the records.
+        over: nothing more is run, though something may be wanted; else, before the board has
+            ended, it is known of those arms alone that were stopped.
     """
     records = []
-    for arm, part in _parts(contest, decision).items():
+    for arm, part in _parts(contest, decision, over).items():
         cells = [contest.cells[arm, seed] for seed in contest.plan.seeds[: part.rounds]]
         run = kept.get(cells[-1].hash)
         content = digest(part.model_dump())
@@ -196,7 +210,7 @@ def keep(
     return records
 
 
-def _parts(contest: Contest, decision: Decision) -> dict[str, Kept_decision]:
+def _parts(contest: Contest, decision: Decision, over: bool) -> dict[str, Kept_decision]:
     """Return what the record of each arm says, of those of which something is settled."""
     plan = contest.plan
 
@@ -217,7 +231,7 @@ def _parts(contest: Contest, decision: Decision) -> dict[str, Kept_decision]:
         for arm, why in decision.stopped.items()
         if why.reason != "failed"
     }
-    if decision.wanted or decision.best is None or decision.rounds < 2:
+    if (decision.wanted and not over) or decision.best is None or decision.rounds < 2:
         return parts
     best, rounds = decision.best, decision.rounds
     parts[best] = part("best" if decision.ended == "best" else "leads", rounds)

@@ -118,7 +118,7 @@ def _safetensors(
         (whole, path, False),
         (fused, path.with_name(f"{path.stem}-fused{path.suffix}"), True),
     ):
-        save(one, About(model, names, x.shape[-2:], is_fused), to)
+        save(one, About(model, names, (x.shape[-2], x.shape[-1]), is_fused), to)
         made.append(_checked(to, whole, partial(_seen(load(to)[0]), x), x))
     return made
 

@@ -50,7 +50,7 @@ def time_race(
     store = Store(folder, wait_s=WAIT_S)
     store.require_writable()
     experiment = f"{race.suite}-speed" if race.suite else ADHOC
-    store.require_active([experiment])
+    store.require_active([experiment, race.suite or ADHOC])
     work = store.folder / "cells" / race.hash
     timed = race.load(store, work)
     first = race.contenders[0].entry

@@ -41,6 +41,8 @@ from bench.store.patience import Patient
 
 _LONGEST_PARAM = 6000
 _NOTE = "mlflow.note.content"
+_SHOWN = {"mlflow.runType": "evaluation"}
+"""Of runs in a group: MLflow's UI opens the groups that hold such runs, and draws what is open."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Of experiments: MLflow's UI shows runs and charts, and not traces of language models."""
 
@@ -261,7 +263,7 @@ class Store:
             self.tag(before.run_id, {k: v for k, v in tags.items() if before.tags.get(k) != v})
             return before.run_id
         if parent is not None:
-            tags = {**tags, "mlflow.parentRunId": parent}
+            tags = {**tags, "mlflow.parentRunId": parent, **_SHOWN}
         if words:
             tags = {**tags, _NOTE: words}
         run = self.client.create_run(self.experiment(experiment), run_name=name, tags=dict(tags))

@@ -8,11 +8,36 @@ from contextlib import suppress
 
 import psutil
 
+from bench.store.kept import Kept
 from bench.store.mlflow_store import Store
+
+CHARTS = "#/experiments/{}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+"""Page of MLflow's UI: the runs of an experiment beside their charts; not those of GenAI."""
+
+
+def page(store: Store) -> str:
+    """Return the page to open, behind the server's address: the charts of the newest suite.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     page(Store(Path(folder)))
+        ''
+    """
+    newest = max(store.kept().values(), key=_trained_last, default=None)
+    if newest is None:
+        return ""
+    return CHARTS.format(store.client.get_experiment_by_name(newest.experiment).experiment_id)
+
+
+def _trained_last(run: Kept) -> tuple[bool, int]:
+    return any(name.startswith("final/") for name in run.metrics), run.started
 
 
 def serve(store: Store, port: int) -> int:
     """Run the MLflow UI over the store, on loopback only, until Ctrl-C; return its exit status."""
+    print(f"MLflow UI: http://127.0.0.1:{port}/{page(store)}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command) as server:

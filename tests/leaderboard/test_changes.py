@@ -1,10 +1,14 @@
 """What records change on the boards, in words that do nothing."""
 
-import leaderboard_records as make
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from leaderboard.changes import changes, plain
 
+make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
 SUITE = make.suite(seeds=(0, 1))
 
 
@@ -22,11 +26,14 @@ def test_a_new_board_is_shown_whole():
 
 
 def test_a_new_arm_and_a_failed_one_are_lines():
-    who = make.entry("newcomer", "parc")
+    who = make.entry("newcomer", "parc", operator_options={"axis": "height"})
     text = changes(SUITE, [*SUITE, *(make.accuracy(who, seed, 0.9) for seed in (0, 1))])
     (line,) = [line for line in text.splitlines() if line.startswith("| newcomer |")]
     assert line.startswith("| newcomer | 2 | new | 90.00 % | +")
-    lost = changes(SUITE, [*SUITE, make.failure(make.entry("lost", "parc"), 0)])
+    lost = changes(
+        SUITE,
+        [*SUITE, make.failure(make.entry("lost", "parc", operator_options={"axis": "width"}), 0)],
+    )
     assert "| lost | 0, 1 failed | new | — | — | — |" in lost
 
 

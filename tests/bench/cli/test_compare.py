@@ -64,6 +64,8 @@ def test_mistakes_are_told_before_anything_runs(photos, tmp_path, asked, convboa
     assert "did you mean 'acb'" in refused(
         "test_resnet", "--data", photos, "--operators", "acbb"
     )  # fmt: skip
+    assert "sees squares" in refused("test_resnet", "--data", photos, "--size", "32x64")
+    assert "`--epochs` (=0)" in refused("test_resnet", "--data", photos, "--epochs", "0")
     (tmp_path / "empty").mkdir()
     assert "empty" in refused("test_resnet", "--data", tmp_path / "empty")
     assert "must end in .yaml" in refused(

@@ -27,6 +27,13 @@ def test_flags_are_laid_over_the_plan_of_a_suite(tiny, tmp_path):
     assert plain.plan.dtype == "float32"
 
 
+def test_bench_times_a_suite_without_the_flags_of_speed(tiny, tmp_path):
+    options = parser()[0].parse_args(["bench", str(tiny), "--runs", str(tmp_path)])
+    assert [race.scope for race in speed.races_of(options)] == [
+        "backbone"
+    ]  # no cell is trained yet
+
+
 def test_a_suite_without_a_plan_is_timed_where_a_scope_is_asked_for(tiny, tmp_path, capsys):
     text = yaml.safe_load(tiny.read_text())
     path = tmp_path / "untimed.yaml"

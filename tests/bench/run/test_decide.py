@@ -87,13 +87,15 @@ def test_a_killed_decision_goes_on_and_is_kept(tiny, convboard, tmp_path):
     command = ["decide", tiny, "--runs", runs, "--records", records, "--workers", "1"]
     command += ["--seeds-max", "4", "--margin", "99pp"]
     process = convboard(*command, wait=False)
-    deadline = time.monotonic() + 240
-    while not any(run.done for run in (Store(runs).kept() if runs.is_dir() else {}).values()):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    process.kill()
-    process.wait(30)
+    deadline = time.monotonic() + 400
+    try:
+        while next(runs.glob("artifacts/**/records/accuracy-*.json"), None) is None:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    finally:
+        process.kill()
+        process.wait(30)
     before = {run.run_id for run in Store(runs).kept().values() if run.done}
     done = convboard(*command)
     assert "leads, and" in done.stdout

@@ -402,12 +402,12 @@ def test_what_is_wrong_with_a_store_is_one_line(tiny, convboard, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_soak_with_random_kills(tiny, convboard, tmp_path):
-    """60 tiny cells, workers and parents killed at random: each is done exactly once."""
+    """24 tiny cells, workers and parents killed at random: each is done exactly once."""
     suite = yaml.safe_load(tiny.read_text())
     board = suite["boards"][0]
     board["set"]["data"]["init_args"]["options"] = {"train": 16, "val": 6, "classes": 3}
     board["set"]["trainer"]["max_epochs"] = 1
-    suite["seeds"] = list(range(30))
+    suite["seeds"] = list(range(12))
     path = tmp_path / "soak.yaml"
     path.write_text(yaml.safe_dump(suite))
     runs = tmp_path / "runs"
@@ -416,8 +416,8 @@ def test_a_soak_with_random_kills(tiny, convboard, tmp_path):
     for _ in range(30):
         process = convboard("run", path, "--runs", runs, "--workers", "2", wait=False)
         while process.poll() is None:
-            time.sleep(draw.uniform(3, 12))
-            if kills >= 12:
+            time.sleep(draw.uniform(2, 8))
+            if kills >= 6:
                 process.wait(900)
                 break
             family = [p for p in children(process) if "forkserver" not in " ".join(_line(p))]
@@ -430,15 +430,15 @@ def test_a_soak_with_random_kills(tiny, convboard, tmp_path):
         if process.returncode == 0:
             break
     assert process.returncode == 0
-    assert kills >= 5
+    assert kills >= 3
     store = Store(runs)
     done = [run for run, _ in store.runs() if "convboard.done" in run.data.tags]
-    assert len({run.data.tags["convboard.cell"] for run in done}) == len(done) == 60
+    assert len({run.data.tags["convboard.cell"] for run in done}) == len(done) == 24
     for run in done:
         assert store.files(run.info.run_id, "checkpoint") == [CHECKPOINT]
     convboard("export", "--runs", runs, "--records", tmp_path / "records")
     good = [r for r in load_all(tmp_path / "records") if r.status == "ok"]
-    assert len({r.provenance.cell for r in good}) == len(good) == 60
+    assert len({r.provenance.cell for r in good}) == len(good) == 24
 
 
 def _line(process):

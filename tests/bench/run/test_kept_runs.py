@@ -106,10 +106,11 @@ def test_an_empty_folder_that_can_only_be_read_is_one_line(tiny, convboard, tmp_
     runs = tmp_path / "runs"
     runs.mkdir()
     with read_only(runs):
-        for verb in (("plan", tiny), ("run", tiny), ("export",)):
+        for verb in (("run", tiny), ("export",)):
             done = convboard(*verb, "--runs", runs, status=1, at_once=True)
             (line,) = done.stderr.strip().splitlines()
             assert "runs/ can only be read" in line
+        assert "2 to run" in convboard("plan", tiny, "--runs", runs).stdout
     assert not list(runs.iterdir())
 
 

@@ -6,6 +6,7 @@ from bench.config.plan import plan
 from bench.run import cell as cells
 from bench.store import CELL, Store
 from bench.store.logger import renamed
+from bench.store.ui import page
 
 
 @pytest.fixture
@@ -58,3 +59,20 @@ def test_metrics_of_epochs_keep_their_steps(store):
     assert [(metric.step, metric.value) for metric in history] == [(49, 1 / 49), (99, 1 / 99)]
     assert store.client.get_run(run_id).data.metrics["step/train/loss"] == 2 / 99
     assert renamed({"val/top1": 0.5, "epoch": 1.0}) == {"val/top1": 0.5, "epoch": 1.0}
+
+
+def test_the_ui_opens_with_the_charts_of_the_suite_that_was_trained_last(store):
+    assert page(store) == ""
+    for experiment, cell, metrics in (
+        ("older", "a", {"final/top1": 0.5}),
+        ("newer", "b", {"final/top1": 0.5}),
+        ("newer-speed", "c", {"acb/batch_1_ms": 2.0}),
+    ):
+        run_id = store.begin(experiment, cell, {CELL: cell}, {})
+        store.metrics(run_id, metrics)
+        store.done(run_id, "record.json")
+    newest = store.experiment("newer")
+    assert (
+        page(store)
+        == f"#/experiments/{newest}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+    )
