@@ -84,7 +84,10 @@ class _Writer:
         self.base = base if base in board.pairs.order else None
         surer = board.pairs.better(self.base) if self.base else []
         self.surer = bool(surer)
-        self.lead = surer[0] if surer else board.pairs.order[0]
+        # of arms that share the best mean the baseline leads
+        first = board.baseline.rank if board.baseline and self.base else None
+        best = self.base if self.base and first and first.place == 1 else board.pairs.order[0]
+        self.lead = surer[0] if surer else best
         self.open = board.pairs.open(self.lead)
         told = [self.lead, *(self.open if len(self.open) <= NAMED else [])]
         told = [arm for arm in told if arm != self.base and arm in times]

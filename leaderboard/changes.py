@@ -70,12 +70,13 @@ def _cells(board: Board, row: Row) -> tuple[str, str, str, str, str]:
     """Return what is said of an arm: name, seeds, score, contrast to the baseline, time."""
     show = Show(board.metric)
     seeds = str(len(row.scores)) + (f", {len(row.failures)} failed" if row.failures else "")
-    score = show.score(row.mean) + (f" {show.unit}" if row.mean is not None else "")
+    score = show.score(row.mean) + (f" {plain(show.unit)}" if row.mean is not None else "")
     difference = row.difference
     contrast = MISSING
     if difference is not None and not row.baseline:
-        bounds = show.change_bounds(difference.interval)
-        contrast = f"{show.change(difference.value, difference.interval)} {bounds}".strip()
+        bounds = show.change_bounds(difference.interval).strip("[]").replace(", ", " to ")
+        change = plain(show.change(difference.value, difference.interval))
+        contrast = f"{change} ({bounds})" if bounds else change
     ratio = standing(board).of(row).ratio
     return _name(row), seeds, score, contrast, show.times(ratio.value) if ratio else MISSING
 
@@ -84,12 +85,13 @@ def plain(text: str, length: int = LONGEST) -> str:
     """Return text that Markdown and HTML show as it is, shortened, on one line.
 
     Example:
-        >>> plain("acb"), plain("a|b <b>@you</b>", 6)
-        ('acb', 'a&#124;b &#60;b')
+        >>> plain("acb: 0.5 %"), plain("a|b <b>@you</b>", 6)
+        ('acb&#58; 0.5 %', 'a&#124;b &#60;b')
     """
     line = " ".join(text.split())
     line = line if len(line) <= length else line[:length]
-    return re.sub(r"[^\w ,()=+×−-]|_", lambda match: f"&#{ord(match[0])};", line)
+    acts = r"[^\w ,.;%()=+×−—-]|_|\.(?=[^\W\d])"  # a point before a letter makes an address
+    return re.sub(acts, lambda match: f"&#{ord(match[0])};", line)
 
 
 def _line(cells: Iterable[str]) -> str:

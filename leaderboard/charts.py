@@ -15,22 +15,24 @@ CELL, LINE = 15.0, 14.0
 """Side of a tap, and height of a line of text, in pixels."""
 
 
-def _frame(up: Scale, y_title: str, x_title: str) -> list[str]:
+def _frame(
+    up: Scale, y_title: str, x_title: str, width: float = WIDTH, height: float = HEIGHT
+) -> list[str]:
     ticks = up.ticks(4)
     parts = [text(y_title, 2, 13, class_="name")]
     for tick in ticks:
-        parts.append(line(LEFT, up(tick), WIDTH - RIGHT, up(tick), "grid"))
+        parts.append(line(LEFT, up(tick), width - RIGHT, up(tick), "grid"))
         words = tick_text(tick, [tick] if up.log else ticks)
         parts.append(text(words, LEFT - 6, up(tick) + 4, class_="tick", text_anchor="end"))
-    bottom = HEIGHT - BOTTOM
-    parts.append(line(LEFT, bottom, WIDTH - RIGHT, bottom, "axis"))
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(text(x_title, middle, HEIGHT - 4, class_="name", text_anchor="middle"))
+    bottom = height - BOTTOM
+    parts.append(line(LEFT, bottom, width - RIGHT, bottom, "axis"))
+    middle = (LEFT + width - RIGHT) / 2
+    parts.append(text(x_title, middle, height - 4, class_="name", text_anchor="middle"))
     return parts
 
 
-def _x_tick(at: float, words: str) -> str:
-    return text(words, at, HEIGHT - BOTTOM + 16, class_="tick", text_anchor="middle")
+def _x_tick(at: float, words: str, height: float = HEIGHT) -> str:
+    return text(words, at, height - BOTTOM + 16, class_="tick", text_anchor="middle")
 
 
 def curve_chart(
@@ -55,20 +57,19 @@ def curve_chart(
     parts += [_x_tick(across(t), str(t)) for t in whole_ticks(first, last, 6)]
     for seed, points in sorted(curves.items()):
         pieces: list[list[str]] = [[]]
-        inside = [f"<title>seed {seed}</title>"]
         for epoch, value in points:
             if value is None:
                 pieces.append([])
-                continue
-            x, y = across(epoch), up(value)
-            pieces[-1].append(f"{x:.1f},{y:.1f}")
-            if len(points) <= 60:
-                inside.append(element("circle", cx=x, cy=y, r=2.2, class_="dot"))
+            else:
+                pieces[-1].append(f"{across(epoch):.1f},{up(value):.1f}")
+        inside = [f"<title>seed {seed}</title>"]
         inside += [
             element("polyline", points=" ".join(piece), class_="curve")
             for piece in pieces
             if len(piece) > 1
         ]
+        dots = "".join(f"M{spot}h0" for piece in pieces for spot in piece)
+        inside.append(element("path", d=dots, class_="sample"))
         parts.append(element("g", "".join(inside), class_=f"f{family}"))
     return drawing(parts, WIDTH, HEIGHT, f"{title} by epoch, a line per seed")
 
@@ -103,9 +104,10 @@ def samples_chart(
     for processes, class_, shift in every:
         dots = []
         for process, rounds in enumerate(processes, start=1):
+            left, step = across(process + shift - 0.135), (across(2) - across(1)) * 0.27
+            step /= max(len(rounds), 1)
             for index, time in enumerate(rounds):
-                x = across(process + shift + 0.27 * ((index + 0.5) / len(rounds) - 0.5))
-                dots.append(f"M{x:.1f},{up(time):.1f}h0")
+                dots.append(f"M{left + step * (index + 0.5):.1f},{up(time):.1f}h0")
         parts.append(element("path", d="".join(dots), class_=f"{class_} sample"))
     return drawing(parts, WIDTH, HEIGHT, f"Raw times of {label}, process by process")
 
@@ -151,39 +153,47 @@ def lines_chart(
     curves: Sequence[tuple[str, int, Sequence[tuple[float, float, float, float]]]],
     y_title: str,
     x_title: str,
+    *,
+    wide: bool = True,
 ) -> str:
-    """Curves over a size, on logarithmic axes, with intervals, each named at its end.
+    """Curves over a size, on logarithmic axes, with intervals, each named at the right edge.
 
     Args:
         curves: name, number of the colour, and (x, value, low, high) in order of x; all positive.
         y_title: of the axis upwards.
         x_title: of the axis across.
+        wide: for a window; else for a telephone.
     """
     values = [v for _, _, points in curves for _, *three in points for v in three]
     if not values:
         return ""
-    up = Scale(*domain(values, [], [], log=True), HEIGHT - BOTTOM, TOP, log=True)
+    width, height, room, letters = (560.0, 360.0, 130.0, 18) if wide else (340.0, 300.0, 86.0, 11)
+    up = Scale(*domain(values, [], [], log=True), height - BOTTOM, TOP, log=True)
     xs = sorted({x for _, _, points in curves for x, *_ in points})
-    across = Scale(xs[0] * 0.95, xs[-1] * 1.05, LEFT, WIDTH - RIGHT - 70, log=True)
-    parts = _frame(up, y_title, x_title)
+    across = Scale(xs[0] * 0.95, xs[-1] * 1.05, LEFT, width - RIGHT - room, log=True)
+    parts = _frame(up, y_title, x_title, width, height)
     shown: list[float] = []
     for x in xs:
         if not shown or across(x) - across(shown[-1]) > 26:
             shown.append(x)
-            parts.append(_x_tick(across(x), f"{x:g}"))
+            parts.append(_x_tick(across(x), f"{x:g}", height))
     ordered = sorted(curves, key=lambda curve: -curve[2][-1][1])
     ends: list[float] = []
     for _, _, points in ordered:
         ends.append(max([up(points[-1][1]), *(end + LINE for end in ends)]))
-    over = max(0.0, ends[-1] - (HEIGHT - BOTTOM))
+    over = max(0.0, ends[-1] - (height - BOTTOM))
+    edge = across(xs[-1]) + 22
     for (name, family, points), end in zip(ordered, ends, strict=True):
         spots = [(across(x), up(v)) for x, v, _, _ in points]
         way = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         inside = [element("title", str(escape(name)))]
+        inside.append(line(spots[-1][0] + 4, spots[-1][1], edge - 3, end - over, "leader"))
         inside += [line(across(x), up(a), across(x), up(b), "reach") for x, _, a, b in points]
         inside.append(element("polyline", points=way, class_="curve"))
-        inside += [element("circle", cx=x, cy=y, r=2.5, class_="dot") for x, y in spots]
-        label = shortened(name, 11)
-        inside.append(text(label, spots[-1][0] + 7, end - over + 4, class_="label small"))
+        inside.append(
+            element("path", d="".join(f"M{x:.1f},{y:.1f}h0" for x, y in spots), class_="sample")
+        )
+        inside.append(text(shortened(name, letters), edge, end - over + 4, class_="label small"))
         parts.append(element("g", "".join(inside), class_=f"f{family}"))
-    return drawing(parts, WIDTH, HEIGHT, f"{y_title} against {x_title}")
+    class_ = "wide" if wide else "narrow"
+    return drawing(parts, width, height, f"{y_title} against {x_title}", class_=class_)

@@ -23,10 +23,20 @@ DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """Ten times as fast where libyaml is there; the text is the same."""
 
 
-def entry_view(view: BoardView, row: Row, pictures: Container[str]) -> dict[str, Any]:
-    """Return the variables of `entry.html`; `pictures` are the files of the site that there are."""
+def entry_view(
+    view: BoardView, row: Row, pictures: Container[str], filenames: Mapping[int, str]
+) -> dict[str, Any]:
+    """Return the variables of `entry.html`.
+
+    Args:
+        view: the board.
+        row: the arm on it.
+        pictures: the pictures that the site has.
+        filenames: id of a record → name of its file.
+    """
     board, show = view.board, view.show
     family = colour(row.first.entry.operator)
+    recipe = next((r.recipe for r in row.records if r.recipe), None)
     records = (
         *row.records,
         *row.speeds,
@@ -50,18 +60,14 @@ def entry_view(view: BoardView, row: Row, pictures: Container[str]) -> dict[str,
         "views": row.views,
         "pictures": pictures,
         "identity": _identity(row.first),
-        "configs": [
-            {
-                "seed": r.recipe.seed,
-                "text": yaml.dump(r.recipe.config, Dumper=DUMPER, allow_unicode=True, width=96),
-            }
-            for r in row.records
-            if r.recipe
-        ],
+        "config": yaml.dump(recipe.config, Dumper=DUMPER, allow_unicode=True, width=96)
+        if recipe
+        else None,
+        "recipe": recipe,
         "records": [
             {
                 "record": r,
-                "file": r.filename,
+                "file": filenames[id(r)],
                 "facts": _provenance(r),
                 "superseded": old,
                 "stale": row.is_stale(r),

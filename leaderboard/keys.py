@@ -26,8 +26,15 @@ def in_order(records: Iterable[Record]) -> list[Record]:
 
 
 def newest_code(ordered: Iterable[Record]) -> dict[str, str]:
-    """Return operator → hash of its code in the newest of the records, which are in order."""
-    return {record.entry.operator: record.entry.operator_sha256 for record in ordered}
+    """Return operator → hash of its code in the newest of the records, which are in order.
+
+    A decision is newer than the scores that it is about, and ran no code of its own.
+    """
+    return {
+        record.entry.operator: record.entry.operator_sha256
+        for record in ordered
+        if record.kind != "decision"
+    }
 
 
 def board_of(record: Record) -> str:

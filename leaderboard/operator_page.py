@@ -7,17 +7,27 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bench.record import Record
 from leaderboard.board_page import BoardView
 from leaderboard.charts import lines_chart, taps_chart
 from leaderboard.families import colour, families
 from leaderboard.growth import NAMES, Growth
 from leaderboard.names import operator_file
 from leaderboard.published import Figure
-from leaderboard.rows import Row, Setup
+from leaderboard.rows import Row
 
 
-def growth_chart(growth: Growth) -> str:
-    """Draw how the time of each exact form grows, a line a form, colour by colour."""
+def _setup(record: Record) -> str:
+    """Machine and settings that the points of a growth share."""
+    speed, machine = record.speed, record.machine
+    assert speed is not None
+    where = machine.cpu if speed.device == "cpu" else (machine.gpu or speed.device)
+    threads = f"{speed.threads} thread{'s' * (speed.threads != 1)}"
+    return f"{where}, {threads}, {speed.dtype}, protocol {speed.protocol}"
+
+
+def growth_charts(growth: Growth) -> str:
+    """Draw how the time of each exact form grows, a line a form: for a window, for a telephone."""
     curves = [
         (
             form,
@@ -27,7 +37,8 @@ def growth_chart(growth: Growth) -> str:
         for index, (form, points) in enumerate(sorted(growth.forms.items()))
         if points
     ]
-    return lines_chart(curves, f"batch of {growth.batch} (ms)", f"{NAMES[growth.axis]} (pixels)")
+    titles = f"time of a batch of {growth.batch} (ms)", f"{NAMES[growth.axis]} (pixels)"
+    return "".join(lines_chart(curves, *titles, wide=wide) for wide in (True, False))
 
 
 def operators_of(rows: Iterable[Row], figures: Iterable[Figure]) -> list[str]:
@@ -65,9 +76,9 @@ def operator_view(
         "options": _options([row for _, row in places]),
         "growth": [
             {
-                "svg": Markup(growth_chart(growth)),
+                "svg": Markup(growth_charts(growth)),
                 "growth": growth,
-                "setup": Setup("", growth.first),
+                "setup": _setup(growth.first),
             }
             for growth in growths
             if growth.first.entry.operator == operator

@@ -101,7 +101,7 @@ def parts(
     names = arm_names(every)
     filenames = {id(record): name for name, record in records.items()}
     views = _Views(every)
-    shown = _Shown(environment, views, names, pictures)
+    shown = _Shown(environment, views, names, pictures, filenames)
 
     def part(name: str, make: Callable[[Read], Files], *of: Any) -> Part:
         return Part(name, digest([code, name, *of]), make)
@@ -152,11 +152,13 @@ class _Shown:
         views: _Views,
         names: Mapping[str, str],
         pictures: Mapping[str, bytes],
+        filenames: Mapping[int, str],
     ) -> None:
         self._environment = environment
         self._views = views
         self._names = names
         self._pictures = {f"pictures/{name}" for name in pictures}
+        self._filenames = filenames
 
     def _page(self, template: str, root: str, **values: Any) -> bytes:
         return self._environment.get_template(template).render(root=root, **values).encode()
@@ -189,7 +191,7 @@ class _Shown:
                 name=name,
                 arm=self._names[arm(row)],
                 base=self._names[arm(board.baseline)] if board.baseline else None,
-                **entry_view(view, row, self._pictures),
+                **entry_view(view, row, self._pictures, self._filenames),
             )
         return files
 

@@ -10,7 +10,13 @@ from functools import lru_cache
 from markupsafe import escape
 
 STEPS = (1.0, 2.0, 5.0, 10.0)
-LOG_STEPS = ((1, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
+LOG_STEPS = (
+    (1,),
+    (1, 2, 5),
+    (1, 2, 3, 5, 7),
+    (1, 1.5, 2, 3, 4, 5, 7),
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+)
 
 
 @dataclass(frozen=True)

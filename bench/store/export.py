@@ -60,10 +60,35 @@ def export(store: Store, folder: Path, experiment: str | None = None) -> Exporte
 def _export(store: Store, run_id: str, name: str, target: Path) -> None:
     with TemporaryDirectory() as scratch, store.artifact(run_id, name, Path(scratch)) as path:
         record = Record.load(path)
-        for beside, sha256 in record.beside.items():
+        for beside in record.beside:
             with store.artifact(run_id, f"records/{beside}", Path(scratch)) as file:
-                if file_sha256(file) != sha256:
-                    raise ValueError(f"{beside} beside it is not what it says: other hash")
-                copy_whole(file, target.with_name(beside))
+                _copy_beside(record, file, target)
         copy_whole(path, target)
     shutil.rmtree(target.with_name(".partial"), ignore_errors=True)  # of an older version
+
+
+def copy_record(record: Record, path: Path, target: Path) -> None:
+    """Copy the file of a record, when those beside it are copied; what is there stays.
+
+    A file beside it that isn't there is not copied: records are published without their outcomes.
+
+    Raises:
+        ValueError: a file beside it is not what it says, or another one has its name already.
+        OSError: one cannot be written.
+    """
+    for beside in record.beside:
+        if path.with_name(beside).exists():
+            _copy_beside(record, path.with_name(beside), target)
+    if not target.exists():
+        copy_whole(path, target)
+
+
+def _copy_beside(record: Record, file: Path, target: Path) -> None:
+    """Copy one of the files beside a record to where they lie beside `target`."""
+    sha256, copied = record.beside[file.name], target.with_name(file.name)
+    if file_sha256(file) != sha256:
+        raise ValueError(f"{file.name} beside it is not what it says: other hash")
+    if not copied.exists():
+        copy_whole(file, copied)
+    elif file_sha256(copied) != sha256:
+        raise ValueError(f"another {file.name} is there already")

@@ -74,6 +74,15 @@ def test_nothing_surely_better_than_the_baseline():
     )
 
 
+def test_a_baseline_that_shares_the_best_mean_leads():
+    equal = {"dw7": (0.84, 0.86), "acb": (0.86, 0.84)}
+    said = text(*scores(equal), timed("dw7", 1.0), timed("acb", 1.2))
+    assert said == (
+        "Nothing is surely better than dw7, the baseline, with 85.00 %. "
+        "acb (1.2× the time of dw7) can't be told from dw7."
+    )
+
+
 def test_without_times():
     said = text(*scores(CLEAR))
     assert said.startswith("acb: +5.00 points over dw7 [4.81, 5.19]. Nothing is surely")

@@ -26,11 +26,14 @@ def test_a_new_board_is_shown_whole():
 
 
 def test_a_new_arm_and_a_failed_one_are_lines():
-    who = make.entry("newcomer", "parc")
+    who = make.entry("newcomer", "parc", operator_options={"axis": "height"})
     text = changes(SUITE, [*SUITE, *(make.accuracy(who, seed, 0.9) for seed in (0, 1))])
     (line,) = [line for line in text.splitlines() if line.startswith("| newcomer |")]
     assert line.startswith("| newcomer | 2 | new | 90.00 % | +")
-    lost = changes(SUITE, [*SUITE, make.failure(make.entry("lost", "parc"), 0)])
+    lost = changes(
+        SUITE,
+        [*SUITE, make.failure(make.entry("lost", "parc", operator_options={"axis": "width"}), 0)],
+    )
     assert "| lost | 0, 1 failed | new | — | — | — |" in lost
 
 

@@ -76,6 +76,19 @@ def test_tests_allow_for_having_looked_often():
     assert standing(board).card.text.startswith("acb: +5.78 points over dw7 [")
 
 
+def test_a_decision_on_older_scores_makes_newer_ones_not_stale():
+    newer = make.accuracy(
+        make.entry("conv3", operator_sha256="new"),
+        2,
+        0.51,
+        provenance=make.provenance("2026-11-23T00:00:00"),
+    )
+    late = make.changed(DECIDED[0], provenance=make.provenance("2026-11-24T00:00:00"))
+    (board,) = boards(records(newer, late))
+    (row,) = [row for row in board.rows if row.label == "conv3"]
+    assert [record.recipe.seed for record in row.stale] == [0, 1]
+
+
 def test_the_page_of_a_machine_counts_decisions():
     made = records(*DECIDED)
     site = pages({record.filename: record for record in made}, title="ConvBoard", figures=[])

@@ -57,6 +57,7 @@ def test_the_operator_page_draws_them():
             who = make.entry(
                 f"parc ({form})", "parc", exact_form=form, form="fused", task="operator",
                 host="operator", host_options={"channels": 8, "kernel_size": 7, "size": side},
+                baseline=form == "direct",
             )  # fmt: skip
             timed = make.speed(who, side**power / 100)
             speed = timed.speed.model_copy(update={"scope": "operator", "input_size": (side, side)})
@@ -64,5 +65,5 @@ def test_the_operator_page_draws_them():
     named = {record.filename: record for record in records}
     page = pages(named, title="ConvBoard", figures=())["operators/parc.html"].decode()
     assert "side of the map: fastest is fft at 7 to 28." in page
-    assert page.count('class="curve"') == 2
+    assert page.count('class="curve"') == 2 * 2  # for a window, and for a telephone
     assert "How its time grows" in page

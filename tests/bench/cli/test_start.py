@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from bench.config.plan import plan
+from bench.run.fits import unfit
 
 HEAVY = ("torch", "lightning", "mlflow", "timm", "jsonargparse", "sqlalchemy", "scipy")
 TOLD = """
@@ -44,7 +45,7 @@ def imported(*arguments):
         (["run", "quick", "--only", "operator=acbb"], 2),
         (["plan", "quick", "--operators", "parcc"], 2),
         (["show", "nope", "--runs", "nowhere"], 2),
-        (["predict", "nope", "photo.jpg", "--runs", "nowhere"], 2),
+        (["predict", "nope", "photo.jpg", "--out", "drawn", "--runs", "nowhere"], 2),
         (["export-model", "nope", "--runs", "nowhere"], 2),
     ],
 )
@@ -53,5 +54,5 @@ def test_what_only_tells_imports_nothing_heavy(arguments, status):
 
 
 def test_planning_again_imports_nothing_heavy(tiny, tmp_path):
-    plan(str(tiny))  # resolves its configurations, and keeps them for this code
+    unfit(plan(str(tiny)))  # what is resolved and built is remembered for this code
     assert imported("plan", tiny, "--runs", tmp_path) == "imported: status: 0"

@@ -1,11 +1,14 @@
 """The contract: what every operator must do, whoever wrote it.
 
 A check is a function of an operator's name and one case; the cases of an operator, its slow
-reference and its exceptions, each with a reason, are data in tests/references/<name>.py.
+reference and its exceptions, each with a reason, are data in references/<name>.py. Those of other
+people's packages are checked in the same way (tests/test_more_operators.py): their references'
+folder is appended to `REFERENCES`.
 """
 
 import copy
 import importlib.util
+import inspect
 import io
 import itertools
 import pickle
@@ -25,7 +28,7 @@ from bench.errors import UserError
 from bench.operators import ConvSpec, registry, rules
 from bench.operators.forms import Formed, is_channels_last
 
-REFERENCES = Path(__file__).parent / "references"
+REFERENCES = [Path(__file__).parent / "references"]
 # The last one is smaller than any kernel but 1 × 1.
 SIZES = [(12, 12), (9, 14), (2, 1)]
 # For an operator without a file: what it refuses of these is left out, but not all.
@@ -38,9 +41,10 @@ ANYBODY = [
 
 
 def data(name):
-    """The module tests/references/<name>.py; None where there is no such file."""
-    path = REFERENCES / f"{name}.py"
-    if not path.exists():
+    """The module references/<name>.py; None where there is no such file."""
+    paths = [folder / f"{name}.py" for folder in REFERENCES]
+    path = next(filter(Path.exists, paths), None)
+    if path is None:
         return None
     qualified = f"operator_references_{name}"
     if qualified not in sys.modules:
@@ -384,11 +388,14 @@ def excepted(check, case):
     return check.__name__ in case.get("exceptions", {})
 
 
-def parameters():
-    for name in operators.names():
+CONVOLUTION = inspect.signature(operators.create).parameters
+
+
+def parameters(names):
+    for name in names:
         seen = []
         for number, case in enumerate(cases(name)):
-            own = {k: v for k, v in case.items() if k in operators.options(name)}
+            own = {k: v for k, v in arguments(case).items() if k not in CONVOLUTION}
             new = own not in seen or case.get("costly", False)
             seen.append(own)
             for check in CHECKS:
@@ -400,7 +407,7 @@ def parameters():
                 yield pytest.param(check, name, case, id=label, marks=marks)
 
 
-@pytest.mark.parametrize(("check", "name", "case"), list(parameters()))
+@pytest.mark.parametrize(("check", "name", "case"), list(parameters(operators.names())))
 def test_contract(check, name, case):
     check(name, case)
 
@@ -414,13 +421,13 @@ def test_exceptions_name_a_check_and_a_reason():
                 assert len(reason.split()) > 2
 
 
-def refusals():
-    for name in operators.names():
+def refusals(names):
+    for name in names:
         for number, (case, argument) in enumerate(getattr(data(name), "REFUSES", [])):
             yield pytest.param(name, case, argument, id=f"{name}-{number}-{argument}")
 
 
-@pytest.mark.parametrize(("name", "case", "argument"), list(refusals()))
+@pytest.mark.parametrize(("name", "case", "argument"), list(refusals(operators.names())))
 def test_refusal_names_the_argument(name, case, argument):
     with pytest.raises(UserError, match=f"`{argument}` \\(="):
         operators.create(name, **case)

@@ -22,6 +22,7 @@ from tasks.data import cache as cache_module
 from tasks.data.cache import MANIFEST, cached, manifest, whole
 from tasks.data.checked import check_images
 from tasks.data.locations import SPARE, cache_folder, cache_folders, inside
+from tasks.data.scenes import scenes
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_processes_of_a_run_share_the_temporary_cache(no_cache, tmp_path, caplog
         "print(scenes('detection', size=32, train=8, val=4, classes=2))"
     )
     with one_line(caplog):
-        folder = tasks.data.scenes("detection", size=32, train=8, val=4, classes=2)
+        folder = scenes("detection", size=32, train=8, val=4, classes=2)
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert child.stdout.strip() == str(folder)
@@ -232,7 +233,7 @@ def test_notes_of_checked_files_do_not_need_a_cache(no_cache, tmp_path, caplog):
     with one_line(caplog):
         first = check_images(tmp_path / "set", paths)
     assert len(first.hashes) == 3
-    assert first.sizes["0.png"] == (12, 10)
+    assert (first.files["0.png"].height, first.files["0.png"].width) == (12, 10)
     # the temporary cache has the note: files are not read again
     before = {path: path.stat() for path in paths}
     for path in paths:

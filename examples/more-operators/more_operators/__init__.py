@@ -1,0 +1,1 @@
+"""Four operators that ConvBoard finds by entry point: one file each."""
