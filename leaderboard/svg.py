@@ -26,7 +26,7 @@ class Scale:
     Example:
         >>> scale = Scale(0.0, 10.0, 0.0, 100.0)
         >>> scale(5.0), scale.ticks(4)
-        (50.0, [0.0, 2.0, 4.0, 6.0, 8.0, 10.0])
+        (50.0, [0.0, 5.0, 10.0])
     """
 
     low: float

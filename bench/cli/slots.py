@@ -11,6 +11,8 @@ from bench.cli.arguments import Verbs, add_slots, add_trust, size_of, split, whe
 FITS, MIXED = "✓", "+"
 SHOWN = 110
 """Characters of a reason in the legend."""
+WIDEST = 10_000
+"""Columns that a table of slots may have: their names are shown whole in any terminal."""
 
 
 def add(verbs: Verbs) -> None:
@@ -27,6 +29,7 @@ def add(verbs: Verbs) -> None:
 
 def slots(options: argparse.Namespace) -> None:
     """Print the table of a host's slots."""
+    from rich.measure import Measurement
     from rich.table import Table
 
     from bench import operators
@@ -77,7 +80,8 @@ def slots(options: argparse.Namespace) -> None:
             f"{kind} {spec.in_channels}→{spec.out_channels}",
             *(marks[slot.name][label] for label in labels),
         )
-    console.print(table)
+    whole = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    console.print(table, width=max(whole, console.width), crop=False, soft_wrap=True)
     console.print(f"{FITS} fits   {MIXED} fits with --mix pointwise (a 1×1 convolution behind it)")
     for reason, letter in legend.items():
         console.print(f"{letter} {reason}", soft_wrap=True)
