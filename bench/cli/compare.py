@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from bench.cli.arguments import (
     split,
     where_of,
 )
-from bench.errors import UserError
+from bench.errors import Failure, UserError
 
 if TYPE_CHECKING:
     from bench.config.schema import HostConfig
@@ -68,9 +68,11 @@ def compare(options: argparse.Namespace) -> None:
 
     Status 1 where something failed.
     """
+    from bench.backbones.hosts import is_code
     from bench.cli import decide, suites
     from bench.cli.main import parser
     from bench.cli.progress import console
+    from bench.config import plan as planning
     from bench.config.schema import load_suite
     from tasks.layouts import recognise
 
@@ -84,7 +86,10 @@ def compare(options: argparse.Namespace) -> None:
     plan = whole.parse_args(["plan", str(path), *shared[:2]])
     suites.plan(plan)
     bench_again = ["convboard", "bench", str(path), "--data", str(layout.folder.parent)]
-    again = shlex.join([*bench_again, *(["--trust"] if ":" in options.host else [])])
+    bench_again += ["--runs", str(options.runs)] if options.runs else []
+    bench_again += ["--records", str(options.records)] if options.records else []
+    bench_again += [word for file in options.plugin or [] for word in ("--plugin", str(file))]
+    again = shlex.join([*bench_again, *(["--trust"] if is_code(options.host) else [])])
     console.print(f"The suite is {path}; the same run: {again}", soft_wrap=True)
     most = options.seeds_max or (decide.SEEDS if options.budget else SEEDS_MAX)
     line = ["decide", str(path), *shared, "--seeds-max", str(most)]
@@ -96,7 +101,8 @@ def compare(options: argparse.Namespace) -> None:
         given.line, given.stale = options.line, options.stale
     lost = decide.decided(deciding)
     ended_well = suites.shown(bench) and not lost
-    _answer(options, load_suite(str(path)).name)
+    planned = {cell.hash for cell in planning.plan(str(path))}
+    _answer(options, load_suite(str(path)).name, planned)
     if not ended_well:
         sys.exit(1)
 
@@ -108,13 +114,13 @@ def _written(options: argparse.Namespace, layout: Layout) -> Path:
 
     from bench.cli.progress import console
     from bench.config import comparison
+    from bench.config.plan import Choice
     from bench.config.schema import load_host
     from bench.whole_files import write_whole
     from leaderboard.wording import counted
 
     host = load_host(options.host)
-    start = {"pretrained": options.pretrained, "weights": options.weights}
-    host = host.model_copy(update={name: value for name, value in start.items() if value})
+    host = Choice(pretrained=options.pretrained, weights=options.weights).started(host)
     gpu = torch.cuda.is_available()
     size = (
         size_of(options.size)
@@ -128,7 +134,8 @@ def _written(options: argparse.Namespace, layout: Layout) -> Path:
     if options.epochs is not None and options.epochs < 1:
         raise UserError(f"`--epochs` (={options.epochs}) must be at least 1.")
     names = split(options.operators) if options.operators else list(comparison.OPERATORS)
-    where, arms = _arms(options, host, names, size)
+    maps = layout.task != "classification"
+    where, arms = _arms(options, host, names, size, maps=maps)
     wish = comparison.Wish(
         host=host.model_dump(exclude_defaults=True, exclude={"description"}),
         operators=arms,
@@ -153,7 +160,12 @@ def _written(options: argparse.Namespace, layout: Layout) -> Path:
 
 
 def _arms(
-    options: argparse.Namespace, host: HostConfig, names: Sequence[str], size: tuple[int, int]
+    options: argparse.Namespace,
+    host: HostConfig,
+    names: Sequence[str],
+    size: tuple[int, int],
+    *,
+    maps: bool,
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """Return the slots that are meant, and the arms; those mixed that fit in no other way."""
     from bench.backbones import build, find_slots
@@ -165,7 +177,7 @@ def _arms(
     from bench.config.trust import refuse_code
 
     refuse_code({"host": host.host})
-    model = build(host.host, host_options=host.host_options, input_size=size)
+    model = build(host.host, host_options=host.host_options, input_size=size, features_only=maps)
     slots = find_slots(model, size)
     where = where_of(options) or _late(slot.stage for slot in slots)
     slots = select(slots, where)
@@ -203,8 +215,11 @@ def _slots_in_words(where: dict[str, Any] | None) -> str:
     return f"slots of {said} (--where changes it)"
 
 
-def _answer(options: argparse.Namespace, suite: str) -> None:
-    """Say of each board of the suite what came of it, and write the network that leads."""
+def _answer(options: argparse.Namespace, suite: str, planned: Collection[str]) -> None:
+    """Say of each board of the suite what came of it, and write the network that leads.
+
+    Boards without any of the cells that are planned are those of an earlier comparison.
+    """
     from bench.cli.progress import console
     from bench.record import load_all
     from leaderboard.board import boards
@@ -212,6 +227,9 @@ def _answer(options: argparse.Namespace, suite: str) -> None:
 
     records = [r for r in load_all(records_of(options)) if r.provenance.suite == suite]
     for board in boards(records):
+        own = {r.provenance.cell for row in board.rows for r in (*row.records, *row.superseded)}
+        if not own & set(planned):
+            continue
         card = standing(board).card
         console.print(f"\n{board.title}: {card.text}", soft_wrap=True)
         if board.detectable_words:
@@ -230,23 +248,29 @@ def _write_winner(options: argparse.Namespace, board: Board, row: Row) -> None:
     from bench.run.suite import hush
     from bench.run.winner import write_lines
     from bench.store import Store
+    from leaderboard.names import slug
 
     hush()
     higher = board.metric is None or board.metric.higher_is_better
     best = (max if higher else min)(row.scores, key=lambda seed: row.scores[seed])
     record = next(r for r in row.records if r.recipe and r.recipe.seed == best)
     store = Store(runs_of(options))
-    run = store.find(str(record.provenance.cell))
+    run = store.of_cell(str(record.provenance.cell))
+    if run is None:
+        console.print(f"{row.label}: its weights lie in another runs folder.", markup=False)
+        return
     formats: list[Any] = ["safetensors"]
     if find_spec("onnxruntime") and find_spec("onnxscript"):
         formats.append("onnx")
     else:
         console.print("No ONNX file: pip install 'convboard[onnx]' adds it.")
-    name = f"{row.label}-{run.cell[:8]}"
+    name = f"{slug(row.label)}-{run.cell[:8]}"
     for form in formats:
         try:
             for made in export_cell(store, run, [form], options.models, name):
                 console.print(made.words, soft_wrap=True)
-        except UserError as error:  # what cannot be exported leaves the other files
+        except (Failure, UserError) as error:  # what cannot be exported leaves the other files
             console.print(str(error), soft_wrap=True)
-    console.print(f"How to load it: {write_lines(options.models, name)}", soft_wrap=True)
+    console.print(
+        f"How to load it: {write_lines(options.models, name, options.host)}", soft_wrap=True
+    )

@@ -19,14 +19,15 @@ from bench.cli.arguments import (
     records_of,
     runs_of,
 )
-from bench.errors import UserError
+from bench.errors import Failure, UserError
 
 if TYPE_CHECKING:
-    from bench.record import Record
+    from bench.config.cell import Cell
+    from bench.record import Data, Record
     from bench.run.decide import Contest
     from bench.statistics.blocks import Scores
     from bench.statistics.decide import Decision
-    from bench.store import Kept
+    from bench.store import Kept, Store
 
 SEEDS = 10
 
@@ -74,15 +75,21 @@ def decided(options: argparse.Namespace) -> int:
     choice = replace(choice, seeds=_seeds(choice.seeds or whole.seeds, options.seeds_max))
     cells = plan(options.suite, choice)
     tell_absent(cells)
+    if all(cell.absent for cell in cells):
+        raise Failure(f"{whole.name}: none of its data are there, so there is nothing to run.")
     reasons = unfit(cell for cell in cells if not cell.absent)
     tell_unfit(cells, reasons)
     without = [cell for cell in cells if cell.hash in reasons]
-    boards = deciding.contests([c for c in cells if c.hash not in reasons], options.margin)
+    fitting = _contested([c for c in cells if c.hash not in reasons], without)
+    boards = deciding.contests(fitting, options.margin)
     store = Store(runs_of(options))
     store.require_writable()
-    states(cells, store)
+    stale = sum(state == "stale" for state in states(cells, store).values())
+    if stale and not options.stale:
+        console.print(f"{stale} of the results are of older code; --stale runs them again.")
     trained = [cell for board in boards for cell in board.cells.values()]
     data = suite.preflight([*trained, *without], reasons)
+    _require_same_data(trained, store, data)
     for cell in without:
         if cell.seed in (choice.seeds or [])[:1]:  # one row says it for all the seeds to come
             keep_unfit(cell, store.folder, options.line, reasons[cell.hash], data.get(cell.hash))
@@ -120,7 +127,36 @@ def decided(options: argparse.Namespace) -> int:
     for board in boards:
         deciding.keep(board, now[board.key], store, kept, options.line, over=True)
         _tell(board, now[board.key], board.scores(kept, again=options.stale))
-    return losses
+    return losses + (bool(without) and not boards)
+
+
+def _contested(cells: Sequence[Cell], without: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of boards on which two arms or more fit; tell of the other boards."""
+    from bench.cli.progress import console
+
+    arms: dict[str, set[str]] = {}
+    for cell in cells:
+        arms.setdefault(cell.board, set()).add(cell.operator)
+    for name in {c.board: c.board_name for c in without if len(arms.get(c.board, ())) < 2}.values():
+        console.print(f"{name}: fewer than two arms fit, so there is nothing to decide.")
+    lacking = {cell.board for cell in without}
+    return [c for c in cells if c.board not in lacking or len(arms[c.board]) > 1]
+
+
+def _require_same_data(cells: Sequence[Cell], store: Store, data: Mapping[str, Data]) -> None:
+    """UserError where a cell is done, and was trained on other files of the same name."""
+    from bench.store import DATA
+
+    kept = store.kept()
+    for cell in cells:
+        run, now = kept.get(cell.hash), data.get(cell.hash)
+        if run is None or not run.done or now is None:
+            continue
+        if run.tags.get(DATA, now.files_sha256) != now.files_sha256:
+            raise UserError(
+                f"`{now.name}`: {cell.title} was run on other files of that name. Give the folder "
+                "another name, or choose another runs folder with --runs."
+            )
 
 
 def seconds_of(text: str) -> float:

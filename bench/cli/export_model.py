@@ -37,9 +37,10 @@ def export_model(options: argparse.Namespace) -> None:
     from bench.run.export_model import export_cell
     from bench.run.suite import hush
     from bench.store import Store
+    from leaderboard.names import slug
 
     hush()
     store = Store(runs_of(options))
-    name = f"{run.tags.get('operator', 'network')}-{run.cell[:8]}"
+    name = f"{slug(run.tags.get('operator', 'network'))}-{run.cell[:8]}"
     for made in export_cell(store, run, formats, options.out, name):
         print(made.words)

@@ -75,6 +75,7 @@ def time_target(options: argparse.Namespace) -> int:
     from bench.run.timing import time_race
     from bench.speed.crew import Crew
     from bench.store import Store
+    from bench.store.errors import StoreError
     from leaderboard.growth import growths
 
     folder = runs_of(options)
@@ -87,10 +88,21 @@ def time_target(options: argparse.Namespace) -> int:
             if race.hash in kept and kept[race.hash].done:
                 console.print(f"{race.title}: done before.")
                 continue
-            with Bar(race.title, race.plan.processes) as bar:
-                records = time_race(
-                    race, folder, options.line, lambda done, total, _: bar.step(done, total), crew
-                )
+            try:
+                with Bar(race.title, race.plan.processes) as bar:
+                    records = time_race(
+                        race,
+                        folder,
+                        options.line,
+                        lambda done, total, _: bar.step(done, total),
+                        crew,
+                    )
+            except StoreError:
+                raise
+            except UserError as error:  # such as data that are gone: the other races go on
+                console.print(f"{race.title}: {error}", markup=False, soft_wrap=True)
+                failed += 1
+                continue
             _print(records)
             grown += [record for record in records if record.entry.exact_form]
             failed += any(record.status not in SETTLED for record in records)

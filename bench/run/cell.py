@@ -22,7 +22,7 @@ from bench.record import (
 from bench.run.code import operator_sha256
 from bench.run.describe import accuracy_of, cost_of, entry_of, recipe_of
 from bench.run.states import is_stale
-from bench.store import CELL, CHECKPOINT, CLASSES, CODE, Store
+from bench.store import CELL, CHECKPOINT, CLASSES, CODE, DATA, Store
 from bench.whole_files import write_whole
 
 WAIT_S = 600
@@ -258,7 +258,8 @@ def _keep_score(store: Store, run_id: str, record: Record, work: Path) -> None:
     final[f"board/{accuracy.headline}"] = accuracy.metrics[accuracy.headline].value
     spent = record.recipe.model_dump(include={"train_seconds", "samples_seen"})
     store.metrics(run_id, final | {name: float(value) for name, value in spent.items()})
-    store.tag(run_id, {"headline": accuracy.headline})
+    files = {DATA: record.data.files_sha256} if record.data else {}
+    store.tag(run_id, {"headline": accuracy.headline, **files})
     store.keep(run_id, work / LAST, CHECKPOINT.rpartition("/")[0])
     store.keep(run_id, record.save(work), "records")
 

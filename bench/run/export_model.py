@@ -160,6 +160,7 @@ def _checked(path: Path, whole: nn.Module, run: Callable[[], Any], x: Tensor) ->
         try:
             error = compare(snapshot(run()), wanted, "float32")
         except GateError as fault:
+            path.unlink(missing_ok=True)
             raise Failure(f"{path.name} does not compute what was trained: {fault}") from None
         trained_ms, exported_ms = _ms(lambda: trained(x)), _ms(run)
     return Exported(path, error, trained_ms, exported_ms, isinstance(trained, Maps))

@@ -19,6 +19,7 @@ from bench.record import Data, Interval, Record
 from bench.run import suite
 from bench.run.code import operator_sha256
 from bench.store import DONE, Store
+from bench.store.embedded import server
 
 SAME = 1e-6
 """Scores that differ by no more are equal: a sum in another order rounds differently."""
@@ -185,6 +186,11 @@ def reproduce(cell: Cell, runs: Path, command: str, workers: int, data: Data | N
     Raises:
         Failure: it came to no score.
     """
+    if server() is not None:
+        raise UserError(
+            "`MLFLOW_TRACKING_URI` must not be set: a server would take the first run for the new "
+            "one, which is kept in a store of its own below the runs folder."
+        )
     state = [cell.hash, operator_sha256(cell.backbone.get("operator")), machine.git_state()]
     state += [machine.software(), machine.machine().model_dump()]
     folder = runs / "reproduced" / digest(state)[:12]

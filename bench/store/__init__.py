@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.store.errors import StoreError
-from bench.store.kept import CELL, CHECKPOINT, CLASSES, CODE, DONE, Kept, default_folder
+from bench.store.kept import CELL, CHECKPOINT, CLASSES, CODE, DATA, DONE, Kept, default_folder
 
 if TYPE_CHECKING:
     from bench.store.mlflow_store import Store
@@ -18,6 +18,7 @@ __all__ = [
     "CHECKPOINT",
     "CLASSES",
     "CODE",
+    "DATA",
     "DONE",
     "Kept",
     "Store",

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from bench.hashing import file_sha256
 from bench.record import Record
 from bench.store.errors import StoreError
+from bench.store.kept import DONE
 from bench.store.mlflow_store import Store
 from bench.whole_files import copy_whole
 
@@ -41,7 +42,8 @@ def export(store: Store, folder: Path, experiment: str | None = None) -> Exporte
         ) from None
     exported = Exported(faults=store.hidden(experiment))
     for run, _ in store.runs(experiment):
-        if run.info.status not in ("FINISHED", "FAILED"):
+        # a process may have died between the two: that it is done is marked before it is ended
+        if run.info.status not in ("FINISHED", "FAILED") and DONE not in run.data.tags:
             continue
         for name in store.files(run.info.run_id, "records"):
             if not name.endswith(".json"):

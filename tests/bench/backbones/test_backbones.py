@@ -320,7 +320,9 @@ def test_slots_keep_dtype_training_mode_and_hooks():
 
 
 def test_depthwise_into_dense_only_when_asked():
-    with pytest.raises(ValueError, match=r"must equal `in_channels`.*help: mix 'pointwise'") as refusal:
+    with pytest.raises(
+        ValueError, match=r"must equal `in_channels`.*help: mix 'pointwise'"
+    ) as refusal:
         swap(small_resnet(), "dwconv", input_size=(64, 64))
     assert "depthwise" in str(refusal.value)
     model = swap(small_resnet(), "dwconv", input_size=(64, 64), mix="pointwise")

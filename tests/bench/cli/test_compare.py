@@ -10,6 +10,7 @@ from PIL import Image
 from bench.cli import compare as verb
 from bench.cli import decide, suites
 from bench.config.plan import plan
+from bench.record import load_all
 from bench.run.winner import write_lines
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +33,7 @@ def asked(monkeypatch):
     given = {}
     monkeypatch.setattr(decide, "decided", lambda options: given.update(decide=options) or 0)
     monkeypatch.setattr(suites, "shown", lambda options: given.update(bench=options) or True)
-    monkeypatch.setattr(verb, "_answer", lambda options, suite: given.update(suite=suite))
+    monkeypatch.setattr(verb, "_answer", lambda options, suite, planned: given.update(suite=suite))
     monkeypatch.setenv("CONVBOARD_DATA", "nowhere")
     return given
 
@@ -78,20 +79,25 @@ def test_the_answer_is_the_card_and_the_winner_is_the_leading_arm(monkeypatch, c
     written = []
     monkeypatch.setattr(verb, "_write_winner", lambda options, board, row: written.append(row))
     options = argparse.Namespace(records=ROOT / "leaderboard" / "results", runs=None)
-    verb._answer(options, "quick")
+    cells = {r.provenance.cell for r in load_all(options.records)}
+    verb._answer(options, "quick", cells)
     out = capsys.readouterr().out
     assert out.count(" on scenes: ") == 3
     for row in written:
         assert row.label in out
         assert row.scores
     written.clear()
-    verb._answer(options, "another suite")
+    verb._answer(options, "another suite", cells)
+    verb._answer(options, "quick", {"0" * 12})  # that of an earlier comparison of the name
     assert not written
 
 
 def test_the_lines_that_load_a_winner_are_python_and_few(tmp_path):
-    path = write_lines(tmp_path, "acb-1234")
+    path = write_lines(tmp_path, "acb-1234", "resnet18")
     text = path.read_text()
     compile(text, path.name, "exec")
-    assert len(text.splitlines()) <= 12
-    assert 'load("acb-1234-fused.safetensors")' in text
+    assert len(text.splitlines()) <= 14
+    assert 'load(Path(__file__).with_name("acb-1234-fused.safetensors"))' in text
+    own = write_lines(tmp_path, "own-1234", 'nets/my"net.py:Net').read_text()
+    compile(own, "own.py", "exec")
+    assert """trust.name(['nets/my"net.py:Net'])""" in own
