@@ -107,7 +107,7 @@ def _point(
         y=y,
         baseline=row.baseline,
         stale=stale,
-        front=place.front.word if place.front else "front",
+        front=place.front.word if place.front else "maybe",  # or not known
         href=None if root is None else root + entry_file(view.board, row),
     )
 

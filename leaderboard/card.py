@@ -114,6 +114,8 @@ class _Writer:
     def _answer(self) -> str:
         name, lead, score = self.names[self.lead], self.rows[self.lead], self._score(self.lead)
         if len(self.board.pairs.order) == 1:
+            if sum(bool(row.scores) for row in self.board.rows) > 1:
+                return f"{name} has {score}; no arm shares its seeds, so none can be compared."
             return f"{name} alone has a score, {score}: there is nothing to compare it with."
         tested = self.board.detectable is not None
         only = "" if tested else "The seeds are too few to tell any two arms apart. "

@@ -91,7 +91,10 @@ def plain(text: str, length: int = LONGEST) -> str:
     line = " ".join(text.split())
     line = line if len(line) <= length else line[:length]
     acts = r"[^\w ,.;%()=+×−—-]|_|\.(?=[^\W\d])"  # a point before a letter makes an address
-    return re.sub(acts, lambda match: f"&#{ord(match[0])};", line)
+    # Mentions and references are looked for in the text that is shown: a mark without width
+    # parts them from what they would name.
+    apart = {"@": "&#8203;", "#": "&#8203;"}
+    return re.sub(acts, lambda m: f"&#{ord(m[0])};{apart.get(m[0], '')}", line)
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -164,10 +164,10 @@ def _gain(view: BoardView, row: Row) -> str:
     text = f"{show.change(row.difference.value, within)} over {view.baseline}"
     if within is None:
         return f"{text}, with no interval."
-    apart = within.low > 0 or within.high < 0
-    higher = view.board.metric is None or view.board.metric.higher_is_better
-    side = "better" if (within.low > 0) == higher else "worse"
-    said = f"surely {side}" if apart else "can't be told from it"
+    side = view.board.surely(row)
+    said = f"surely {side}" if side else "can't be told from it"
+    if side is None and (within.low > 0 or within.high < 0):
+        said += " once all pairs are compared"
     return f"{text} {show.change_bounds(within)}: {said}."
 
 

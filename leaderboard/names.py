@@ -72,9 +72,15 @@ def machine_file(record: Record) -> str:
 
 
 def arm(row: Row) -> str:
-    """Hash of what makes an arm the same one on every board: operator, options, tuned or not."""
-    entry = row.first.entry
-    return digest([row.label, entry.operator, entry.operator_options, entry.mix, row.tuned])
+    """Hash of what makes an arm the same one on every board.
+
+    That is its operator with its options, the slots in which it stands where it has some of its
+    own, and what was tuned.
+    """
+    entry, recipe = row.first.entry, row.first.recipe
+    tuned = recipe.untuned if recipe else {}
+    own = [entry.operator_options, entry.mix, entry.selection, entry.form]
+    return digest([row.label, entry.operator, own, tuned, row.tuned])
 
 
 def arm_names(boards: Iterable[Board]) -> dict[str, str]:

@@ -96,11 +96,8 @@ def _counts(places: Iterable[tuple[BoardView, Row]]) -> dict[str, int]:
             counts["baseline"] += 1
         elif within is None:
             counts["unknown"] += 1
-        elif within.low > 0 or within.high < 0:
-            higher = view.board.metric is not None and view.board.metric.higher_is_better
-            counts["better" if (within.low > 0) == higher else "worse"] += 1
         else:
-            counts["open"] += 1
+            counts[view.board.surely(row) or "open"] += 1
     return counts
 
 

@@ -54,8 +54,10 @@ def grid(views: Sequence[BoardView]) -> Grid:
 def _tile(show: Show, cell: GridCell) -> Tile:
     if cell.verdict == "baseline":
         return Tile("0", "op", "the baseline")
-    if cell.verdict == "failed" or cell.difference is None:
-        return Tile("failed" if cell.verdict == "failed" else "?", "op", "no score")
+    if cell.verdict == "failed":
+        return Tile("failed", "op", "no score")
+    if cell.difference is None:
+        return Tile("?", "op", "no interval: too few seeds, or none shared")
     text = show.difference(cell.difference.value)
     interval = show.difference_interval(cell.difference)
     if cell.verdict in ("better", "worse"):

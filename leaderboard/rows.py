@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from bench.record import Cost, Interval, Metric, Record
 from bench.statistics.blocks import Difference
@@ -209,6 +210,14 @@ class Board:
             r.decision.decision.seeds_max for r in self.rows if r.decision and r.decision.decision
         ]
         return max(most, default=2) - 1
+
+    def surely(self, row: Row) -> Literal["better", "worse"] | None:
+        """Say whether an arm is told apart from the baseline, with all pairs compared."""
+        if self.baseline is None:
+            return None
+        if (row.key, self.baseline.key) in self.pairs.apart:
+            return "better"
+        return "worse" if (self.baseline.key, row.key) in self.pairs.apart else None
 
     @property
     def slug(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -115,7 +115,7 @@ def parts(
           for name, content in sorted(pictures.items())),
         part("assets", lambda read: _assets()),
         *(part(f"boards/{board_name(board)}", partial(shown.board, board),
-               _content(board, filenames, names))
+               _content(board, filenames, names, pictures))
           for board in every),
         *(part(operator_file(name), partial(shown.operator, name, figures, grown), every_record)
           for name in operators),
@@ -300,7 +300,12 @@ def _environment(title: str, operators: Iterable[str]) -> Environment:
     return environment
 
 
-def _content(board: Board, filenames: Mapping[int, str], names: Mapping[str, str]) -> str:
+def _content(
+    board: Board,
+    filenames: Mapping[int, str],
+    names: Mapping[str, str],
+    pictures: Container[str],
+) -> str:
     """Hash of all that a board's pages are made of."""
     of_rows = [
         [
@@ -310,8 +315,10 @@ def _content(board: Board, filenames: Mapping[int, str], names: Mapping[str, str
             [
                 filenames[id(r)]
                 for r in (*row.records, *row.superseded, *row.speeds, *row.views,
-                          *(u for u in (row.untimed, row.untimed_end_to_end) if u))
+                          *(u for u in (row.untimed, row.untimed_end_to_end, row.decision) if u),
+                          *(r for pair in row.disputed for r in pair))
             ],
+            [p.file in pictures for r in row.views if r.view for p in r.view.pictures],
         ]
         for row in board.rows
     ]  # fmt: skip

@@ -138,7 +138,8 @@ def _contested(cells: Sequence[Cell], without: Sequence[Cell]) -> list[Cell]:
     for cell in cells:
         arms.setdefault(cell.board, set()).add(cell.operator)
     for name in {c.board: c.board_name for c in without if len(arms.get(c.board, ())) < 2}.values():
-        console.print(f"{name}: fewer than two arms fit, so there is nothing to decide.")
+        words = f"{name}: fewer than two arms fit, so there is nothing to decide."
+        console.print(words, markup=False, soft_wrap=True)
     lacking = {cell.board for cell in without}
     return [c for c in cells if c.board not in lacking or len(arms[c.board]) > 1]
 

@@ -32,9 +32,13 @@ def list_of(base: Path, year: str, name: str) -> Path:
 
 
 def parts_of(base: Path, split: str) -> Sequence[tuple[str, str]]:
-    """Return the usual parts of a split; where one is not there, VOC2012's own split."""
-    usual = SPLITS[split]
-    return usual if all(list_of(base, *part).is_file() for part in usual) else (("2012", split),)
+    """Return the usual parts of a split; where any part of any split lacks, VOC2012's own split.
+
+    Both splits decide together: 2012's val is a part of its trainval.
+    """
+    every = [part for parts in SPLITS.values() for part in parts]
+    whole = all(list_of(base, *part).is_file() for part in every)
+    return SPLITS[split] if whole else (("2012", split),)
 
 
 def find(folder: Path) -> Layout | None:

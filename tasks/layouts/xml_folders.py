@@ -9,7 +9,7 @@ root/images/<split>/… + root/annotations/<split>/…
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -61,12 +61,25 @@ def _parts(folder: Path) -> tuple[Path, Path]:
 
 
 def _pairs(images: Path, files: Path, counts: Counter[str]) -> Listed:
-    of_files = {path.stem: path for path in visible_files(files) if path.suffix.lower() == ".xml"}
+    of_files = _placed(files, (p for p in visible_files(files) if p.suffix.lower() == ".xml"))
     if not of_files:
         return []
-    of_images = {path.stem: path for path in visible_files(images) if is_image(path)}
+    of_images = _placed(images, (p for p in visible_files(images) if is_image(p)))
+    if not of_files.keys() & of_images.keys():  # not in alike sub-folders: by names of their own
+        of_files, of_images = _by_own_name(of_files), _by_own_name(of_images)
     counts[WITHOUT] += len(of_images.keys() - of_files.keys())
     return [(of_files[s], of_images[s]) for s in sorted(of_files.keys() & of_images.keys())]
+
+
+def _placed(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
+    """Return place below the folder, without the suffix → path."""
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def _by_own_name(placed: Mapping[str, Path]) -> dict[str, Path]:
+    """Return stem → path, of stems that only one path has."""
+    count = Counter(path.stem for path in placed.values())
+    return {path.stem: path for path in placed.values() if count[path.stem] == 1}
 
 
 def class_names(files: Iterable[Path]) -> tuple[str, ...]:

@@ -114,6 +114,14 @@ def read_layout(root: Path) -> Yolo:
             images = _images(root, content[key], f"{file.name}: `{key}`")
             if images or split != "test":
                 splits[split] = images
+    for split in ("val", "test"):
+        if split in splits and set(splits[split]) == set(splits.get("train", ())):
+            del splits[split]  # the same images under another name are no split to score
+    if content.get("kpt_shape"):
+        raise DataError(
+            f"{file.name}: `kpt_shape` (={shortened(content['kpt_shape'])}) must not be there: "
+            "labels of key points are not read."
+        )
     return Yolo(_class_names(content, file), splits)
 
 

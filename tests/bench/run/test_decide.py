@@ -1,15 +1,17 @@
 """Boards that are run until they are decided, with records of why each arm stopped."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from bench.cli import decide as verb
 from bench.cli.decide import seconds_of
 from bench.config.plan import Choice, plan
 from bench.errors import UserError
 from bench.record import load_all
 from bench.run import decide as deciding
-from bench.store import Kept, Store
+from bench.store import DATA, Kept, Store
 from leaderboard.board import boards
 
 SEEDS = [0, 1, 2, 3]
@@ -114,3 +116,24 @@ def test_a_killed_decision_goes_on_and_is_kept(tiny, convboard, tmp_path):
     convboard("export", "--runs", runs, "--records", records)
     assert len([r for r in load_all(records) if r.kind == "decision"]) == 2
     assert len(Store(runs).kept()) == len(kept)
+
+
+def test_other_files_of_the_same_name_are_refused(contest, tiny, tmp_path):
+    cells = list(contest.cells.values())[:1]
+    kept = finished(contest, {("dwconv", 0): 0.5})
+    kept[cells[0].hash].tags[DATA] = "a"
+    data = {cells[0].hash: SimpleNamespace(name="photos", files_sha256="b")}
+    store = SimpleNamespace(kept=lambda: kept)
+    with pytest.raises(UserError, match=r"`photos`: .* was run on other files of that name"):
+        verb._require_same_data(cells, store, data)
+    kept[cells[0].hash].tags[DATA] = "b"
+    verb._require_same_data(cells, store, data)
+
+
+def test_a_board_on_which_one_arm_fits_leaves_the_others(contest, capsys):
+    cells = list(contest.cells.values())
+    lone = [cell for cell in cells if cell.operator == "acb"]
+    unfit = [cell for cell in cells if cell.operator != "acb"]
+    assert verb._contested(lone, unfit) == []
+    assert "fewer than two arms fit, so there is nothing to decide." in capsys.readouterr().out
+    assert verb._contested(cells, []) == cells

@@ -212,7 +212,7 @@ def test_yolos_boxes_are_shares_of_the_upright_image(tmp_path):
 
 def test_yolos_objects_are_counted_once_and_cut_at_the_border(tmp_path):
     row = "0 0.9 0.5 0.4 0.5"
-    boxes = read_yolo(yolo(tmp_path, row, row), "val")
+    boxes = read_yolo(yolo(tmp_path, row, row), "train")
     assert boxes.images[0].boxes == pytest.approx(np.array([[28, 6, 40, 18]]))
     assert boxes.skipped == {TWICE: 1, "box cut at the border": 1}
 

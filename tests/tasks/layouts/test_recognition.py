@@ -11,6 +11,9 @@ from PIL import Image
 import tasks
 from bench.errors import DataError, UserError
 from tasks.layouts import recognise
+from tasks.layouts import voc as voc_layout
+from tasks.layouts.xml_folders import xml_files
+from tasks.layouts.yolo import read_layout
 
 SIZE = (40, 24)
 """Width and height."""
@@ -363,3 +366,40 @@ def test_recognising_needs_no_torch(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "classification\n"), done.stderr
+
+
+def test_a_release_of_voc_without_its_test_scores_nothing_that_it_trains_on(tmp_path):
+    """VOC2012's val is a part of its trainval, which the usual parts train on."""
+    for year, name in (
+        ("2007", "trainval"),
+        ("2012", "trainval"),
+        ("2012", "train"),
+        ("2012", "val"),
+    ):
+        text(tmp_path / f"VOC{year}" / "ImageSets" / "Main" / f"{name}.txt", "a")
+    assert voc_layout.parts_of(tmp_path, "train") == (("2012", "train"),)
+    assert voc_layout.parts_of(tmp_path, "val") == (("2012", "val"),)
+    text(tmp_path / "VOC2007" / "ImageSets" / "Main" / "test.txt", "a")
+    assert voc_layout.parts_of(tmp_path, "val") == (("2007", "test"),)
+    assert voc_layout.parts_of(tmp_path, "train")[0] == ("2007", "trainval")
+
+
+def test_one_folder_named_twice_in_a_data_yaml_is_no_split(tmp_path):
+    yolo(tmp_path, "train: train/images\nval: train/images\nnames: [cup, jar]", "train")
+    layout = recognise(tmp_path)
+    assert layout.data["init_args"]["val_share"]
+
+
+def test_labels_of_key_points_are_refused(tmp_path):
+    description = "train: train/images\nval: val/images\nnames: [cup, jar]\nkpt_shape: [4, 2]"
+    yolo(tmp_path, description, "train", "val")
+    with pytest.raises(DataError, match=r"`kpt_shape` \(=\[4, 2\]\) must not be there"):
+        read_layout(tmp_path)
+
+
+def test_xml_files_of_one_name_in_several_folders_go_with_their_images(tmp_path):
+    for sequence in ("one", "two"):
+        photo(tmp_path / "images" / sequence / "000001.jpg")
+        xml(tmp_path / "annotations" / sequence, "000001")
+    listed = xml_files(tmp_path, None)
+    assert [(a.parent.name, b.parent.name) for a, b in listed] == [("one", "one"), ("two", "two")]
