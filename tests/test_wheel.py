@@ -32,10 +32,9 @@ def test_the_wheel_holds_code_configs_and_templates_only(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for kept in (ROOT / "configs").rglob("*.yaml"):
         assert f"bench/configs/{kept.relative_to(ROOT / 'configs').as_posix()}" in names
-    for kept in (
-        *(ROOT / "leaderboard" / "templates").iterdir(),
-        ROOT / "leaderboard/schema-1.json",
-    ):
+    folders = [ROOT / "leaderboard" / name for name in ("templates", "guide", "operators")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix != ".pyc"]
+    for kept in (*filter(Path.is_file, files), ROOT / "leaderboard/schema-1.json"):
         assert kept.relative_to(ROOT).as_posix() in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {
