@@ -29,6 +29,7 @@ def add(verbs: Verbs) -> None:
 
 def slots(options: argparse.Namespace) -> None:
     """Print the table of a host's slots."""
+    from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
 
@@ -81,7 +82,10 @@ def slots(options: argparse.Namespace) -> None:
             *(marks[slot.name][label] for label in labels),
         )
     whole = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
-    console.print(table, width=max(whole, console.width), crop=False, soft_wrap=True)
+    wide = Console(
+        file=console.file, width=max(whole, console.width), markup=False, highlight=False
+    )
+    wide.print(table)
     console.print(f"{FITS} fits   {MIXED} fits with --mix pointwise (a 1×1 convolution behind it)")
     for reason, letter in legend.items():
         console.print(f"{letter} {reason}", soft_wrap=True)
