@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from bench.backbones.build import build
@@ -15,6 +12,7 @@ from bench.backbones.fuse import fuse
 from bench.backbones.hosts import UNPICKLED
 from bench.backbones.recipe import recipe_of
 from bench.backbones.swap import swap
+from bench.backbones.tensors import read_tensors, write_tensors
 from bench.errors import UserError
 
 KEY = "convboard.backbone"
@@ -55,8 +53,7 @@ def save(model: nn.Module, path: Path | str, **host: Any) -> None:
             "its host is, save(model, path, host='resnet18')."
         )
     recipe["num_classes"] = getattr(model, "num_classes", None)
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    save_file(state, file, metadata={KEY: json.dumps(recipe)})
+    write_tensors(model.state_dict(), file, KEY, recipe)
 
 
 def load(path: Path | str, *, trust: bool = False) -> nn.Module:
@@ -71,20 +68,11 @@ def load(path: Path | str, *, trust: bool = False) -> nn.Module:
     Raises:
         UserError: no such file, not one of ours, or a host that is code and not trusted.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"`path` (={str(path)!r}) must be a file.")
-    try:
-        with safe_open(file, "pt") as content:
-            told = (content.metadata() or {}).get(KEY)
-            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"`path` (={file.name!r}) is not safetensors: {error}") from None
-    if told is None:
+    state, recipe = read_tensors(path, KEY)
+    if recipe is None:
         raise UserError(
-            f"`path` (={file.name!r}) holds no recipe: bench.backbones.save wrote none."
+            f"`path` (={Path(path).name!r}) holds no recipe: bench.backbones.save wrote none."
         )
-    recipe = json.loads(told)
     arguments = {**recipe["build"], "pretrained": False, "weights": None}
     _refuse_code(arguments, trust)
     model = build(**arguments)

@@ -228,7 +228,7 @@ def _answer(options: argparse.Namespace, suite: str, planned: Collection[str]) -
     records = [r for r in load_all(records_of(options)) if r.provenance.suite == suite]
     for board in boards(records):
         own = {r.provenance.cell for row in board.rows for r in (*row.records, *row.superseded)}
-        if not own & set(planned):
+        if own.isdisjoint(planned):
             continue
         card = standing(board).card
         console.print(f"\n{board.title}: {card.text}", soft_wrap=True)

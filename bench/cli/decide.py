@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.run.decide import Contest
     from bench.statistics.blocks import Scores
     from bench.statistics.decide import Decision
-    from bench.store import Kept, Store
+    from bench.store import Kept
 
 SEEDS = 10
 
@@ -89,14 +89,14 @@ def decided(options: argparse.Namespace) -> int:
         console.print(f"{stale} of the results are of older code; --stale runs them again.")
     trained = [cell for board in boards for cell in board.cells.values()]
     data = suite.preflight([*trained, *without], reasons)
-    _require_same_data(trained, store, data)
+    kept = store.kept()
+    _require_same_data(trained, kept, data)
     for cell in without:
         if cell.seed in (choice.seeds or [])[:1]:  # one row says it for all the seeds to come
             keep_unfit(cell, store.folder, options.line, reasons[cell.hash], data.get(cell.hash))
     failed: dict[str, set[str]] = {board.key: set() for board in boards}
     losses = 0
     while True:
-        kept = store.kept()
         faster = _faster(boards, kept, options)
         now = {
             board.key: deciding.judged(
@@ -123,6 +123,7 @@ def decided(options: argparse.Namespace) -> int:
         for board in boards:
             mine = {cell.hash for cell in board.cells.values()}
             failed[board.key] |= {cell.operator for cell in lost if cell.hash in mine}
+        kept = store.kept()
     kept = store.kept()
     for board in boards:
         deciding.keep(board, now[board.key], store, kept, options.line, over=True)
@@ -144,11 +145,12 @@ def _contested(cells: Sequence[Cell], without: Sequence[Cell]) -> list[Cell]:
     return [c for c in cells if c.board not in lacking or len(arms[c.board]) > 1]
 
 
-def _require_same_data(cells: Sequence[Cell], store: Store, data: Mapping[str, Data]) -> None:
+def _require_same_data(
+    cells: Sequence[Cell], kept: Mapping[str, Kept], data: Mapping[str, Data]
+) -> None:
     """UserError where a cell is done, and was trained on other files of the same name."""
     from bench.store import DATA
 
-    kept = store.kept()
     for cell in cells:
         run, now = kept.get(cell.hash), data.get(cell.hash)
         if run is None or not run.done or now is None:

@@ -6,16 +6,14 @@ executed, and a head or a host that is code is refused unless it is trusted (`be
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from bench.backbones.tensors import read_tensors, write_tensors
 from bench.config.cell import without_start
 from bench.errors import UserError
 
@@ -42,9 +40,7 @@ class About:
 def save(network: nn.Module, about: About, path: Path) -> None:
     """Write a network: what `tasks.base.TaskModule.inference_module` gives, fused or not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-    contiguous = {name: value.contiguous() for name, value in state.items()}
-    save_file(contiguous, path, metadata={KEY: json.dumps(asdict(about), sort_keys=True)})
+    write_tensors(network.state_dict(), path, KEY, asdict(about))
 
 
 def load(path: Path | str) -> tuple[nn.Module, About]:
@@ -58,18 +54,12 @@ def load(path: Path | str) -> tuple[nn.Module, About]:
     from bench.backbones import fuse
     from bench.config import lightning
 
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"`path` (={str(path)!r}) must be a file.")
-    try:
-        with safe_open(file, "pt") as content:
-            told = (content.metadata() or {}).get(KEY)
-            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"`path` (={file.name!r}) is not safetensors: {error}") from None
+    state, told = read_tensors(path, KEY)
     if told is None:
-        raise UserError(f"`path` (={file.name!r}) holds tensors without the recipe of a network.")
-    about = About(**json.loads(told))
+        raise UserError(
+            f"`path` (={Path(path).name!r}) holds tensors without the recipe of a network."
+        )
+    about = About(**told)
     module = lightning.build_module(without_start(about.model), len(about.class_names))
     network = module.inference_module()
     if about.fused:

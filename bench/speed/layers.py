@@ -52,8 +52,8 @@ class Shape:
     def parse_all(cls, text: str) -> list[Self]:
         """Read shapes of which the size, or the kernel, may be a range: FROM..TO.
 
-        Within a range each value is twice the one before, less one where that is odd and thus a
-        kernel: 7..56 is 7, 14, 28, 56 of a size, and 3..31 is 3, 7, 15, 31 of a kernel.
+        Within a range each value is twice the one before, and one more for a kernel, which so stays
+        odd: 7..56 is 7, 14, 28, 56 of a size, and 3..31 is 3, 7, 15, 31 of a kernel.
 
         Raises:
             UserError: it reads otherwise.

@@ -123,11 +123,10 @@ def test_other_files_of_the_same_name_are_refused(contest, tiny, tmp_path):
     kept = finished(contest, {("dwconv", 0): 0.5})
     kept[cells[0].hash].tags[DATA] = "a"
     data = {cells[0].hash: SimpleNamespace(name="photos", files_sha256="b")}
-    store = SimpleNamespace(kept=lambda: kept)
     with pytest.raises(UserError, match=r"`photos`: .* was run on other files of that name"):
-        verb._require_same_data(cells, store, data)
+        verb._require_same_data(cells, kept, data)
     kept[cells[0].hash].tags[DATA] = "b"
-    verb._require_same_data(cells, store, data)
+    verb._require_same_data(cells, kept, data)
 
 
 def test_a_board_on_which_one_arm_fits_leaves_the_others(contest, capsys):
