@@ -21,6 +21,7 @@ from bench.record import (
 )
 from bench.run.code import operator_sha256
 from bench.run.describe import accuracy_of, cost_of, entry_of, recipe_of
+from bench.run.estimate import GPU_MEMORY, MEMORY
 from bench.run.states import is_stale
 from bench.store import CELL, CHECKPOINT, CLASSES, CODE, DATA, Store
 from bench.whole_files import write_whole
@@ -257,11 +258,22 @@ def _keep_score(store: Store, run_id: str, record: Record, work: Path) -> None:
     # what the board ranks by, once more, in the group whose charts the UI shows first
     final[f"board/{accuracy.headline}"] = accuracy.metrics[accuracy.headline].value
     spent = record.recipe.model_dump(include={"train_seconds", "samples_seen"})
+    spent |= memory_held()
     store.metrics(run_id, final | {name: float(value) for name, value in spent.items()})
     files = {DATA: record.data.files_sha256} if record.data else {}
     store.tag(run_id, {"headline": accuracy.headline, **files})
     store.keep(run_id, work / LAST, CHECKPOINT.rpartition("/")[0])
     store.keep(run_id, record.save(work), "records")
+
+
+def memory_held() -> dict[str, int]:
+    """Return the most memory that this process has held so far: its own, and torch's on a GPU."""
+    import torch
+
+    held = {MEMORY: machine.peak_bytes()}
+    if torch.cuda.is_initialized():
+        held[GPU_MEMORY] = torch.cuda.max_memory_reserved()
+    return held
 
 
 def _tags(cell: Cell) -> dict[str, str]:
