@@ -116,4 +116,4 @@ def _without_folder(argument: str) -> str:
     """
     name, equals, value = argument.rpartition("=")
     value = _HOST.sub("…", value)
-    return f"{name}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
+    return f"{name}{equals}{Path(value).name if Path(value).is_absolute() else value}"
