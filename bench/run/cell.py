@@ -98,7 +98,6 @@ def _run(cell: Cell, store: Store, command: str, data: Data | None, progress_bar
 
 def begin(cell: Cell, store: Store, *, resume: bool = True) -> str:
     """Begin the run of a cell below that of its board, or go on with it; return its id."""
-    board = f"{cell.board_name}, recipe {cell.recipe}: one run for each operator and seed."
     words = f"**{cell.operator}** on {cell.board_name}, seed {cell.seed}.\n\n`{cell.reproduce}`"
     return store.begin(
         cell.suite,
@@ -106,9 +105,15 @@ def begin(cell: Cell, store: Store, *, resume: bool = True) -> str:
         _tags(cell),
         cell.config,
         words=words,
-        parent=store.group(cell.suite, cell.board, cell.board_name, board),
+        parent=group(cell, store),
         resume=resume,
     )
+
+
+def group(cell: Cell, store: Store) -> str:
+    """Return the id of the run below which those of a cell's board stand, made if need be."""
+    words = f"{cell.board_name}, recipe {cell.recipe}: one run for each operator and seed."
+    return store.group(cell.suite, cell.board, cell.board_name, words)
 
 
 def train(

@@ -19,10 +19,10 @@ from bench.config.cell import Cell
 from bench.errors import ConfigError, UserError, near
 from bench.record import Data, Record, Status
 from bench.run import gpus
-from bench.run.cell import Ran, lost, run_cell
+from bench.run.cell import Ran, group, lost, run_cell
 from bench.run.executor import Event, Executor
 from bench.run.ranks import needs_of
-from bench.store import Kept, Store
+from bench.store import Kept, Store, StoreError
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def run_cells(
         _in_process, folder=folder, command=command, data=dict(data or {}), again=again
     )
     waiting, running = list(cells), dict[str, Cell]()
+    _make_groups(cells, folder)
     try:
         while waiting:
             others: list[Cell] = []
@@ -182,6 +183,14 @@ def run_cells(
     finally:
         if running:
             _interrupted(running, folder)
+
+
+def _make_groups(cells: Sequence[Cell], folder: Path) -> None:
+    """Make the runs below which cells stand: two machines that share no locks would make two."""
+    with suppress(StoreError):  # the cells will say it
+        store = Store(folder)
+        for cell in {cell.board: cell for cell in cells}.values():
+            group(cell, store)
 
 
 def _ended(event: Event[Cell], folder: Path, command: str, data: Data | None) -> Step:

@@ -16,7 +16,7 @@ import psutil
 ROOT = Path(__file__).parents[3]
 
 
-def wait_for(condition, seconds=240):
+def wait_for(condition, seconds=600):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()
@@ -67,7 +67,8 @@ def mlflow_server(folder, port, backend=None):
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: listens(port))
+    wait_for(lambda: listens(port) or process.poll() is not None)
+    assert process.poll() is None
     return process
 
 
@@ -110,10 +111,12 @@ def postgres(*databases):
         )
         try:
             wait_for(lambda: listens(port))
-            address = f"postgresql://convboard:{password}@127.0.0.1:{port}"
+            address = f"convboard:{password}@127.0.0.1:{port}"
             for database in databases:
-                call("psql", f"{address}/postgres", "-qc", f"CREATE DATABASE {database}")
-            yield [f"{address}/{database}" for database in databases]
+                call(
+                    "psql", f"postgresql://{address}/postgres", "-qc", f"CREATE DATABASE {database}"
+                )
+            yield [f"postgresql+psycopg://{address}/{database}" for database in databases]
         finally:
             server.send_signal(signal.SIGQUIT)
             server.wait(30)

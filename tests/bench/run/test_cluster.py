@@ -26,7 +26,7 @@ wait_for = servers.wait_for
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(
         servers.postgres_programs() is None and "CONVBOARD_POSTGRES" not in os.environ,
         reason="PostgreSQL is not here",
@@ -92,7 +92,7 @@ def shared(ray, server):
 
 
 def ended(process):
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=1500)
     assert process.returncode == 0, output[-3000:]
     return output
 
@@ -173,7 +173,7 @@ def test_a_node_and_the_server_are_lost_and_no_cell_is(tiny, shared, server, ray
 
 def test_what_a_cluster_lacks_is_said_before_any_work(tiny, shared, server, ray, tmp_path):
     process = shared("run", tiny, "--runs", tmp_path / "runs", "--devices", "64")
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 2
     assert "`devices` (=64) must be at most 1, the cores of the largest node." in output
     assert not list(tmp_path.glob("runs/cells/*"))
