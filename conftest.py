@@ -110,9 +110,11 @@ def tables(tmp_path_factory):
 @pytest.fixture(scope="session")
 def forked(tables):
     """Starts commands in processes of their own, forked off one that has imported for them all."""
-    commands = helper("forked").Commands(tables)
-    yield commands
-    commands.close()
+    module = helper("forked")
+    server, channel = module.started(tables)
+    with channel:
+        yield module.Commands(channel)
+    server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +123,7 @@ def convboard(cache, request):
 
     Verbs that train and time nothing run in this process, and so does what is refused before it
     does (`at_once`). Others have a process of their own, a fork that has no imports to wait for;
-    `alone` starts it as a shell does.
+    `alone` starts it as a shell does. `more` is added to the environment.
     """
 
     def run(

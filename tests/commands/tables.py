@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def make_once(template: Path) -> None:
-    """Have this process copy the tables of new SQLite stores, once some process has made them."""
+    """Have this process copy the tables of new SQLite stores, once some process has made them.
+
+    Where FRESH_TABLES is in the environment, they are made anew.
+    """
     import sqlalchemy
     from mlflow.store.db import utils
 
@@ -16,7 +19,7 @@ def make_once(template: Path) -> None:
     def initialize_tables(engine):
         if engine.dialect.name != "sqlite" or sqlalchemy.inspect(engine).get_table_names():
             make(engine)
-        elif template.exists():
+        elif template.exists() and "FRESH_TABLES" not in os.environ:
             copy(template, engine.url.database)
         else:
             make(engine)
