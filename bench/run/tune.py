@@ -75,7 +75,10 @@ def tune(
     cell = one(plan(name, choice))
     if ranks_of(cell.config["trainer"]) > 1:
         raise UserError("`devices` must be 1 in a study: a trial runs on one device.")
-    held_out = files.merge(cell.config, {"data": {"init_args": {"holdout": HOLDOUT}}})
+    scored = {"check_val_every_n_epoch": 1}  # what a trial is pruned by
+    held_out = files.merge(
+        cell.config, {"data": {"init_args": {"holdout": HOLDOUT}}, "trainer": scored}
+    )
     preflight([cell.model_copy(update={"config": held_out})])
     spaces = space(cell)
     store = Store(folder, wait_s=WAIT_S)

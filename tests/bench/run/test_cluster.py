@@ -6,8 +6,6 @@ postgresql`, see .ci/run), and runs in a folder of its own.
 
 import os
 import runpy
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +18,6 @@ from bench.record import load_all
 from bench.store import CHECKPOINT, STUDIES, Store
 from bench.store.export import export
 
-ROOT = Path(__file__).parents[3]
 servers = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("servers.py"))))
 wait_for = servers.wait_for
 
@@ -73,28 +70,14 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def shared(ray, server):
-    """Start the command with what a worker elsewhere needs: the addresses of Ray and the stores."""
-    env = {**os.environ, "COLUMNS": "200", STUDIES: server.studies}
-    env["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{server.port}"
-    started = []
+def shared(convboard, ray, server):
+    """Run the command with what a worker elsewhere needs: the addresses of Ray and the stores."""
+    at = {STUDIES: server.studies, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{server.port}"}
 
-    def start(*arguments):
-        command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
-        command += ["--executor", "ray", "--address", ray.address]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        started.append(subprocess.Popen(command, cwd=ROOT, env=env, **pipes))
-        return started[-1]
+    def run(*arguments, **options):
+        return convboard(*arguments, "--executor", "ray", "--address", ray.address, **options, **at)
 
-    yield start
-    for process in started:
-        servers.stop(process)
-
-
-def ended(process):
-    output, _ = process.communicate(timeout=1500)
-    assert process.returncode == 0, output[-3000:]
-    return output
+    return run
 
 
 def suite(tiny, path, epochs, seeds=(0,)):
@@ -123,7 +106,7 @@ def store_of(server, runs):
 
 def test_records_are_those_of_a_local_run(tiny, shared, server, convboard, tmp_path):
     path = suite(tiny, tmp_path / "same.yaml", epochs=2)
-    ended(shared("run", path, "--runs", tmp_path / "there"))
+    shared("run", path, "--runs", tmp_path / "there")
     each_once(store_of(server, tmp_path / "there"), "same", 2)
     convboard("run", path, "--runs", tmp_path / "here", "--workers", "2")
     export(Store(tmp_path / "here"), tmp_path / "here" / "records")
@@ -142,10 +125,8 @@ def test_records_are_those_of_a_local_run(tiny, shared, server, convboard, tmp_p
 
 def test_a_study_has_all_its_trials(tiny, shared, server, tmp_path):
     path = suite(tiny, tmp_path / "tuning.yaml", epochs=1)
-    said = ended(
-        shared("tune", path, "--only", "operator=acb", "--trials", "4", "--runs", tmp_path / "runs")
-    )
-    assert "best of" in said
+    command = ["tune", path, "--only", "operator=acb", "--trials", "4"]
+    assert "best of" in shared(*command, "--runs", tmp_path / "runs").stdout
     (summary,) = optuna.get_all_study_summaries(server.studies)
     trials = optuna.load_study(study_name=summary.study_name, storage=server.studies).trials
     assert 4 <= len(trials) <= 5  # both processes may have had one under way
@@ -160,22 +141,22 @@ def test_a_node_and_the_server_are_lost_and_no_cell_is(tiny, shared, server, ray
     """A node is killed with all its processes; then the server is away for half a minute."""
     path = suite(tiny, tmp_path / "lossy.yaml", epochs=40, seeds=(0, 1))
     runs = tmp_path / "runs"
-    process = shared("run", path, "--runs", runs)
-    wait_for(lambda: len(list(runs.glob("cells/*/last.ckpt"))) == 2)
-    servers.stop(ray.nodes.pop())
-    server.stop()
-    time.sleep(30)
-    server.start()
-    said = ended(process)
-    assert "error" not in said
+    process = shared("run", path, "--runs", runs, wait=False)
+    try:
+        wait_for(lambda: len(list(runs.glob("cells/*/last.ckpt"))) == 2)
+        servers.stop(ray.nodes.pop())
+        server.stop()
+        time.sleep(30)
+        server.start()
+        assert process.wait(1500) == 0
+    finally:
+        process.kill()
     each_once(store_of(server, runs), "lossy", 4)
 
 
 def test_what_a_cluster_lacks_is_said_before_any_work(tiny, shared, server, ray, tmp_path):
-    process = shared("run", tiny, "--runs", tmp_path / "runs", "--devices", "64")
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 2
-    assert "`devices` (=64) must be at most 1, the cores of the largest node." in output
+    wrong = shared("run", tiny, "--runs", tmp_path / "runs", "--devices", "64", status=2)
+    assert "`devices` (=64) must be at most 1, the cores of the largest node." in wrong.stderr
     assert not list(tmp_path.glob("runs/cells/*"))
 
 
