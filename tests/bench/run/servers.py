@@ -65,7 +65,11 @@ def mlflow_server(folder, port, backend=None):
     command += ["--backend-store-uri", backend or f"sqlite:///{folder}/server.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=folder,
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # processes of its own
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     wait_for(lambda: listens(port) or process.poll() is not None)
     assert process.poll() is None
