@@ -11,6 +11,7 @@ from bench.cli.arguments import Verbs, add_choice, add_engine, choice_of, runs_o
 
 if TYPE_CHECKING:
     from bench.config.plan import Choice
+    from bench.run.executor import Executor
 
 
 def add(verbs: Verbs) -> None:
@@ -46,7 +47,7 @@ def tune(options: argparse.Namespace) -> None:
     cells = plan(options.suite, choice)
     arms = each_arm(cells, choice)
     _one_file(options, arms)
-    executor = None  # one trial after the other, in this process
+    executor: Executor | None = None  # one trial after the other, in this process
     if options.executor != "processes" or options.workers not in (None, 1):
         minutes = load_suite(options.suite).timeout_minutes * max(1, options.trials)
         executor = executor_of(options, cells, minutes)

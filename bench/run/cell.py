@@ -276,7 +276,7 @@ def memory_held() -> dict[str, int]:
     import torch
 
     held = {MEMORY: machine.peak_bytes()}
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.memory_reserved():
         held[GPU_MEMORY] = torch.cuda.max_memory_reserved()
     return held
 
