@@ -257,9 +257,8 @@ class _Shown:
         machines = sorted(
             {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
         )
-        chosen = [choice for view in every for choice in view.choices]
         index = {
-            "times": {choice.key: f"{choice.words}; {choice.where}" for choice in chosen},
+            "times": {key: words for view in every for key, words in view.times.items()},
             "first": board_name(first.board) if first else "",
             "boards": [
                 {
