@@ -18,6 +18,7 @@ from leaderboard.families import colour
 from leaderboard.names import machine_file
 from leaderboard.rows import Row, Setup
 from leaderboard.show import MISSING, Show
+from leaderboard.studies import study_view
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """Ten times as fast where libyaml is there; the text is the same."""
@@ -41,6 +42,7 @@ def entry_view(
         *row.records,
         *row.speeds,
         *row.views,
+        *row.studies,
         *(r for r in (row.untimed, row.untimed_end_to_end) if r),
     )
     scored = [r for r in row.records if r.status == "ok" and r.accuracy and r.recipe]
@@ -58,6 +60,7 @@ def entry_view(
         "classes": _classes(scored),
         "speeds": [_speed_view(r, show, row.is_stale(r), family) for r in row.speeds],
         "views": row.views,
+        "studies": [study_view(r.study, family) for r in row.studies if r.study],
         "pictures": pictures,
         "identity": _identity(row.first),
         "config": yaml.dump(recipe.config, Dumper=DUMPER, allow_unicode=True, width=96)

@@ -15,6 +15,7 @@ from bench.hashing import digest
 from bench.store.errors import StoreError
 
 DATABASE = "mlflow.db"
+STUDIES = "optuna.db"
 ARTIFACTS = "artifacts"
 UNSAFE = "?%"
 """Characters of a path that MLflow's own handling of database addresses loses."""

@@ -1,13 +1,17 @@
-"""The MLflow UI over a store."""
+"""The MLflow UI over a store, and Optuna's dashboard over its studies."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 
 import psutil
 
+from bench.errors import Failure
+from bench.store import embedded
 from bench.store.kept import Kept
 from bench.store.mlflow_store import Store
 
@@ -40,6 +44,26 @@ def serve(store: Store, port: int) -> int:
     print(f"MLflow UI: http://127.0.0.1:{port}/{page(store)}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", "127.0.0.1", "--port", str(port)]
+    return _served(command)
+
+
+def serve_studies(folder: Path, port: int) -> int:
+    """Run Optuna Dashboard over the studies, on loopback only, until Ctrl-C.
+
+    Raises:
+        Failure: it is not installed, or nothing was tuned yet.
+    """
+    if find_spec("optuna_dashboard") is None:
+        raise Failure("`--studies` needs Optuna Dashboard: pip install 'convboard[dashboard]'.")
+    if not (folder / embedded.STUDIES).is_file():
+        raise Failure(f"{folder.name}/ has no study yet; `convboard tune SUITE` makes them.")
+    print(f"Optuna Dashboard: http://127.0.0.1:{port}/dashboard", flush=True)
+    command = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()"]
+    command += [embedded.address(folder, embedded.STUDIES), "--host", "127.0.0.1"]
+    return _served([*command, "--port", str(port)])
+
+
+def _served(command: list[str]) -> int:
     with subprocess.Popen(command) as server:
         try:
             return server.wait()
