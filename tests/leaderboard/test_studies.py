@@ -126,7 +126,8 @@ def test_names_of_settings_are_escaped():
     record = study(bad, trials, importances={bad: 1.0})
     base = make.accuracy(make.entry("parc"), 0, 0.8)
     files = html.site([base, record])
-    assert not any(b"<script>alert(1)" in content for content in files.values())
+    pages = [content for name, content in files.items() if name.endswith(".html")]
+    assert not any(b"<script>alert(1)" in page for page in pages)
 
 
 def test_a_study_that_is_not_whole_is_refused():

@@ -22,7 +22,7 @@ from bench.run.suite import hush
 from bench.run.tune import kept
 from bench.run.tune.ratio import time_ratio
 from bench.run.tune.spaces import OPTIONS, default_params, put, space, values_of
-from bench.run.tune.study import DEFAULT, Search, best, ended, failed, opened, sampler_of
+from bench.run.tune.study import DEFAULT, Direction, Search, best, ended, failed, opened, sampler_of
 from bench.run.tune.trial import LOST, Trials, work_folder
 from bench.store import Store
 from tasks.seeds import derive
@@ -113,7 +113,7 @@ def tune(
     dumped = {name: of.model_dump() for name, of in arm.spaces.items()}
     how = [search.sampler, search.prunes, search.objectives]
     title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([config, dumped, how])[:12]}"
-    directions = ["maximize" if arm.higher_is_better else "minimize", "minimize"]
+    directions: list[Direction] = ["maximize" if arm.higher_is_better else "minimize", "minimize"]
     study, retry_unheard = opened(
         store,
         title,

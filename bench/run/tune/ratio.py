@@ -14,11 +14,12 @@ from bench.run.races import network
 from bench.run.timing import measured
 from bench.run.tune.spaces import DROP_PATH, default
 from bench.run.untrained import networks_race
+from bench.speed.protocol import Scope
 from bench.store import Store
 
 PROCESSES = 3
 """Fresh processes of a trial's time; a published one takes five."""
-SCOPE = "backbone"
+SCOPE: Scope = "backbone"
 
 
 def time_ratio(cell: Cell, config: dict[str, Any], plan: SpeedConfig, store: Store) -> float:

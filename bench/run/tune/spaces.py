@@ -142,7 +142,6 @@ def suggest(
         only: short names of the spaces that are drawn from; None for all.
     """
     config: dict[str, Any] = {}
-    drawn: int | float
     for name, short in short_names(spaces).items():
         of = spaces[name]
         if only is not None and short not in only:
@@ -152,7 +151,7 @@ def suggest(
             put(config, name, of.values[int(index)])
             continue
         if isinstance(of.low, int) and isinstance(of.high, int):
-            drawn = trial.suggest_int(short, of.low, of.high, log=of.log)
+            drawn: int | float = trial.suggest_int(short, of.low, of.high, log=of.log)
         else:
             drawn = trial.suggest_float(short, _low(of), _high(of), log=of.log)
         put(config, name, drawn)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import sqlalchemy
@@ -26,6 +26,7 @@ HEARTBEAT_S = 30
 """How often a trial says that it lives: one that is silent for twice as long is retried."""
 DEFAULT = "default"
 """Attribute of the trial that runs the recipe as it is."""
+Direction = Literal["maximize", "minimize"]
 OBJECTIVES = ("accuracy", "time")
 _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(
@@ -121,7 +122,7 @@ def opened(
     store: Store,
     title: str,
     search: Search,
-    directions: Sequence[str],
+    directions: Sequence[Direction],
     first: dict[str, Any],
     died: Callable[[FrozenTrial], None] = lambda trial: None,
 ) -> tuple[optuna.Study, Callable[[], None]]:
