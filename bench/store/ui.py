@@ -18,6 +18,13 @@ from bench.store.mlflow_store import Store
 CHARTS = "#/experiments/{}/runs?compareRunsMode=CHART&workflowType=machine_learning"
 """Page of MLflow's UI: the runs of an experiment beside their charts; not those of GenAI."""
 
+DASHBOARD = """
+from importlib.metadata import entry_points
+(script,) = entry_points(group="console_scripts", name="optuna-dashboard")
+script.load()()
+"""
+"""Runs the command of Optuna Dashboard, wherever its script lies."""
+
 
 def page(store: Store) -> str:
     """Return the page to open, behind the server's address: the charts of the newest suite.
@@ -58,7 +65,7 @@ def serve_studies(folder: Path, port: int) -> int:
     if not (folder / embedded.STUDIES).is_file():
         raise Failure(f"{folder.name}/ has no study yet; `convboard tune SUITE` makes them.")
     print(f"Optuna Dashboard: http://127.0.0.1:{port}/dashboard", flush=True)
-    command = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()"]
+    command = [sys.executable, "-c", DASHBOARD]
     command += [embedded.address(folder, embedded.STUDIES), "--host", "127.0.0.1"]
     return _served([*command, "--port", str(port)])
 
