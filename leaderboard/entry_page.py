@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
 from bench.record import Interval, Metric, Record
@@ -19,9 +18,6 @@ from leaderboard.names import machine_file
 from leaderboard.rows import Row, Setup
 from leaderboard.show import MISSING, Show
 from leaderboard.studies import study_view
-
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""Ten times as fast where libyaml is there; the text is the same."""
 
 
 def entry_view(
@@ -63,9 +59,7 @@ def entry_view(
         "studies": [study_view(r.study, family) for r in row.studies if r.study],
         "pictures": pictures,
         "identity": _identity(row.first),
-        "config": yaml.dump(recipe.config, Dumper=DUMPER, allow_unicode=True, width=96)
-        if recipe
-        else None,
+        "config": recipe and json.dumps(recipe.config, indent=2, ensure_ascii=False),
         "recipe": recipe,
         "records": [
             {
