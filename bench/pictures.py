@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.record import FieldArea
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DECADES = 4
@@ -121,7 +122,7 @@ def dilation_picture(counts: Sequence[Tensor], titles: Sequence[str], path: Path
     _save(figure, path)
 
 
-def plot_picture(plot: Callable[[], Any], path: Path) -> None:
+def plot_picture(plot: Callable[[], Axes], path: Path) -> None:
     """Save what another package draws with pyplot, as a PNG; its style and figure are put away.
 
     Args:
