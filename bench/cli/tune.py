@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of, split
-from bench.errors import Failure
+from bench.cli.arguments import Verbs, add_choice, add_engine, choice_of, runs_of, split
+from bench.errors import Failure, UserError
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
     from bench.config.schema import OperatorConfig, SpeedConfig
     from bench.record import Data
+    from bench.run.executor import Executor
     from bench.run.tune import Arm, Search, Tuned
     from bench.store import Store
 
@@ -24,6 +25,7 @@ def add(verbs: Verbs) -> None:
     text = "search the recipe and every operator's own options by Optuna, all with one budget"
     verb = verbs.add("tune", tune, text)
     add_choice(verb)
+    add_engine(verb)
     verb.add_argument("--trials", type=int, default=20, help="trials of each arm, in all")
     verb.add_argument("--sampler", default="tpe", help="tpe (default), random, gp, cmaes or nsgaii")
     verb.add_argument(
@@ -82,7 +84,9 @@ def tune(options: argparse.Namespace) -> None:
     data = suite.preflight([*(arm.cell for arm in arms), *held_out, *without], reasons)
     for cell in without:
         keep_unfit(cell, store.folder, options.line, reasons[cell.hash], data.get(cell.hash))
-    found, failed = _tuned(arms, search, whole.speed or SpeedConfig(), data, store, options)
+    executor = _executor(options, search, cells, whole.timeout_minutes)
+    plan_ = whole.speed or SpeedConfig()
+    found, failed = _tuned(arms, search, plan_, data, store, executor, options)
     if found:
         _print(found)
         path = options.out or store.folder / "tuned" / file_name(options.suite, choice)
@@ -99,12 +103,32 @@ def _first(cells: Sequence[Cell], title: str) -> Cell:
     return next(c for c in cells if title == f"{c.task} · {c.host} · {c.operator}")
 
 
+def _executor(
+    options: argparse.Namespace, search: Search, cells: Sequence[Cell], minutes: float
+) -> Executor | None:
+    """Return what runs the trials; None for this process, one after the other."""
+    from bench.cli.suites import executor_of
+    from bench.run.ranks import ranks_of
+
+    if any(ranks_of(cell.config["trainer"]) > 1 for cell in cells):
+        raise UserError("`devices` must be 1 in a study: a trial runs on one device.")
+    if options.executor == "processes" and options.workers in (None, 1):
+        return None
+    if "time" in search.objectives:
+        raise UserError(
+            "`--objectives accuracy,time` runs one trial at a time, in this process: what else "
+            "runs would be in its times; leave out --workers and --executor."
+        )
+    return executor_of(options, cells, minutes * search.trials)
+
+
 def _tuned(
     arms: Sequence[Arm],
     search: Search,
     plan: SpeedConfig,
     data: dict[str, Data],
     store: Store,
+    executor: Executor | None,
     options: argparse.Namespace,
 ) -> tuple[list[Tuned], int]:
     """Tune arms and show how far they are; return what was found, and how many failed."""
@@ -129,6 +153,7 @@ def _tuned(
                         plan=plan,
                         data=data[arm.cell.hash],
                         command=options.line,
+                        executor=executor,
                         before=bar.before,
                         told=told,
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,7 +13,7 @@ import psutil
 
 from bench.errors import Failure
 from bench.store import embedded
-from bench.store.kept import Kept
+from bench.store.kept import STUDIES, Kept
 from bench.store.mlflow_store import Store
 
 CHARTS = "#/experiments/{}/runs?compareRunsMode=CHART&workflowType=machine_learning"
@@ -62,11 +63,11 @@ def serve_studies(folder: Path, port: int) -> int:
     """
     if find_spec("optuna_dashboard") is None:
         raise Failure("`--studies` needs Optuna Dashboard: pip install 'convboard[dashboard]'.")
-    if not (folder / embedded.STUDIES).is_file():
+    if STUDIES not in os.environ and not (folder / embedded.STUDIES_DATABASE).is_file():
         raise Failure(f"{folder.name}/ has no study yet; `convboard tune SUITE` makes them.")
     print(f"Optuna Dashboard: http://127.0.0.1:{port}/dashboard", flush=True)
     command = [sys.executable, "-c", DASHBOARD]
-    command += [embedded.address(folder, embedded.STUDIES), "--host", "127.0.0.1"]
+    command += [embedded.studies(folder), "--host", "127.0.0.1"]
     return _served([*command, "--port", str(port)])
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import optuna
-from optuna.study import MaxTrialsCallback
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from bench.config import files, lightning
 from bench.config.cell import Cell
@@ -18,18 +15,16 @@ from bench.config.schema import OperatorConfig, SearchSpace, SpeedConfig, Tuning
 from bench.errors import Failure
 from bench.hashing import digest
 from bench.record import Data, Study
+from bench.run.executor import Executor
 from bench.run.suite import hush
 from bench.run.tune import kept
-from bench.run.tune.ratio import time_ratio
-from bench.run.tune.spaces import OPTIONS, default_params, put, space, values_of
-from bench.run.tune.study import DEFAULT, Direction, Search, best, ended, failed, opened, sampler_of
-from bench.run.tune.trial import LOST, Trials, work_folder
+from bench.run.tune.share import MOST_FAILURES, Share, share_out
+from bench.run.tune.spaces import OPTIONS, put, space, values_of
+from bench.run.tune.study import DEFAULT, Search, best, ended, failed
 from bench.store import Store
-from tasks.seeds import derive
 
 HOLDOUT = 0.2
 """Share of the training set that trials are scored on."""
-MOST_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -86,6 +81,7 @@ def tune(
     plan: SpeedConfig,
     data: Data,
     command: str,
+    executor: Executor | None = None,
     before: Callable[[int], object] = lambda done: None,
     told: Callable[[int, str], object] = lambda done, words: None,
 ) -> Tuned:
@@ -102,6 +98,7 @@ def tune(
         plan: how its suite is timed, for the objective `time`.
         data: of the arm's cell.
         command: the command line that asked for it, for the record.
+        executor: runs the trials, several at a time; None runs them here, one after the other.
         before: called with how many trials had ended before.
         told: called after each trial with how many have ended, and what became of it.
 
@@ -113,34 +110,15 @@ def tune(
     dumped = {name: of.model_dump() for name, of in arm.spaces.items()}
     how = [search.sampler, search.prunes, search.objectives]
     title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([config, dumped, how])[:12]}"
-    directions: list[Direction] = ["maximize" if arm.higher_is_better else "minimize", "minimize"]
-    study, retry_unheard = opened(
-        store,
-        title,
-        search,
-        directions[: len(search.objectives)],
-        default_params(cell, arm.spaces),
-        partial(_closed, store),
-    )
-    retry_unheard()
-    # drawn anew at every start: a study that goes on must not repeat its first draws
-    seed = derive(cell.seed, len(study.trials)) % 2**32
-    study.sampler = sampler_of(search.sampler, seed)
+    share = Share(arm, search, title, plan, store.folder)
+    study, _ = share.opened(store)
     parent = kept.run_of(study, store, arm)
-    ratio = partial(time_ratio, cell, plan=plan, store=store)
-    timed = ratio if "time" in search.objectives else None
-    trial_of = Trials(study, cell, config, arm.spaces, store, parent, timed)
     before(len(ended(study)))
-
-    def report(study: optuna.Study, trial: FrozenTrial) -> None:
-        retry_unheard()
-        told(len(ended(study)), f"trial {trial.number}{words_of(trial, arm.spaces)}")
-        if len(failed(study)) >= MOST_FAILURES:
-            study.stop()
-
     if len(ended(study)) < search.trials:
-        enough = MaxTrialsCallback(search.trials, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        study.optimize(trial_of, callbacks=[report, enough], catch=(Exception,))
+        if executor is None:
+            share.work(store, told)
+        else:
+            share_out(share, study, executor, told)
     if len(failed(study)) >= MOST_FAILURES:
         raise Failure(
             f"{arm.title}: {MOST_FAILURES} trials failed, the last with: "
@@ -151,30 +129,6 @@ def tune(
     told_of = kept.study_of(study, arm, search, HOLDOUT)
     kept.keep(store, parent, study, told_of, arm, data, command)
     return Tuned(arm, told_of, _operators(study, arm))
-
-
-def _closed(store: Store, trial: FrozenTrial) -> None:
-    """Close the run of a trial whose process died, if it had one."""
-    run_id = trial.user_attrs.get("mlflow_run")
-    if run_id is not None:
-        store.end(run_id, "KILLED")
-        shutil.rmtree(work_folder(store, run_id), ignore_errors=True)
-
-
-def words_of(trial: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> str:
-    """Say what a trial drew and what came of it."""
-    name = " (the recipe)" if trial.user_attrs.get(DEFAULT) else ""
-    lost = trial.user_attrs.get("error") or trial.user_attrs.get(LOST)
-    if lost is not None:
-        return f"{name}: failed: {lost}"
-    drawn = []
-    for setting, value in values_of(spaces, trial.params).items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        drawn.append(f"{setting.rpartition('.')[2]} {shown}")
-    values = ", ".join(f"{value:.4f}" for value in trial.values or [])
-    if trial.state == TrialState.PRUNED:
-        values = f"pruned at {values}" if values else "pruned"
-    return f"{name}: {values or trial.state.name.lower()} with {', '.join(drawn)}"
 
 
 def _operators(study: optuna.Study, arm: Arm) -> tuple[OperatorConfig, ...]:

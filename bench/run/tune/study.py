@@ -13,12 +13,12 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import OperationalError
 
 from bench import locks
-from bench.errors import UserError, near
+from bench.errors import Failure, UserError, near
 from bench.hashing import digest
-from bench.store import Store
-from bench.store.embedded import STUDIES
+from bench.store import STUDIES, Store
 
 STARTUP = 5
 """Trials drawn at random before a sampler learns from those that there are."""
@@ -138,6 +138,10 @@ def opened(
         directions: "maximize" or "minimize", one for each objective.
         first: parameters of the first trial, which is the default.
         died: called with a trial whose process died, before it is queued again.
+
+    Raises:
+        UserError: the database's driver is not installed.
+        Failure: the database does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -148,12 +152,7 @@ def opened(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
-        storage = optuna.storages.RDBStorage(
-            store.database(STUDIES),
-            heartbeat_interval=HEARTBEAT_S,
-            grace_period=2 * HEARTBEAT_S,
-            heartbeat_stale_trial_callback=again,
-        )
+        storage = _storage(store.studies(), again)
         lock = store.folder / locks.FOLDER / f"study-{digest(title)[:12]}.lock"
         with locks.lock(lock, wait_s=60):  # two that start at once would both queue the default
             study = optuna.create_study(
@@ -171,6 +170,27 @@ def opened(
             requeue_unheard(study, storage, again)
 
     return study, retry_unheard
+
+
+def _storage(
+    address: str, again: Callable[[optuna.Study, FrozenTrial], None]
+) -> optuna.storages.RDBStorage:
+    """Open the database of the studies."""
+    try:
+        return optuna.storages.RDBStorage(
+            address,
+            heartbeat_interval=HEARTBEAT_S,
+            grace_period=2 * HEARTBEAT_S,
+            heartbeat_stale_trial_callback=again,
+        )
+    except ImportError as error:
+        raise UserError(
+            f"`{STUDIES}` needs a database driver ({error}); for PostgreSQL: "
+            "pip install 'convboard[server]'."
+        ) from None
+    except OperationalError as error:
+        words = str(error.orig).strip().splitlines()[-1]
+        raise Failure(f"the database of the studies does not answer: {words}") from None
 
 
 def requeue_unheard(

@@ -11,13 +11,14 @@ from typing import Any
 import lightning as L
 import optuna
 from lightning.pytorch.callbacks import Callback
+from optuna.trial import FrozenTrial, TrialState
 
 from bench.config import files
 from bench.config.cell import Cell
 from bench.config.schema import SearchSpace
 from bench.run import fit
 from bench.run.curve import Diverged
-from bench.run.tune.spaces import default_params, suggest
+from bench.run.tune.spaces import default_params, suggest, values_of
 from bench.run.tune.study import DEFAULT
 from bench.store import Store
 from tasks.base import TaskModule
@@ -49,6 +50,31 @@ class Pruner(Callback):
         self.trial.set_user_attr(EPOCHS, trainer.current_epoch + 1)
         if self.may_end and self.trial.should_prune():
             raise optuna.TrialPruned
+
+
+def closed(store: Store, trial: FrozenTrial) -> None:
+    """Close the run of a trial whose process died, if it had one."""
+    run_id = trial.user_attrs.get("mlflow_run")
+    if run_id is not None:
+        store.end(run_id, "KILLED")
+        shutil.rmtree(work_folder(store, run_id), ignore_errors=True)
+
+
+def words_of(trial: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> str:
+    """Say what a trial drew and what came of it."""
+    name = " (the recipe)" if trial.user_attrs.get(DEFAULT) else ""
+    lost = trial.user_attrs.get("error") or trial.user_attrs.get(LOST)
+    if lost is not None:
+        return f"{name}: failed: {lost}"
+    drawn = []
+    for setting, value in values_of(spaces, trial.params).items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        drawn.append(f"{setting.rpartition('.')[2]} {shown}")
+    score, *ratio = trial.values or [None]
+    values = "" if score is None else f"{score:.4f}" + "".join(f" at {r:.2f}×" for r in ratio)
+    if trial.state == TrialState.PRUNED:
+        values = f"pruned at {values}" if values else "pruned"
+    return f"{name}: {values or trial.state.name.lower()} with {', '.join(drawn)}"
 
 
 @dataclass(frozen=True)

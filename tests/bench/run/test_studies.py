@@ -26,7 +26,7 @@ def cell(tiny):
 @pytest.fixture
 def store(tmp_path):
     """What a study needs of a store, without the seconds that MLflow takes to open one."""
-    return SimpleNamespace(folder=tmp_path, database=lambda name: f"sqlite:///{tmp_path}/{name}")
+    return SimpleNamespace(folder=tmp_path, studies=lambda: f"sqlite:///{tmp_path}/optuna.db")
 
 
 def with_tune(cell, **options):

@@ -39,8 +39,8 @@ def test_a_study_its_suite_and_its_row_on_the_board(learning, tmp_path, convboar
     convboard(*command, "2")
     assert "trial 2" in convboard(*command, "3").stdout
     store = Store(runs)
-    (summary,) = optuna.get_all_study_summaries(store.database("optuna.db"))
-    study = optuna.load_study(study_name=summary.study_name, storage=store.database("optuna.db"))
+    (summary,) = optuna.get_all_study_summaries(store.studies())
+    study = optuna.load_study(study_name=summary.study_name, storage=store.studies())
     assert len(study.trials) == 3
     assert "lr" not in study.trials[0].params  # the recipe's own, which its space does not hold
     assert len({trial.params["weight_decay"] for trial in study.trials}) == 3
@@ -134,10 +134,8 @@ def test_a_trial_that_is_cut_off_is_queued_again(tiny, tmp_path, convboard):
             (f"-{2 * HEARTBEAT_S + 1} seconds",),
         )
     convboard(*command)
-    (summary,) = optuna.get_all_study_summaries(store.database("optuna.db"))
-    trials = optuna.load_study(
-        study_name=summary.study_name, storage=store.database("optuna.db")
-    ).trials
+    (summary,) = optuna.get_all_study_summaries(store.studies())
+    trials = optuna.load_study(study_name=summary.study_name, storage=store.studies()).trials
     assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE"]
     assert trials[0].params == trials[1].params == trials[2].params
     assert not any("error" in trial.user_attrs for trial in trials)
@@ -152,5 +150,5 @@ def test_two_at_once_share_a_study(tiny, tmp_path, convboard):
     other = convboard(*command, wait=False)
     convboard(*command)
     assert other.wait(240) == 0
-    (summary,) = optuna.get_all_study_summaries(Store(runs).database("optuna.db"))
+    (summary,) = optuna.get_all_study_summaries(Store(runs).studies())
     assert 4 <= summary.n_trials <= 5  # both may have had one under way
