@@ -290,6 +290,12 @@ class BoardConfig(_Model):
         description="slots, unless the arm says otherwise; see `convboard explain where`",
         examples=[{"kernel_size": 7}],
     )
+    tune: dict[str, SearchSpace] = Field(
+        {},
+        description="settings that a study searches, beside or in place of learning rate, weight "
+        "decay and drop path, by dotted name; see `convboard explain tune`",
+        examples=[{"model.init_args.warmup_epochs": {"low": 0, "high": 2}}],
+    )
     set: dict[str, Any] = Field(
         {},
         description="laid over the task and the recipe",

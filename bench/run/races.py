@@ -32,7 +32,7 @@ ON_NOISE: tuple[Scope, ...] = ("backbone", "training")
 
 def network(cell: Cell) -> dict[str, Any]:
     """Arguments that build what is timed: image to feature pyramid, whatever the task."""
-    fresh = {k: v for k, v in cell.backbone.items() if k not in START}
+    fresh = {k: v for k, v in cell.network.items() if k not in START}
     return {**fresh, "features_only": True, "pretrained": False}
 
 
