@@ -17,7 +17,12 @@ from tasks.layouts import Layout
 if TYPE_CHECKING:
     from tasks.data.module import TaskData
 
-COUNTED = {"classification": "images", "detection": "objects", "segmentation": "pixels"}
+COUNTED = {
+    "classification": "images",
+    "detection": "objects",
+    "segmentation": "pixels",
+    "pose": "figures",
+}
 LONGEST_SIDE = 640
 """Of a picture on the page, in pixels."""
 
@@ -132,9 +137,13 @@ def look(layout: Layout, samples: int = 12) -> Findings:
 
 def drawn(data: TaskData, split: str, index: int) -> draw.Drawn:
     """Draw the truth of an image on it."""
+    from tasks import PoseData
+
     image, truth = data.example(split, index)
     if "boxes" in truth:
         return draw.objects(image, truth["boxes"], truth["labels"].tolist(), data.class_names)
+    if isinstance(data, PoseData):
+        return draw.poses(image, truth["keypoints"], data.skeleton)
     if "mask" in truth:
         return draw.labels(image, truth["mask"], data.class_names)
     return draw.named(image, int(truth["label"]), data.class_names)

@@ -32,7 +32,7 @@ def predict(
         cell: hash of the cell, or its beginning.
         images: paths of image files, and of folders that hold some.
         out: folder of the pictures, made where it is not there; `NAME-predicted.png` each.
-        threshold: least score of a detection, in [0, 1].
+        threshold: least score of a detection or figure, in [0, 1].
 
     Raises:
         ValueError: an unknown or unfinished cell, a file that is no image, a bad threshold.
@@ -59,8 +59,10 @@ def draw(
     module: TaskModule, data: TaskData, names: Sequence[str], image: Tensor, threshold: float
 ) -> Drawn:
     """Predict one image, uint8 (3, H, W), and draw what was found on it."""
+    import torch
+
     from bench.analysis import draw as drawing
-    from tasks import Classification, Detection, Segmentation
+    from tasks import Classification, Detection, Pose, Segmentation
 
     seen = data.as_scored(image)
     if isinstance(module, Detection):
@@ -69,6 +71,14 @@ def draw(
     if isinstance(module, Segmentation):
         (mask,) = module.predict(seen[None], size=image.shape[-2:])
         return drawing.labels(image, mask, names)
+    if isinstance(module, Pose):
+        (found,) = module.predict(seen[None])
+        kept = found["scores"] >= threshold
+        points = found["keypoints"][kept]
+        scale = torch.tensor([image.shape[-1] / seen.shape[-1], image.shape[-2] / seen.shape[-2]])
+        points[..., :2] = (points[..., :2] + 0.5) * scale - 0.5
+        scores = found["scores"][kept].tolist()
+        return drawing.poses(image, points, module.skeleton, scores)
     if isinstance(module, Classification):
         (probabilities,) = module.predict(seen[None])
         return drawing.classes(image, probabilities, names)
