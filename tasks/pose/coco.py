@@ -183,7 +183,8 @@ def _figure(
     if not area or area > size[0] * size[1]:
         repairs[AREA if area else NO_AREA] += 1
         area = (box[2] - box[0]) * (box[3] - box[1])
-    return _Figure(points, box, crowd, area, outline)
+    # Outlines of what is learnt are not needed, and large.
+    return _Figure(points, box, crowd, area, None if len(on) and not crowd else outline)
 
 
 def _points(
