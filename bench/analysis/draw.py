@@ -55,6 +55,7 @@ def detections(
     seen: Sequence[int],
     names: Sequence[str],
     threshold: float,
+    most: int | None = None,
 ) -> Drawn:
     """Draw the boxes, and masks where there are any, whose score reaches the threshold.
 
@@ -64,6 +65,7 @@ def detections(
         seen: (height, width) of the image that the network saw.
         names: of the classes.
         threshold: least score.
+        most: so many of them at most, the surest; None for all.
 
     Example:
         >>> found = {"boxes": torch.tensor([[4.0, 4, 20, 20]]), "scores": torch.tensor([0.9]),
@@ -73,13 +75,15 @@ def detections(
     """
     canvas = enlarged(image)
     height, width = canvas.shape[-2:]
-    kept = found["scores"].cpu() >= threshold
+    scores = found["scores"].cpu()
+    kept = (scores >= threshold).nonzero().flatten()
+    kept = kept[scores[kept].argsort(descending=True, stable=True)][:most]
     scale = torch.tensor([width / seen[1], height / seen[0]]).repeat(2)
     boxes = found["boxes"].cpu()[kept] * scale
     labels = found["labels"].cpu()[kept].tolist()
     said = [
         f"{names[label]} {score:.2f}"
-        for label, score in zip(labels, found["scores"].cpu()[kept].tolist(), strict=True)
+        for label, score in zip(labels, scores[kept].tolist(), strict=True)
     ]
     if said and "masks" in found:
         masks = found["masks"].cpu()[kept]
@@ -87,6 +91,23 @@ def detections(
         colours = [colour(label) for label in labels]
         canvas = draw_segmentation_masks(canvas, masks.bool(), alpha=0.5, colors=colours)
     return _boxed(canvas, boxes, labels, said)
+
+
+def truth(image: Tensor, known: Mapping[str, Tensor], names: Sequence[str]) -> Drawn:
+    """Draw what is known of an image: its class, objects, labels or figures.
+
+    Args:
+        image: uint8 (3, H, W).
+        known: as `tasks.data.module.TaskData.example` returns it.
+        names: of the classes.
+    """
+    if "boxes" in known:
+        return objects(image, known["boxes"], known["labels"].tolist(), names)
+    if "mask" in known:
+        return labels(image, known["mask"], names)
+    if "keypoints" in known:
+        return poses(image, known["keypoints"], known["skeleton"].tolist())
+    return named(image, int(known["label"]), names)
 
 
 def named(image: Tensor, label: int, names: Sequence[str]) -> Drawn:
@@ -126,6 +147,36 @@ def _boxed(canvas: Tensor, boxes: Tensor, labels: Sequence[int], said: list[str]
         canvas, boxes, said, list(colours), width=2, label_colors="white", fill_labels=True
     )
     return Drawn(drawn, ", ".join(said))
+
+
+def figures(
+    image: Tensor,
+    found: Mapping[str, Tensor],
+    seen: Sequence[int],
+    skeleton: Sequence[tuple[int, int]],
+    threshold: float,
+    most: int | None = None,
+) -> Drawn:
+    """Draw the figures whose score reaches the threshold.
+
+    Args:
+        image: uint8 (3, H, W), the original.
+        found: `keypoints` and `scores`, in pixels of the image seen, best first.
+        seen: (height, width) of the image that the network saw.
+        skeleton: pairs of key points, by place.
+        threshold: least score.
+        most: figures at most; None for all.
+
+    Example:
+        >>> found = {"keypoints": torch.ones(2, 1, 3), "scores": torch.tensor([0.9, 0.2])}
+        >>> figures(torch.zeros(3, 64, 64, dtype=torch.uint8), found, (32, 32), [], 0.5).words
+        'figure 0.90'
+    """
+    kept = found["scores"] >= threshold
+    points, scores = found["keypoints"][kept][:most].clone(), found["scores"][kept][:most]
+    scale = torch.tensor([image.shape[-1] / seen[1], image.shape[-2] / seen[0]])
+    points[..., :2] = (points[..., :2] + 0.5) * scale - 0.5
+    return poses(image, points, skeleton, scores.tolist())
 
 
 def poses(

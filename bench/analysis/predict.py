@@ -56,32 +56,43 @@ def predict(
 
 
 def draw(
-    module: TaskModule, data: TaskData, names: Sequence[str], image: Tensor, threshold: float
+    module: TaskModule,
+    data: TaskData,
+    names: Sequence[str],
+    image: Tensor,
+    threshold: float,
+    *,
+    canvas: Tensor | None = None,
+    most: int | None = None,
 ) -> Drawn:
-    """Predict one image, uint8 (3, H, W), and draw what was found on it."""
-    import torch
+    """Predict one image, uint8 (3, H, W), and draw what was found on it.
 
+    Args:
+        module: the network.
+        data: its data: how an image is made ready.
+        names: of the classes.
+        image: what is predicted.
+        threshold: least score of a detection or figure.
+        canvas: the image in another size, to draw on; None for the image itself.
+        most: detections or figures at most, the surest; None for all.
+    """
     from bench.analysis import draw as drawing
     from tasks import Classification, Detection, Pose, Segmentation
 
-    seen = data.as_scored(image)
+    seen = data.as_scored(image).to(module.device)
+    canvas = image if canvas is None else canvas
     if isinstance(module, Detection):
         (found,) = module.predict(seen[None])
-        return drawing.detections(image, found, seen.shape[-2:], names, threshold)
+        return drawing.detections(canvas, found, seen.shape[-2:], names, threshold, most)
     if isinstance(module, Segmentation):
-        (mask,) = module.predict(seen[None], size=image.shape[-2:])
-        return drawing.labels(image, mask, names)
+        (mask,) = module.predict(seen[None], size=canvas.shape[-2:])
+        return drawing.labels(canvas, mask, names)
     if isinstance(module, Pose):
         (found,) = module.predict(seen[None])
-        kept = found["scores"] >= threshold
-        points = found["keypoints"][kept]
-        scale = torch.tensor([image.shape[-1] / seen.shape[-1], image.shape[-2] / seen.shape[-2]])
-        points[..., :2] = (points[..., :2] + 0.5) * scale - 0.5
-        scores = found["scores"][kept].tolist()
-        return drawing.poses(image, points, module.skeleton, scores)
+        return drawing.figures(canvas, found, seen.shape[-2:], module.skeleton, threshold, most)
     if isinstance(module, Classification):
         (probabilities,) = module.predict(seen[None])
-        return drawing.classes(image, probabilities, names)
+        return drawing.classes(canvas, probabilities, names)
     raise ConfigError(f"`cell`: there is no drawing of what a {type(module).__name__} predicts.")
 
 

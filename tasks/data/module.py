@@ -120,7 +120,7 @@ class TaskData(L.LightningDataModule, ABC):
 
         Returns:
             uint8 (3, H, W); and `label` (), or `boxes` (n, 4) with `labels` (n), or `mask` (H, W),
-            or `keypoints` (n, K, 3).
+            or `keypoints` (n, K, 3) with `skeleton` (lines, 2).
         """
 
     @abstractmethod

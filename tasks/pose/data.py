@@ -233,10 +233,13 @@ class PoseData(TaskData):
         return images.to(device, non_blocking=True), moved
 
     def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return an image of a split as it is read, and its `keypoints` (n, K, 3)."""
+        """Return an image of a split as it is read, its `keypoints` (n, K, 3), and `skeleton`."""
         image = self._published[split].images[index]
         points = torch.from_numpy(image.points[~image.unlearnt])
-        return read_image(image.path, upright=image.upright), {"keypoints": points}
+        return read_image(image.path, upright=image.upright), {
+            "keypoints": points,
+            "skeleton": torch.tensor(self.skeleton, dtype=torch.int64).reshape(-1, 2),
+        }
 
     def class_counts(self, split: str) -> dict[str, int]:
         """Return key point → number of figures in a split that have it."""
