@@ -113,7 +113,7 @@ def parts(
     every_record = sorted(known.items())
     grown = growths(records.values())
     made = [
-        *(Part(f"records/{n}", known[n], partial(_record, n, r, files and files[n][1]))
+        *(Part(f"records/{n}", known[n], partial(_record, n, r, files[n][1] if files else None))
           for n, r in sorted(records.items())),
         *(part(f"pictures/{name}", partial(_picture, name, content), _hash(content))
           for name, content in sorted(pictures.items())),
