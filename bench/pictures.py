@@ -134,7 +134,8 @@ def plot_picture(plot: Callable[[], Axes], path: Path) -> None:
 
     pyplot.switch_backend("agg")
     with matplotlib.rc_context():
-        figure = plot().get_figure()
+        figure = plot().get_figure(root=True)
+        assert figure is not None
         figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
         pyplot.close(figure)
 
