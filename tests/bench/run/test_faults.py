@@ -314,9 +314,9 @@ def test_damaged_checkpoints_are_left_aside(tiny, convboard, tmp_path):
     assert process.wait(60) == 130
     damage(before, 50)
     damage(before.with_name("last.ckpt"), 0)
-    done = convboard(*command)
-    assert "last.ckpt could not be read" in done.stdout
-    assert "before-last.ckpt could not be read" in done.stdout
+    said = " ".join(convboard(*command).stdout.split())
+    for name in ("last.ckpt", "before-last.ckpt"):
+        assert re.search(rf"(?<!-){name} could not be read", said), said
     one_good_run(runs, "acb")
 
 
