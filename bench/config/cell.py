@@ -122,9 +122,8 @@ class Cell(BaseModel):
             if place == HOST_OPTIONS:
                 options.pop(option, None)
                 options |= {} if before is None else {option: before}
-        if not options:
-            arguments.pop("host_options", None)
-        return arguments
+        arguments.pop("host_options", None)
+        return arguments | ({"host_options": options} if options else {})
 
     @property
     def starts_trained(self) -> bool:
