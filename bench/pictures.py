@@ -134,7 +134,8 @@ def plot_picture(plot: Callable[[], Axes], path: Path) -> None:
 
     pyplot.switch_backend("agg")
     with matplotlib.rc_context():
-        figure = plot().get_figure()
+        figure = plot().get_figure(root=True)
+        assert figure is not None
         figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
         pyplot.close(figure)
 
@@ -147,11 +148,12 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG of 128 colours: a third of the size, for pages that show many."""
+    """Write a figure as a PNG of 256 colours: a third of the size, for pages that show many."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    pixels.quantize(128, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)
+    few = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(path, "PNG", optimize=True)

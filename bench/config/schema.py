@@ -156,7 +156,7 @@ class SpeedConfig(_Model):
         {"backbone": [1, 8], "end_to_end": [1]},
         min_length=1,
         description="what is timed → its batch sizes: `operator` is one layer at fixed shapes, "
-        "`backbone` image to feature pyramid, `end_to_end` image to labels, boxes or masks, "
+        "`backbone` image to feature pyramid, `end_to_end` image to labels, boxes, masks or poses, "
         "`training` a training step of the backbone",
         examples=[{"backbone": [1, 8]}],
     )

@@ -49,6 +49,11 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
+def import_tables() -> None:
+    """Import what MLflow imports as late as when the store of a folder is opened: a second."""
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 class Store:
     """The MLflow store of one folder: SQLite and local artifacts unless a server is named.
 

@@ -118,7 +118,8 @@ def short_names(spaces: Mapping[str, SearchSpace]) -> dict[str, str]:
 
 def default_params(cell: Cell, spaces: Mapping[str, SearchSpace]) -> dict[str, Any]:
     """Return the parameters of the trial of the default, of those whose space holds it."""
-    shorts, params = short_names(spaces), {}
+    shorts = short_names(spaces)
+    params: dict[str, Any] = {}
     for name, of in spaces.items():
         value = default(cell, name)
         if of.values is not None:
