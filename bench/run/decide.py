@@ -185,8 +185,7 @@ def keep(
             continue
         with TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            with store.artifact(run.run_id, f"records/{run.tags[DONE]}", folder) as path:
-                scored = Record.load(path)
+            scored = store.record(run)
             record = Record.make(
                 kind="decision",
                 status="ok",
