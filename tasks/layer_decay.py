@@ -29,7 +29,7 @@ def layers_of(names: Sequence[str]) -> list[int]:
         UserError: no blocks are told by the names.
 
     Example:
-        >>> layers_of(["stem.0.weight", "stages.0.blocks.0.w", "stages.0.blocks.3.w", "norm.weight"])
+        >>> layers_of(["stem.weight", "stages.0.blocks.0.w", "stages.0.blocks.1.w", "norm.weight"])
         [0, 1, 1, 2]
         >>> layers_of([f"layer1.{block}.conv1.weight" for block in range(5)])
         [1, 1, 1, 2, 2]

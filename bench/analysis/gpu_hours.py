@@ -42,7 +42,7 @@ def hours(macs: int, images: int, epochs: int) -> float:
 
 
 def gpu_hours(cells: Sequence[Cell]) -> dict[str, float]:
-    """Return the estimate of each cell whose suite says how many images are trained on, by its hash.
+    """Return the estimate of each cell whose suite says how many images it trains on, by its hash.
 
     Networks are built on the meta device, where nothing is allocated or computed; what they cost is
     remembered by their configuration and the code.

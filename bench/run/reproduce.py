@@ -73,11 +73,12 @@ def cell_of(record: Record) -> Cell:
     """
     recipe = record.recipe
     scored = record.kind == "accuracy" and record.status == "ok"
-    if not scored or recipe is None or recipe.epochs == 0:  # of no epochs: a public checkpoint's
+    # of no epochs: a public checkpoint's
+    if not scored or recipe is None or recipe.epochs == 0:
         what = record.kind if record.status == "ok" else f"{record.kind}, {record.status}"
         raise UserError(
-            f"`record` (={record.filename!r}: {what}) must be the score of a trained cell; this one's own "
-            f"command is `{record.provenance.reproduce}`."
+            f"`record` (={record.filename!r}: {what}) must be the score of a trained cell; this "
+            f"one's own command is `{record.provenance.reproduce}`."
         )
     config = copy.deepcopy(recipe.config)
     data = config.get("data", {}).get("init_args", {})

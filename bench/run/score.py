@@ -1,7 +1,7 @@
 """Public checkpoints scored as they are: no training, a record that stands apart from trained ones.
 
-The record's recipe is named "official", with no epochs, and its entry is not ranked: it stands on no
-board, since nobody here trained it by the board's recipe.
+The record's recipe is named "official", with no epochs, and its entry is not ranked: it stands on
+no board, since nobody here trained it by the board's recipe.
 """
 
 from __future__ import annotations

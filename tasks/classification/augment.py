@@ -55,14 +55,14 @@ class TimmAugment(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Change an image, uint8 (3, H, W)."""
         seed = int(torch.randint(2**31, ()))
-        before: tuple[Any, Any] = random.getstate(), np.random.get_state()
+        before: tuple[Any, Any] = random.getstate(), np.random.get_state()  # noqa: NPY002  timm's
         random.seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         try:
             changed = self.augment(F.to_pil_image(image))
         finally:
             random.setstate(before[0])
-            np.random.set_state(before[1])
+            np.random.set_state(before[1])  # noqa: NPY002
         tensor: Tensor = F.pil_to_tensor(changed)
         return tensor
 

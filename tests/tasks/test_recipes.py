@@ -105,21 +105,22 @@ def test_timms_randaugment_is_a_function_of_the_seed_alone():
     augment = TimmAugment("rand-m9-mstd0.5-inc1", 64)
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     random.seed(5)
-    np.random.seed(5)
-    drawn = random.random(), np.random.rand()
+    np.random.seed(5)  # noqa: NPY002
+    drawn = random.random(), np.random.rand()  # noqa: NPY002
     random.seed(5)
-    np.random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
     results = []
     for key in (1, 1, *range(2, 9)):
         with seeded(key):
             results.append(augment(image))
     assert torch.equal(results[0], results[1])
     assert len({bytes(result.numpy().tobytes()) for result in results}) > 3
-    assert (random.random(), np.random.rand()) == drawn  # others' draws are as they were
+    others = random.random(), np.random.rand()  # noqa: NPY002
+    assert others == drawn
 
 
 def test_one_augmentation_of_a_kind():
-    with pytest.raises(UserError, match="`auto_augment`.*None where `randaugment`"):
+    with pytest.raises(UserError, match=r"`auto_augment`.*None where `randaugment`"):
         augmentation(32, randaugment=9, auto_augment="rand-m9")
     with pytest.raises(UserError, match="timm's words"):
         ClassificationData(auto_augment="strong")

@@ -1,4 +1,4 @@
-"""The papers' full-size suites: whole networks on the meta device, two steps on genuine tiny sets."""
+"""The full-size suites: whole networks on the meta device, two steps on genuine tiny sets."""
 
 import copy
 import json

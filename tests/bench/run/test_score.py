@@ -134,7 +134,8 @@ def test_a_checkpoint_is_scored_as_it_is_and_stands_apart(place, capsys, monkeyp
     data = score.build(one.cell.config).data
     data.setup("validate")
     images, labels = next(iter(data.val_dataloader()))
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # fmt: skip
+    norms = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in norms)
     with torch.no_grad():
         maps = public["network_maps"](state, (images - mean) / std)
         right = public["logits"](state, maps[-1]).argmax(1) == labels
@@ -192,7 +193,7 @@ def test_a_detectors_checkpoint_is_loaded_whole_or_not_at_all(tmp_path):
     state["neck.more"] = state.pop("neck.fpn_convs.0.conv.bias")
     torch.save({"state_dict": state}, file)
     before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(CheckpointError, match="missing: neck.fpn_convs.0.conv.bias") as error:
+    with pytest.raises(CheckpointError, match=r"missing: neck\.fpn_convs\.0\.conv\.bias") as error:
         load_whole(other.backbone, other.behind, file)
     assert error.value.unexpected == ["neck.more"]
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
