@@ -219,9 +219,7 @@ class TaskModule(L.LightningModule, ABC):
     # What Lightning calls.
 
     def setup(self, stage: str) -> None:
-        """Freeze norms and compile the backbone, where asked, before its first use."""
-        if self.frozen_norm and stage == "fit":  # Lightning does not call `train`
-            _freeze_norms(self.backbone)
+        """Compile the backbone, where asked, before its first use."""
         if self.compile_backbone and stage == "fit":
             self.backbone.compile()
 
@@ -235,6 +233,11 @@ class TaskModule(L.LightningModule, ABC):
     def forward(self, images: Tensor) -> Any:
         """Predict: the same as `predict`."""
         return self.predict(images)
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze norms, where asked: Lightning does not call `train`."""
+        if self.frozen_norm:
+            _freeze_norms(self.backbone)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make the draws of this step a function of the seed, the step and the process."""

@@ -91,8 +91,7 @@ def test_a_host_without_blocks_has_no_layers():
 def test_frozen_norms_keep_their_statistics_but_those_of_operators_learn():
     host = swap(timm.create_model("test_resnet"), "acb", where={"stages": [3]}, input_size=(64, 64))
     task = Classification(host, 3, frozen_norm=True)
-    task.setup("fit")
-    task.train()
+    task.on_train_epoch_start()
     before = {name: value.clone() for name, value in host.named_buffers()}
     task.loss((torch.rand(2, 3, 64, 64), torch.tensor([0, 1])))
     inside = [n for n, m in host.named_modules() if isinstance(m, Operator)]
