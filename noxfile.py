@@ -49,8 +49,9 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs, env=env)
         return
-    session.run("pytest", "-m", "not slow", "-n", "2", env=env)
-    session.run("pytest", "-m", "slow", "-n", "2", env=env)
+    two = ("-n", "2", "--dist", "worksteal")
+    session.run("pytest", "-m", "not slow", *two, env=env)
+    session.run("pytest", "-m", "slow", *two, env=env)
 
 
 @nox.session

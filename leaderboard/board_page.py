@@ -98,10 +98,6 @@ class BoardView:
         """The rows of its table, with every time."""
         return tuple(_line(self, self.standings, row) for row in self.board.rows)
 
-    def line(self, row: Row) -> Line:
-        """One row of its table, with the usual time alone."""
-        return _line(self, (self.usual,), row)
-
     @property
     def baseline(self) -> str:
         """Label of the baseline, or nothing."""

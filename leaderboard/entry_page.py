@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
 from bench.record import Interval, Metric, Record
@@ -18,9 +17,6 @@ from leaderboard.families import colour
 from leaderboard.names import machine_file
 from leaderboard.rows import Row, Setup
 from leaderboard.show import MISSING, Show
-
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""Ten times as fast where libyaml is there; the text is the same."""
 
 
 def entry_view(
@@ -60,9 +56,7 @@ def entry_view(
         "views": row.views,
         "pictures": pictures,
         "identity": _identity(row.first),
-        "config": yaml.dump(recipe.config, Dumper=DUMPER, allow_unicode=True, width=96)
-        if recipe
-        else None,
+        "config": recipe and json.dumps(recipe.config, indent=2, ensure_ascii=False),
         "recipe": recipe,
         "records": [
             {

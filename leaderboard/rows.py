@@ -9,6 +9,7 @@ from bench.record import Cost, Interval, Metric, Record
 from bench.statistics.blocks import Difference
 from bench.statistics.ranks import Pairs, Rank
 from leaderboard.marks import Mark
+from leaderboard.wording import STATUS
 
 ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """What is said of a time by which it was run, unless that was torch as it is."""
@@ -17,7 +18,7 @@ ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "Op
 def status_words(record: Record) -> str:
     """Return what is said of a record that is not ok: an arm without a slot is no failure."""
     unfit = record.kind == "accuracy" and record.status == "unsupported"
-    return "does not fit" if unfit else record.status
+    return "does not fit" if unfit else STATUS.get(record.status, record.status)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from bench.store import Kept
 
 
+IMAGES_SEEN = 8
+"""Images over which `bench` takes a receptive field; `erf` takes 16."""
 UNFIT = "does not fit"
 """What is said of a cell whose operator has no slot in its host."""
 
@@ -90,7 +92,10 @@ def bench(options: argparse.Namespace) -> None:
 
 
 def shown(options: argparse.Namespace) -> bool:
-    """Time a suite, export its records and write the site; return whether all went well."""
+    """Time a suite, draw what it sees, export its records and write the site.
+
+    Return whether all went well; pictures that cannot be drawn are told of, and fail nothing.
+    """
     from bench.cli.publish import export_records, site
     from bench.cli.speed import time_target
 
@@ -101,10 +106,33 @@ def shown(options: argparse.Namespace) -> bool:
         traceback.print_exc()
         print(f"speed: {type(error).__name__}: {error}; the records are exported all the same.")
         failed = True
+    _draw(options)
     exported = export_records(options)
     if exported.records:
         site(options)
     return not failed and not exported.faults
+
+
+def _draw(options: argparse.Namespace) -> None:
+    """Draw what one seed of each arm sees and predicts, where it was not drawn before."""
+    from bench.analysis import views
+    from bench.cli.progress import Bar
+    from bench.config.plan import plan
+    from bench.run.suite import hush
+    from bench.store import Store
+
+    store = Store(runs_of(options))
+    left = views.unseen(plan(options.suite, choice_of(options)), store)
+    if not left:
+        return
+    hush()
+    with Bar("pictures", len(left)) as bar:
+        for cell, run in left:
+            try:
+                views.see(store, cell, run, options.line, images=IMAGES_SEEN)
+            except Exception as error:
+                bar.print(f"no picture of {cell.title}: {type(error).__name__}: {error}")
+            bar.step()
 
 
 def _run(options: argparse.Namespace) -> int:

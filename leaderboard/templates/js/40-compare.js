@@ -70,6 +70,7 @@ if (document.getElementById("compare")) {
     const head = make("tr", {}, ...["Board", a, b, `${a} minus ${b}`, `Time of ${a} ÷ time of ${b}`]
       .map((words, index) => make("th", index % 4 ? { scope: "col" } : { scope: "col", class: "text" }, words)));
     place.replaceChildren(make("thead", {}, head), body);
+    convboard.cards(place);
     const boardsOf = (count) => `${count} of ${shared.length} board${shared.length === 1 ? "" : "s"}`;
     const mean = ratios.length ? Math.exp(ratios.reduce((sum, r) => sum + Math.log(r[0]), 0) / ratios.length) : null;
     verdict.textContent = `${a} is surely better than ${b} on ${boardsOf(counts.better)} and surely worse on ${counts.worse}; `
