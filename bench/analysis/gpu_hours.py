@@ -70,7 +70,8 @@ def training_macs(model: dict[str, Any]) -> int:
     """
     from bench.backbones import macs
 
-    count, _, _ = macs(_Maps(on_meta(model)), tuple(_backbone(model)["input_size"]))
+    height, width = model["init_args"]["backbone"]["init_args"]["input_size"]
+    count, _, _ = macs(_Maps(on_meta(model)), (height, width))
     return count
 
 
@@ -92,11 +93,6 @@ class _Maps(nn.Module):
     def forward(self, images: Tensor) -> Any:
         compared = getattr(self.inner, "compared", self.inner)
         return compared(images)
-
-
-def _backbone(model: dict[str, Any]) -> dict[str, Any]:
-    arguments: dict[str, Any] = model["init_args"]["backbone"]["init_args"]
-    return arguments
 
 
 def _without_seed(model: dict[str, Any]) -> dict[str, Any]:
