@@ -11,7 +11,7 @@ from leaderboard.names import entry_file, first_line, operator_file, operator_wo
 from leaderboard.rows import Board, Row, status_words
 from leaderboard.show import MISSING, Show
 from leaderboard.standing import Place, Standing, standing
-from leaderboard.times import Choice, choices
+from leaderboard.times import Choice, choices, in_short
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ class BoardView:
     def choices(self) -> tuple[Choice, ...]:
         """The kinds of time that there are, the usual one first."""
         return tuple(choices(self.board))
+
+    @cached_property
+    def times(self) -> dict[str, str]:
+        """Key of each kind of time → what it is called where one is chosen."""
+        return in_short(self.choices)
 
     @cached_property
     def usual(self) -> Standing:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from bench.errors import UserError
-from bench.hashing import canonical, file_sha256
+from bench.hashing import file_sha256
 from bench.record import Record
 from leaderboard import published
 from leaderboard.site import Part, parts
@@ -27,6 +27,8 @@ SIGNATURES = {".png": ("PNG", PNG), ".jpg": ("JPEG", b"\xff\xd8\xff")}
 """What a picture is called, and how it begins, by the end of its name."""
 MANIFEST = "convboard-site.json"
 """File of the site that lists the others, by which an older build is known, used and cleared."""
+NAME = re.compile(r"[a-z]+-[0-9a-f]{16}-[0-9T]+-[0-9a-f]{8}\.json")
+"""What the file of a record may be called in the site."""
 STAGE = ".convboard-building"
 """Folder in the site where new files wait until all are there."""
 
@@ -127,9 +129,8 @@ def _read(folder: Path, progress: Callable[[int, int], None]) -> list[_File]:
         for done, path in enumerate(paths):
             progress(done, 2 * len(paths))
             record, sha256 = Record.load(path), file_sha256(path)
-            beginning = f"{record.kind}-{record.identity[:16]}-"
-            says_it = re.fullmatch(rf"{beginning}[0-9T]+-[0-9a-f]{{8}}\.json", path.name)
-            name = path.name if says_it else record.filename
+            says_it = path.name.startswith(f"{record.kind}-{record.identity[:16]}-")
+            name = path.name if says_it and NAME.fullmatch(path.name) else record.filename
             of_name.setdefault(name, set()).add(sha256)
             files.append(_File(path, record, sha256, name))
     finally:
@@ -168,7 +169,8 @@ def _write(site: Path, every: list[Part], progress: Callable[[int], None]) -> No
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         made[part.name] = {"key": part.key, "files": sorted(files)}
-    (stage / MANIFEST).write_text(canonical({"parts": made}) + "\n", encoding="utf-8")
+    # on one line: with indents it is written by slower code, and there may be 20,000 parts
+    (stage / MANIFEST).write_text(json.dumps({"parts": made}, sort_keys=True), encoding="utf-8")
     kept = {name for part in made.values() for name in part["files"]} | {MANIFEST}
     with _uninterrupted():
         for path in sorted(p for p in stage.rglob("*") if p.is_file()):

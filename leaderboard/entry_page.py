@@ -180,6 +180,11 @@ def _curves(scored: Sequence[Record], headline: str | None, family: int) -> list
                 epochs = _epochs(len(values), record.recipe.epochs)
                 points = list(zip(epochs, values, strict=True))
                 by_name.setdefault(name, {})[record.recipe.seed] = points
+    by_name = {  # of one point the table has the value
+        name: by_seed
+        for name, by_seed in by_name.items()
+        if len({epoch for points in by_seed.values() for epoch, _ in points}) > 1
+    }
     names = sorted(by_name, key=lambda name: ("loss" in name, name))
     return [
         {"name": name, "svg": Markup(curve_chart(by_name[name], name, family))} for name in names

@@ -148,6 +148,14 @@ class Setup:
     @property
     def words(self) -> str:
         """The setup in a line, e.g. 'CPU X, 2 threads, float32, channels_last'."""
+        return ", ".join(self._parts())
+
+    @property
+    def short(self) -> str:
+        """The machine and its threads, e.g. 'CPU X, 2 threads'."""
+        return ", ".join(self._parts()[:2])
+
+    def _parts(self) -> list[str]:
         speed, machine = self.speed.speed, self.speed.machine
         assert speed is not None
         where = machine.cpu if speed.device == "cpu" else (machine.gpu or speed.device)
@@ -170,7 +178,7 @@ class Setup:
                 f"warm-up of {conditions.warmup_min_ms:g} to {conditions.warmup_cap_ms:g} ms",
                 *(["TF32"] if conditions.tf32 else []),
             ]
-        return ", ".join(parts)
+        return parts
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def parts(
     every_record = sorted(known.items())
     grown = growths(records.values())
     made = [
-        *(Part(f"records/{n}", known[n], partial(_record, n, r, files and files[n][1]))
+        *(Part(f"records/{n}", known[n], partial(_record, n, r, files[n][1] if files else None))
           for n, r in sorted(records.items())),
         *(part(f"pictures/{name}", partial(_picture, name, content), _hash(content))
           for name, content in sorted(pictures.items())),
@@ -257,9 +257,8 @@ class _Shown:
         machines = sorted(
             {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
         )
-        chosen = [choice for view in every for choice in view.choices]
         index = {
-            "times": {choice.key: f"{choice.words}; {choice.where}" for choice in chosen},
+            "times": {key: words for view in every for key, words in view.times.items()},
             "first": board_name(first.board) if first else "",
             "boards": [
                 {

@@ -26,7 +26,6 @@ IMPORTED = (
     "bench.run.preload",
     "bench.run.timing",
     "bench.run.tune",
-    "mlflow.store.tracking.sqlalchemy_store",
     "tasks.openmm.packages",
 )
 ANSWER = 16  # bytes

@@ -3,13 +3,14 @@
 import os
 import random
 import re
+import runpy
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -22,6 +23,8 @@ from bench.run import resume
 from bench.store import CHECKPOINT, Store
 
 ROOT = Path(__file__).parents[3]
+servers = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("servers.py"))))
+children, wait_for = servers.children, servers.wait_for
 
 KILLS = ("start", "between", "record", "mark")
 """Where a worker dies: at its start, between fit and test, before its record, before its mark."""
@@ -235,23 +238,6 @@ def test_a_score_that_is_not_a_number_says_why(small, convboard, plugin, tmp_pat
     assert "ignored.yaml" in words
 
 
-def wait_for(condition, seconds=240):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s")
-
-
-def children(process):
-    try:
-        return psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
 def workers(process):
     """What the server of a command's workers has started; the server itself is a child."""
     try:
@@ -368,52 +354,22 @@ def test_a_locked_store_is_waited_for(small, convboard, tmp_path):
     one_good_run(runs, "dwconv")
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def server(folder, port):
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
-    process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-    def answers():
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_for(answers)
-    return process
-
-
-def stop(process):
-    family = [*children(process), psutil.Process(process.pid)]
-    for member in family:
-        member.kill()
-    psutil.wait_procs(family, 30)
-    process.wait(30)
-
-
 @pytest.mark.slow
 def test_a_server_that_stops_for_a_while_costs_time_only(tiny, convboard, tmp_path):
-    folder, port, runs = tmp_path / "server", free_port(), tmp_path / "runs"
+    folder, port, runs = tmp_path / "server", servers.free_port(), tmp_path / "runs"
     folder.mkdir()
-    process = server(folder, port)
+    process = servers.mlflow_server(folder, port)
     at = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
     command = ["run", tiny, "--runs", runs, "--only", "operator=acb"]
     run = convboard(*command, "--set", "trainer.max_epochs=20", wait=False, **at)
     wait_for(lambda: next(runs.glob("cells/*/last.ckpt"), None))
-    stop(process)
+    servers.stop(process)
     time.sleep(5)
-    process = server(folder, port)
+    process = servers.mlflow_server(folder, port)
     try:
         assert run.wait(240) == 0
     finally:
-        stop(process)
+        servers.stop(process)
     gone = convboard("plan", tiny, "--runs", runs, status=1, **at)
     assert "the tracking server does not answer" in gone.stderr.splitlines()[-1]
 
@@ -432,28 +388,59 @@ def test_what_is_wrong_with_a_store_is_one_line(tiny, convboard, tmp_path):
     assert (broken / "mlflow.db").read_bytes().startswith(b"not a database")
 
 
+SOAK = int(os.environ.get("CONVBOARD_SOAK", 16))
+"""Cells of a soak; more, and Ray, where the variable says so."""
+
+
+@pytest.fixture(params=["processes", "ray"])
+def engine(request):
+    """Arguments that name an executor, and what tells its workers, as long as a command runs."""
+    if request.param == "processes":
+        yield [], workers
+        return
+    if "CONVBOARD_SOAK" not in os.environ:
+        pytest.skip("by hand: CONVBOARD_SOAK says how many cells")
+    cluster = servers.RayCluster()
+    try:
+        cluster.start()
+        cluster.start()
+        arguments = ["--executor", "ray", "--address", cluster.address]
+        yield arguments, lambda process: [p for node in cluster.nodes for p in jobs(node)]
+    finally:
+        cluster.close()
+
+
+def jobs(node):
+    """Ray's processes of a node that run convboard's jobs, and what those have started."""
+    tasks = [member for member in children(node) if member.name().startswith("ray::_events")]
+    return [*tasks, *(job for task in tasks for job in children(task))]
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_soak_with_random_kills(tiny, convboard, tmp_path):
-    """16 tiny cells, workers and parents killed at random: each is done exactly once."""
+@pytest.mark.timeout(1800 * SOAK // 16)
+def test_a_soak_with_random_kills(engine, tiny, convboard, tmp_path):
+    """Tiny cells, workers and parents killed at random: each is done exactly once."""
+    arguments, workers_of = engine
     suite = yaml.safe_load(tiny.read_text())
     board = suite["boards"][0]
     board["set"]["data"]["init_args"]["options"] = {"train": 16, "val": 6, "classes": 3}
     board["set"]["trainer"]["max_epochs"] = 1
-    suite["seeds"] = list(range(8))
+    suite["seeds"] = list(range(SOAK // 2))
     path = tmp_path / "soak.yaml"
     path.write_text(yaml.safe_dump(suite))
     runs = tmp_path / "runs"
     draw = random.Random(0)
     kills = 0
-    for _ in range(30):
-        process = convboard("run", path, "--runs", runs, "--workers", "2", wait=False)
+    most = max(6, SOAK // 4)
+    for _ in range(30 + most):
+        command = ("run", path, "--runs", runs, "--workers", "2", *arguments)
+        process = convboard(*command, wait=False)
         while process.poll() is None:
             time.sleep(draw.uniform(1, 4))
-            if kills >= 6:
-                process.wait(900)
+            if kills >= most:
+                process.wait(900 * SOAK // 16)
                 break
-            family = workers(process)
+            family = workers_of(process)
             victim = psutil.Process(process.pid) if draw.random() < 0.4 else None
             if victim is None and family:
                 victim = draw.choice(family)
@@ -466,12 +453,12 @@ def test_a_soak_with_random_kills(tiny, convboard, tmp_path):
     assert kills >= 3
     store = Store(runs)
     done = [run for run, _ in store.runs() if "convboard.done" in run.data.tags]
-    assert len({run.data.tags["convboard.cell"] for run in done}) == len(done) == 16
+    assert len({run.data.tags["convboard.cell"] for run in done}) == len(done) == SOAK
     for run in done:
         assert store.files(run.info.run_id, "checkpoint") == [CHECKPOINT]
     convboard("export", "--runs", runs, "--records", tmp_path / "records")
     good = [r for r in load_all(tmp_path / "records") if r.status == "ok"]
-    assert len({r.provenance.cell for r in good}) == len(good) == 16
+    assert len({r.provenance.cell for r in good}) == len(good) == SOAK
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Suites: cells by hash, run once, resumed; failures are rows; bad input stops before training."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -142,6 +143,10 @@ def test_a_suite_from_end_to_end(tiny, tmp_path, plugin, convboard):
     good = next(run for run in kept.values() if run.tags["operator"] == "acb")
     convboard("run", tiny, "--runs", runs)
     assert {run.run_id for run in store.kept().values() if run.done} == before
+    more = ("--seeds", "0,1", "--machines", "2", "--workers", "1")
+    planned = convboard("plan", tiny, "--runs", runs, *more).stdout
+    assert "By earlier runs, 2 of them train for" in planned
+    assert re.search(r"on 2 machines with 1 at a time; each holds up to \d+\.\d GiB", planned)
 
     for name in ("config.yaml", "checkpoint", "curves.json", "records"):
         assert any(a.path == name for a in store.client.list_artifacts(good.run_id)), name
