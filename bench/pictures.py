@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.record import FieldArea
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DECADES = 4
@@ -121,6 +122,23 @@ def dilation_picture(counts: Sequence[Tensor], titles: Sequence[str], path: Path
     _save(figure, path)
 
 
+def plot_picture(plot: Callable[[], Axes], path: Path) -> None:
+    """Save what another package draws with pyplot, as a PNG; its style and figure are put away.
+
+    Args:
+        plot: draws, and returns its axes.
+        path: of the PNG file.
+    """
+    import matplotlib
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    with matplotlib.rc_context():
+        figure = plot().get_figure()
+        figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
+        pyplot.close(figure)
+
+
 def _figure(width: float, height: float) -> Figure:
     # Without pyplot there is no global state and no window.
     from matplotlib.figure import Figure
@@ -129,11 +147,12 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG of 128 colours: a third of the size, for pages that show many."""
+    """Write a figure as a PNG of 256 colours: a third of the size, for pages that show many."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    pixels.quantize(128, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)
+    few = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(path, "PNG", optimize=True)
