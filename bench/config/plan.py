@@ -23,6 +23,7 @@ from bench.config.schema import (
 )
 from bench.errors import ConfigError, near
 from bench.hashing import file_sha256
+from bench.local import found
 from bench.memo import remembered
 
 VERSIONED = frozenset(
@@ -184,9 +185,9 @@ def _code_of(host: str) -> str | None:
 def _hash_of(weights: str | None) -> str | None:
     if weights is None:
         return None
-    if not Path(weights).is_file():
+    if not found(weights).is_file():
         raise ConfigError(f"`weights` (={weights!r}) must be a file.")
-    return file_sha256(Path(weights))[:16]
+    return file_sha256(found(weights))[:16]
 
 
 @functools.lru_cache(maxsize=256)
@@ -347,6 +348,8 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
                         untuned=untuned,
                         learnt=board.learnt,
                         optional=board.optional,
+                        official=host.official if operator.operator is None else None,
+                        train_images=board.train_images,
                         words=words,
                     )
                     yield board, cell
