@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.record import FieldArea
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DECADES = 4
@@ -119,6 +120,24 @@ def dilation_picture(counts: Sequence[Tensor], titles: Sequence[str], path: Path
     bar.set_label("share of the layer's channels", fontsize=7)
     bar.ax.tick_params(labelsize=6)
     _save(figure, path)
+
+
+def plot_picture(plot: Callable[[], Axes], path: Path) -> None:
+    """Save what another package draws with pyplot, as a PNG; its style and figure are put away.
+
+    Args:
+        plot: draws, and returns its axes.
+        path: of the PNG file.
+    """
+    import matplotlib
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    with matplotlib.rc_context():
+        figure = plot().get_figure(root=True)
+        assert figure is not None
+        figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
+        pyplot.close(figure)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -73,9 +73,21 @@ def _rows(group: Group, code: Mapping[str, str], headline: str | None) -> list[R
         replace(
             _row(key, records, views[key], code[records[0].entry.operator], headline),
             decision=decisions.get(key),
+            studies=_studies(key, records, group.studies),
         )
         for key, records in sorted(by_arm.items())
     ]
+
+
+def _studies(key: str, records: Sequence[Record], studies: Iterable[Record]) -> tuple[Record, ...]:
+    """Return the newest record of each study of an arm, or behind it where it is a tuned one."""
+    behind = {record.provenance.optuna_study for record in records}
+    named = {
+        record.study.name: record
+        for record in studies
+        if record.study and (_row_key(record) == key or record.study.name in behind)
+    }
+    return tuple(named.values())
 
 
 def _row_key(record: Record) -> str:

@@ -17,6 +17,7 @@ from leaderboard.families import colour
 from leaderboard.names import machine_file
 from leaderboard.rows import Row, Setup
 from leaderboard.show import MISSING, Show
+from leaderboard.studies import study_view
 
 
 def entry_view(
@@ -37,6 +38,7 @@ def entry_view(
         *row.records,
         *row.speeds,
         *row.views,
+        *row.studies,
         *(r for r in (row.untimed, row.untimed_end_to_end) if r),
     )
     scored = [r for r in row.records if r.status == "ok" and r.accuracy and r.recipe]
@@ -54,6 +56,7 @@ def entry_view(
         "classes": _classes(scored),
         "speeds": [_speed_view(r, show, row.is_stale(r), family) for r in row.speeds],
         "views": row.views,
+        "studies": [study_view(r.study, family) for r in row.studies if r.study],
         "pictures": pictures,
         "identity": _identity(row.first),
         "config": recipe and json.dumps(recipe.config, indent=2, ensure_ascii=False),

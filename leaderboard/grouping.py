@@ -24,6 +24,7 @@ class Group:
     """End to end, with this board's data and weights."""
     views: list[Record] = field(default_factory=list)
     decisions: list[Record] = field(default_factory=list)
+    studies: list[Record] = field(default_factory=list)
 
 
 def grouped(ordered: Sequence[Record]) -> dict[str, Group]:
@@ -40,7 +41,12 @@ def grouped(ordered: Sequence[Record]) -> dict[str, Group]:
                 strays.append(record)
         elif record.data and record.recipe:
             group = groups[board_of(record)]
-            lists = {"speed": group.timed, "view": group.views, "decision": group.decisions}
+            lists = {
+                "speed": group.timed,
+                "view": group.views,
+                "decision": group.decisions,
+                "study": group.studies,
+            }
             lists[record.kind].append(record)
     if strays:
         _place(strays, groups)

@@ -28,12 +28,13 @@ def in_order(records: Iterable[Record]) -> list[Record]:
 def newest_code(ordered: Iterable[Record]) -> dict[str, str]:
     """Return operator → hash of its code in the newest of the records, which are in order.
 
-    A decision is newer than the scores that it is about, and ran no code of its own.
+    A decision is newer than the scores that it is about, and ran no code of its own; a study scores
+    no arm of a board.
     """
     return {
         record.entry.operator: record.entry.operator_sha256
         for record in ordered
-        if record.kind != "decision"
+        if record.kind not in ("decision", "study")
     }
 
 
@@ -62,11 +63,15 @@ def network_key(record: Record) -> str:
 
 def arm_key(record: Record) -> str:
     """Hash of the arm on its board: the network, and the values that a study tuned."""
-    untuned = record.recipe.untuned if record.recipe else {}
-    if record.recipe is None or not untuned:
-        return network_key(record)
-    values = {name: _value(record.recipe.config, name) for name in untuned}
-    return digest([network_key(record), values])
+    values = tuned_values(record)
+    return digest([network_key(record), values]) if values else network_key(record)
+
+
+def tuned_values(record: Record) -> dict[str, Any]:
+    """Return dotted name → value of what a study found for a record's arm; empty without one."""
+    if record.recipe is None:
+        return {}
+    return {name: _value(record.recipe.config, name) for name in record.recipe.untuned}
 
 
 def _value(config: Any, dotted: str) -> Any:

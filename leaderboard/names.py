@@ -9,6 +9,7 @@ from functools import cache
 
 from bench.hashing import digest
 from bench.record import Record
+from leaderboard.keys import tuned_values
 from leaderboard.rows import Board, Row
 
 
@@ -77,8 +78,7 @@ def arm(row: Row) -> str:
     That is its operator with its options, the slots in which it stands where it has some of its
     own, and what was tuned.
     """
-    entry, recipe = row.first.entry, row.first.recipe
-    tuned = recipe.untuned if recipe else {}
+    entry, tuned = row.first.entry, tuned_values(row.first)
     own = [entry.operator_options, entry.mix, entry.selection, entry.form]
     return digest([row.label, entry.operator, own, tuned, row.tuned])
 

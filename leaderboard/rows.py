@@ -60,6 +60,8 @@ class Row:
     """The newest view of each seed and kind of weights, trained before fresh."""
     decision: Record | None = None
     """Why it got no more seeds, where seeds were added until the board was decided."""
+    studies: tuple[Record, ...] = ()
+    """The newest record of each study that tuned it, or that it comes from."""
     untimed: Record | None = None
     """A failed time of the backbone without mode and batch, newer than any other of the arm."""
     untimed_end_to_end: Record | None = None
@@ -93,6 +95,14 @@ class Row:
     def trials(self) -> int:
         """Trials of the study behind it: the budget of the tuning."""
         return self.first.recipe.tuning_trials if self.first.recipe else 0
+
+    @property
+    def stands_after(self) -> int:
+        """Trials of the newest study of an arm as it was, if none was better; else 0."""
+        if self.tuned or not self.studies or (study := self.studies[-1].study) is None:
+            return 0
+        found_better = any(trial.best and not trial.default for trial in study.trials)
+        return 0 if found_better else len(study.trials)
 
     @property
     def baseline(self) -> bool:

@@ -9,7 +9,15 @@ from bench.record import Interval, Metric, Speed
 from bench.statistics.ranks import Rank
 
 MISSING = "—"
-NAMES = {"top1": "Top-1", "top5": "Top-5", "mAP": "mAP", "map": "mAP", "mIoU": "mIoU", "ece": "ECE"}
+NAMES = {
+    "top1": "Top-1",
+    "top5": "Top-5",
+    "mAP": "mAP",
+    "map": "mAP",
+    "mIoU": "mIoU",
+    "ece": "ECE",
+    "AP": "OKS AP",
+}
 
 
 @dataclass(frozen=True)

@@ -328,7 +328,7 @@ def _content(
             names[arm(row)],
             [
                 hashes[id(r)]
-                for r in (*row.records, *row.superseded, *row.speeds, *row.views,
+                for r in (*row.records, *row.superseded, *row.speeds, *row.views, *row.studies,
                           *(u for u in (row.untimed, row.untimed_end_to_end, row.decision) if u),
                           *(r for pair in row.disputed for r in pair))
             ],

@@ -1,4 +1,4 @@
-"""The classification, detection and segmentation tasks.
+"""The classification, detection, segmentation and pose tasks.
 
 The classes are imported when they are first asked for, so that `import tasks` is cheap and
 classification never waits for the packages of detection.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tasks.classification import Classification, ClassificationData
     from tasks.detection import Detection, DetectionData
+    from tasks.pose import Pose, PoseData
     from tasks.segmentation import Segmentation, SegmentationData
     from tasks.sparsity import ShiftSparsity
 
@@ -20,6 +21,8 @@ __all__ = [
     "ClassificationData",
     "Detection",
     "DetectionData",
+    "Pose",
+    "PoseData",
     "Segmentation",
     "SegmentationData",
     "ShiftSparsity",

@@ -1,4 +1,4 @@
-"""What the three tasks share: optimiser, schedule, averaging, seeds, logging, outcomes."""
+"""What the tasks share: optimiser, schedule, averaging, seeds, logging, outcomes."""
 
 from __future__ import annotations
 

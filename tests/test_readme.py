@@ -7,7 +7,6 @@ import runpy
 import shlex
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -18,7 +17,7 @@ from bench.cli.arguments import choice_of
 from bench.cli.main import commands, main, parser
 from bench.cli.speed import races_of
 from bench.config import files, plan
-from bench.errors import UserError
+from bench.errors import Failure, UserError
 from bench.operators import registry
 from bench.run import dilation, tune
 from bench.run.fits import unfit
@@ -141,24 +140,34 @@ def test_every_suite_that_it_shows_can_be_planned_as_shown(arguments):
     assert any(cell.hash not in reasons for cell in cells)
 
 
-@pytest.mark.parametrize("verb", ["tune", "search-dilation"])
-def test_a_search_takes_every_arm_that_is_chosen(verb, monkeypatch, capsys):
-    arguments = next(words for words in OURS if words[0] == verb)
-    options = parsed(arguments)
-    module, name = {"tune": (tune, "tune"), "search-dilation": (dilation, "search_dilation")}[verb]
+def test_a_search_takes_every_arm_that_is_chosen(monkeypatch, capsys):
+    options = parsed(next(words for words in OURS if words[0] == "search-dilation"))
     taken = []
 
     def searched(suite, choice, folder, **others):
         taken.append(plan.one(plan.plan(suite, choice)))  # which refuses more than one
-        return SimpleNamespace(complete=1, best=0.5, path="found.yaml")
 
-    monkeypatch.setattr(module, name, searched)
+    monkeypatch.setattr(dilation, "search_dilation", searched)
     options.line = "convboard"
     options.do(options)
     assert len({(cell.task, cell.operator) for cell in taken}) == len(taken) == 4
     options.out = Path("one.yaml")
     with pytest.raises(UserError, match=r"`--out`.* takes one result, and 4 arms are chosen"):
         options.do(options)
+
+
+def test_a_tuning_takes_every_arm_that_is_chosen_with_one_budget(monkeypatch, tmp_path, convboard):
+    taken = []
+
+    def tuned(arm, store, search, **others):
+        taken.append((arm.cell.task, arm.cell.operator, search.trials))
+        raise Failure(f"{arm.title}: stopped here")
+
+    monkeypatch.setattr(tune, "tune", tuned)
+    arguments = next(words for words in OURS if words[0] == "tune")
+    told = convboard(*arguments, "--runs", tmp_path, at_once=True, status=1).stdout
+    assert len(set(taken)) == len(taken) == told.count("stopped here") == 4
+    assert {(operator, trials) for _, operator, trials in taken} == {("parc", 20)}
 
 
 @pytest.mark.slow  # it counts every network of the papers

@@ -25,7 +25,7 @@ CELLS = {
 PUBLIC = {
     "tasks": [
         *("Classification", "ClassificationData", "Detection", "DetectionData"),
-        *("Segmentation", "SegmentationData"),
+        *("Segmentation", "SegmentationData", "Pose", "PoseData"),
     ],
     "bench.operators": ["ConvSpec", "Operator", "create", "get", "names", "options", "register"],
     "bench.backbones": [

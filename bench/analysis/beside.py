@@ -25,8 +25,8 @@ GAP = 6
 def beside_picture(module: TaskModule, data: TaskData, path: Path) -> None:
     """Draw some images of the scored split, their truth above what is predicted, as a JPEG.
 
-    Of detections the surest are drawn, as many as there are objects: a threshold on the score
-    would show nothing of one network and hundreds of boxes of another.
+    Of detections and figures the surest are drawn, as many as there are objects: a threshold on
+    the score would show nothing of one network and hundreds of boxes of another.
 
     Args:
         module: the trained network, in evaluation mode.
@@ -39,7 +39,8 @@ def beside_picture(module: TaskModule, data: TaskData, path: Path) -> None:
     for index in evenly_spaced(scored, min(IMAGES, scored)).tolist():
         image, truth = data.example(data.scored, index)
         canvas, truth = _shrunk(image, truth)
-        most = len(truth["boxes"]) if "boxes" in truth else None
+        objects = truth.get("boxes", truth.get("keypoints"))
+        most = None if objects is None else len(objects)
         above = draw.truth(canvas, truth, data.class_names)
         below = predict.draw(module, data, data.class_names, image, 0.0, canvas=canvas, most=most)
         columns.append((above.picture, below.picture))
@@ -47,7 +48,7 @@ def beside_picture(module: TaskModule, data: TaskData, path: Path) -> None:
 
 
 def _shrunk(image: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Shrink a large image, with its boxes and mask, to a short side of `draw.SHORTEST`."""
+    """Shrink a large image, with its truth, to a short side of `draw.SHORTEST`."""
     if min(image.shape[-2:]) <= draw.SHORTEST:
         return image, dict(truth)
     small = F.resize(image, [draw.SHORTEST], antialias=True)
@@ -55,6 +56,10 @@ def _shrunk(image: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, dict[st
     if "boxes" in truth:
         sides = zip(small.shape[:0:-1], image.shape[:0:-1], strict=True)  # width, height
         changed["boxes"] = truth["boxes"] * torch.tensor([a / b for a, b in sides]).repeat(2)
+    if "keypoints" in truth:
+        scale = torch.tensor([small.shape[2] / image.shape[2], small.shape[1] / image.shape[1]])
+        changed["keypoints"] = points = truth["keypoints"].clone()
+        points[..., :2] = (points[..., :2] + 0.5) * scale - 0.5
     if "mask" in truth:
         mask = F.resize(truth["mask"][None], small.shape[-2:], F.InterpolationMode.NEAREST)
         changed["mask"] = mask[0]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
@@ -93,7 +94,7 @@ def detections(
 
 
 def truth(image: Tensor, known: Mapping[str, Tensor], names: Sequence[str]) -> Drawn:
-    """Draw what is known of an image: its class, objects or labels.
+    """Draw what is known of an image: its class, objects, labels or figures.
 
     Args:
         image: uint8 (3, H, W).
@@ -104,6 +105,8 @@ def truth(image: Tensor, known: Mapping[str, Tensor], names: Sequence[str]) -> D
         return objects(image, known["boxes"], known["labels"].tolist(), names)
     if "mask" in known:
         return labels(image, known["mask"], names)
+    if "keypoints" in known:
+        return poses(image, known["keypoints"], known["skeleton"].tolist())
     return named(image, int(known["label"]), names)
 
 
@@ -144,6 +147,75 @@ def _boxed(canvas: Tensor, boxes: Tensor, labels: Sequence[int], said: list[str]
         canvas, boxes, said, list(colours), width=2, label_colors="white", fill_labels=True
     )
     return Drawn(drawn, ", ".join(said))
+
+
+def figures(
+    image: Tensor,
+    found: Mapping[str, Tensor],
+    seen: Sequence[int],
+    skeleton: Sequence[tuple[int, int]],
+    threshold: float,
+    most: int | None = None,
+) -> Drawn:
+    """Draw the figures whose score reaches the threshold.
+
+    Args:
+        image: uint8 (3, H, W), the original.
+        found: `keypoints` and `scores`, in pixels of the image seen, best first.
+        seen: (height, width) of the image that the network saw.
+        skeleton: pairs of key points, by place.
+        threshold: least score.
+        most: figures at most; None for all.
+
+    Example:
+        >>> found = {"keypoints": torch.ones(2, 1, 3), "scores": torch.tensor([0.9, 0.2])}
+        >>> figures(torch.zeros(3, 64, 64, dtype=torch.uint8), found, (32, 32), [], 0.5).words
+        'figure 0.90'
+    """
+    kept = found["scores"] >= threshold
+    points, scores = found["keypoints"][kept][:most].clone(), found["scores"][kept][:most]
+    scale = torch.tensor([image.shape[-1] / seen[1], image.shape[-2] / seen[0]])
+    points[..., :2] = (points[..., :2] + 0.5) * scale - 0.5
+    return poses(image, points, skeleton, scores.tolist())
+
+
+def poses(
+    image: Tensor,
+    keypoints: Tensor,
+    skeleton: Sequence[tuple[int, int]],
+    scores: Sequence[float] | None = None,
+) -> Drawn:
+    """Draw the key points of figures, and the lines that join them, a colour a figure.
+
+    Args:
+        image: uint8 (3, H, W).
+        keypoints: (n, K, 3): x, y in its pixels, and 0 where there is none.
+        skeleton: pairs of key points, by place.
+        scores: of the figures, where they are predicted.
+
+    Example:
+        >>> points = torch.tensor([[[4.0, 4, 2], [20, 20, 2]]])
+        >>> poses(torch.zeros(3, 64, 64, dtype=torch.uint8), points, [(0, 1)], [0.9]).words
+        'figure 0.90'
+    """
+    canvas = enlarged(image)
+    scale = canvas.shape[-1] / image.shape[-1]
+    points = (keypoints[..., :2].cpu() + 0.5) * scale - 0.5
+    there = keypoints[..., 2].cpu() > 0
+    if not len(points):
+        return Drawn(canvas, "nothing")
+    picture = F.to_pil_image(canvas)
+    pen = ImageDraw.Draw(picture)
+    for figure, (places, seen) in enumerate(zip(points.tolist(), there.tolist(), strict=True)):
+        for a, b in skeleton:
+            if seen[a] and seen[b]:
+                pen.line([*places[a], *places[b]], fill=colour(figure), width=3)
+        for (x, y), is_there in zip(places, seen, strict=True):
+            if is_there:
+                pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour(figure), outline="white")
+    canvas = F.pil_to_tensor(picture)
+    said = [f"figure {score:.2f}" for score in scores or ()] or ["figure"] * len(points)
+    return Drawn(canvas, ", ".join(said))
 
 
 def labels(image: Tensor, mask: Tensor, names: Sequence[str]) -> Drawn:

@@ -17,7 +17,12 @@ from tasks.layouts import Layout
 if TYPE_CHECKING:
     from tasks.data.module import TaskData
 
-COUNTED = {"classification": "images", "detection": "objects", "segmentation": "pixels"}
+COUNTED = {
+    "classification": "images",
+    "detection": "objects",
+    "segmentation": "pixels",
+    "pose": "figures",
+}
 LONGEST_SIDE = 640
 """Of a picture on the page, in pixels."""
 

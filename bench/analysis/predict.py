@@ -32,7 +32,7 @@ def predict(
         cell: hash of the cell, or its beginning.
         images: paths of image files, and of folders that hold some.
         out: folder of the pictures, made where it is not there; `NAME-predicted.png` each.
-        threshold: least score of a detection, in [0, 1].
+        threshold: least score of a detection or figure, in [0, 1].
 
     Raises:
         ValueError: an unknown or unfinished cell, a file that is no image, a bad threshold.
@@ -72,12 +72,12 @@ def draw(
         data: its data: how an image is made ready.
         names: of the classes.
         image: what is predicted.
-        threshold: least score of a detection.
+        threshold: least score of a detection or figure.
         canvas: the image in another size, to draw on; None for the image itself.
-        most: detections at most, the surest; None for all.
+        most: detections or figures at most, the surest; None for all.
     """
     from bench.analysis import draw as drawing
-    from tasks import Classification, Detection, Segmentation
+    from tasks import Classification, Detection, Pose, Segmentation
 
     seen = data.as_scored(image).to(module.device)
     canvas = image if canvas is None else canvas
@@ -87,6 +87,9 @@ def draw(
     if isinstance(module, Segmentation):
         (mask,) = module.predict(seen[None], size=canvas.shape[-2:])
         return drawing.labels(canvas, mask, names)
+    if isinstance(module, Pose):
+        (found,) = module.predict(seen[None])
+        return drawing.figures(canvas, found, seen.shape[-2:], module.skeleton, threshold, most)
     if isinstance(module, Classification):
         (probabilities,) = module.predict(seen[None])
         return drawing.classes(canvas, probabilities, names)

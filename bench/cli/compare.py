@@ -45,7 +45,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "--data", dest="images", required=True, help="folder of the images, or a set of torchvision"
     )
-    verb.add_argument("--task", choices=("classification", "detection", "segmentation"))
+    verb.add_argument("--task", choices=("classification", "detection", "segmentation", "pose"))
     verb.add_argument("--operators", help="comma-separated; default parc,shift,acb,unireplk,icconv")
     add_slots(verb)
     add_start(verb)

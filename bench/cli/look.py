@@ -18,7 +18,9 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "images", metavar="data", help="folder of the set, or the name of one of torchvision's"
     )
-    verb.add_argument("--task", help="classification, detection or segmentation, where several fit")
+    verb.add_argument(
+        "--task", help="classification, detection, segmentation or pose, where several fit"
+    )
     verb.add_argument("--out", type=Path, default=Path("look"), help="folder of the page")
     verb.add_argument("--samples", type=int, default=12, help="images to draw")
 

@@ -38,8 +38,9 @@ def add(verbs: Verbs) -> None:
         action="store_true",
         help="with --dry-run: the records are all that are to be there, what they lack is removed",
     )
-    verb = verbs.add("ui", ui, "open the MLflow UI on loopback")
+    verb = verbs.add("ui", ui, "open the MLflow UI, or Optuna's dashboard, on loopback")
     verb.add_argument("--port", type=int, default=5000)
+    verb.add_argument("--studies", action="store_true", help="the studies, in Optuna Dashboard")
 
 
 def export(options: argparse.Namespace) -> None:
@@ -104,8 +105,10 @@ def submit(options: argparse.Namespace) -> None:
 
 
 def ui(options: argparse.Namespace) -> None:
-    """Open the MLflow UI on loopback, until Ctrl-C."""
+    """Open the MLflow UI, or Optuna Dashboard, on loopback, until Ctrl-C."""
     from bench.store import Store
-    from bench.store.ui import serve
+    from bench.store.ui import serve, serve_studies
 
+    if options.studies:
+        sys.exit(serve_studies(runs_of(options), options.port))
     sys.exit(serve(Store(runs_of(options)), options.port))

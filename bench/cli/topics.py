@@ -218,15 +218,15 @@ def _layer(word: str) -> str:
         Entry(
             "model",
             "mapping",
-            meaning=f"{init_args}: tasks.Classification, tasks.Detection, tasks.Segmentation, or "
-            "a tasks.base.TaskModule of your own; `convboard explain Detection` has its arguments. "
-            "Host and operator are put in by the board",
+            meaning=f"{init_args}: tasks.Classification, tasks.Detection, tasks.Segmentation, "
+            "tasks.Pose, or a tasks.base.TaskModule of your own; `convboard explain Detection` has "
+            "its arguments. Host and operator are put in by the board",
         ),
         Entry(
             "data",
             "mapping",
             meaning=f"{init_args}: tasks.ClassificationData, tasks.DetectionData, "
-            "tasks.SegmentationData, or a tasks.data.module.TaskData of your own",
+            "tasks.SegmentationData, tasks.PoseData, or a tasks.data.module.TaskData of your own",
         ),
         Entry("trainer", "mapping", meaning="arguments of lightning.Trainer"),
     ]

@@ -16,6 +16,9 @@ from bench.local import located
 START = ("pretrained", "weights", "weights_sha256")
 """Arguments of the backbone's builder that say what its weights start from, and nothing else."""
 
+HOST_OPTIONS = "model.init_args.backbone.init_args.host_options"
+"""Where the options of a host stand in a configuration."""
+
 
 def without_start(model: dict[str, Any]) -> dict[str, Any]:
     """Return the part `model` of a configuration for weights of a checkpoint: no others are read.
@@ -54,6 +57,8 @@ class Cell(BaseModel):
     config: dict[str, Any]
     tune: dict[str, SearchSpace] = {}
     """The operator's own options that a study searches."""
+    searched: dict[str, SearchSpace] = {}
+    """Settings that a study searches on its board, by dotted name."""
     tuned: Tuning | None = None
     """The study that found some of its settings."""
     untuned: dict[str, Any] = {}
@@ -102,6 +107,23 @@ class Cell(BaseModel):
     def backbone(self) -> dict[str, Any]:
         """Arguments of the backbone's builder."""
         arguments: dict[str, Any] = self.config["model"]["init_args"]["backbone"]["init_args"]
+        return arguments
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Arguments of the backbone's builder without what a study tuned of the training alone.
+
+        Of the host's options that is drop path: it is none of the network that is timed and named.
+        """
+        arguments = copy.deepcopy(self.backbone)
+        options = arguments.get("host_options") or {}
+        for name, before in self.untuned.items():
+            place, _, option = name.rpartition(".")
+            if place == HOST_OPTIONS:
+                options.pop(option, None)
+                options |= {} if before is None else {option: before}
+        if not options:
+            arguments.pop("host_options", None)
         return arguments
 
     @property

@@ -39,6 +39,7 @@ USUAL = {
     "classification": Usual(60_000, 32, 96, 224),
     "detection": Usual(12_000, 8, 320, 640),
     "segmentation": Usual(12_000, 8, 160, 512),
+    "pose": Usual(24_000, 8, 256, 512),
 }
 STEP = 32
 """Sides are multiples of it, so that maps at every stride are whole."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import files
-from bench.config.cell import Cell
+from bench.config.cell import HOST_OPTIONS, Cell
 from bench.config.schema import (
     BoardConfig,
     HostConfig,
@@ -134,6 +134,8 @@ def compose(
     size = config.get("data", {}).get("init_args", {}).get("image_size", 224)
     sides = (size, size) if isinstance(size, int) else size
     backbone = backbone_of(host, operator, where, sides)
+    if above := files.value_at(operator.set, HOST_OPTIONS):
+        backbone["host_options"] = {**backbone.get("host_options", {}), **above}
     return _placed(_resolved(json.dumps(config, sort_keys=True)), backbone, seed)
 
 
@@ -327,7 +329,7 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
                 for operator in loaded:
                     try:
                         config = compose(shared, board.where, host, operator, seed, choice.sets)
-                        untuned = _untuned(shared, operator, choice.sets)
+                        untuned = _untuned(shared, host, operator, choice.sets)
                     except ConfigError as error:
                         where = f"{board.task} · {host.label} · {operator.label}"
                         raise ConfigError(f"{where}: {error}") from None
@@ -340,6 +342,7 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
                         baseline=operator.label == board.baseline,
                         config=config,
                         tune=operator.tune,
+                        searched=board.tune,
                         tuned=operator.tuned,
                         untuned=untuned,
                         learnt=board.learnt,
@@ -350,16 +353,13 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
 
 
 def _untuned(
-    shared: dict[str, Any], operator: OperatorConfig, sets: Sequence[str]
+    shared: dict[str, Any], host: HostConfig, operator: OperatorConfig, sets: Sequence[str]
 ) -> dict[str, Any]:
     """Return what stands without the operator's own settings, by dotted name."""
     if not operator.set:
         return {}
-    plain = copy.deepcopy(shared)
-    for assignment in sets:
-        files.assign(plain, assignment)
-    resolved = _resolved(json.dumps(plain, sort_keys=True))
-    return {name: files.value_at(resolved, name) for name in files.dotted(operator.set)}
+    plain = compose(shared, None, host, operator.model_copy(update={"set": {}}), 0, sets)
+    return {name: files.value_at(plain, name) for name in files.dotted(operator.set)}
 
 
 def _require_known(name: str, choice: Choice) -> None:

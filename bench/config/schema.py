@@ -156,7 +156,7 @@ class SpeedConfig(_Model):
         {"backbone": [1, 8], "end_to_end": [1]},
         min_length=1,
         description="what is timed → its batch sizes: `operator` is one layer at fixed shapes, "
-        "`backbone` image to feature pyramid, `end_to_end` image to labels, boxes or masks, "
+        "`backbone` image to feature pyramid, `end_to_end` image to labels, boxes, masks or poses, "
         "`training` a training step of the backbone",
         examples=[{"backbone": [1, 8]}],
     )
@@ -289,6 +289,12 @@ class BoardConfig(_Model):
         None,
         description="slots, unless the arm says otherwise; see `convboard explain where`",
         examples=[{"kernel_size": 7}],
+    )
+    tune: dict[str, SearchSpace] = Field(
+        {},
+        description="settings that a study searches, beside or in place of learning rate, weight "
+        "decay and drop path, by dotted name; see `convboard explain tune`",
+        examples=[{"model.init_args.warmup_epochs": {"low": 0, "high": 2}}],
     )
     set: dict[str, Any] = Field(
         {},

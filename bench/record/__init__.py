@@ -1,9 +1,9 @@
 """The record: one result as one JSON file, the only thing that the leaderboard reads.
 
 A record is the result of a cell (`kind: accuracy`), of one arm of a speed run (`kind: speed`), what
-a cell's network sees (`kind: view`), or why an arm got no more seeds (`kind: decision`). Other
-files lie beside it, named in it with their hashes. Units stand in the field names; what is missing
-is None, never imputed; failures are records too.
+a cell's network sees (`kind: view`), why an arm got no more seeds (`kind: decision`), or how it was
+tuned (`kind: study`). Other files lie beside it, named in it with their hashes. Units stand in the
+field names; what is missing is None, never imputed; failures are records too.
 """
 
 from bench.record.decision import Decision
@@ -23,6 +23,7 @@ from bench.record.parts import (
 )
 from bench.record.record import SCHEMA_VERSION, Record, json_schema, load_all
 from bench.record.speed import Conditions, GpuState, Memory, Speed
+from bench.record.study import Objective, Study, Trial
 from bench.record.view import FieldArea, Picture, View
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Machine",
     "Memory",
     "Metric",
+    "Objective",
     "Outcomes",
     "Picture",
     "Provenance",
@@ -47,6 +49,8 @@ __all__ = [
     "Record",
     "Speed",
     "Status",
+    "Study",
+    "Trial",
     "View",
     "json_schema",
     "load_all",

@@ -48,8 +48,8 @@ class Entry(Part):
         "the others being fresh; None where the whole host was fresh",
     )
     task: str = Field(
-        description="classification, detection or segmentation; of times without a task: backbone "
-        "or operator"
+        description="classification, detection, segmentation or pose; of times without a task: "
+        "backbone or operator"
     )
     head: str | None = None
     form: Literal["training", "fused", "published"] = Field(

@@ -23,6 +23,7 @@ from bench.record.parts import (
     Status,
 )
 from bench.record.speed import Memory, Speed
+from bench.record.study import Study
 from bench.record.view import View
 from bench.whole_files import write_whole
 
@@ -33,11 +34,12 @@ class Record(Part):
     """One result.
 
     Accuracy records have data, recipe and accuracy; speed records have speed; views have data,
-    recipe and view; decisions have data, recipe and decision.
+    recipe and view; decisions have data, recipe and decision; studies have data, recipe and study,
+    data and recipe being those of the arm before it was tuned.
     """
 
     schema_version: Literal[1] = 1
-    kind: Literal["accuracy", "speed", "view", "decision"]
+    kind: Literal["accuracy", "speed", "view", "decision", "study"]
     identity: str = Field(
         "",
         pattern=r"^([0-9a-f]{64})?$",
@@ -53,6 +55,7 @@ class Record(Part):
     speed: Speed | None = None
     view: View | None = None
     decision: Decision | None = None
+    study: Study | None = None
     memory: Memory | None = None
     machine: Machine
     software: dict[str, str] = Field(description="package → version")
@@ -71,6 +74,7 @@ class Record(Part):
             "speed": ("speed",),
             "view": ("view", "data", "recipe"),
             "decision": ("decision", "data", "recipe"),
+            "study": ("study", "data", "recipe"),
         }[self.kind]
         missing = [name for name in wanted if getattr(self, name) is None]
         if self.status == "ok" and missing:
@@ -112,6 +116,7 @@ class Record(Part):
                 "machine": speed and self.machine.model_dump(),
                 # only where there is one: other records' identities are older than views
                 **({"view": [view.method, view.weights, view.input_size]} if view else {}),
+                **({"study": self.study.name} if self.study else {}),
             }
         )
 

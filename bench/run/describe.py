@@ -29,7 +29,7 @@ def entry_of(cell: Cell, fitted: Fitted | None = None) -> Entry:
             carried = len(report.carried)
     return entry_of_network(
         cell.operator,
-        cell.backbone,
+        cell.network,
         slots_swapped=swapped,
         slots_refused=refused,
         slots_carried=carried,

@@ -2,9 +2,9 @@
 
 By one rule for all tasks. Operators alone are timed once per shape, and networks, image to feature
 pyramid, once per host and input size, whatever the tasks, on noise and fresh weights. End to end,
-image to labels, boxes or masks (head, NMS and resizing included; decoding and loading are not), is
-timed per board, on images of the scored split with the weights that were trained: what a head has
-to sort out hangs on both.
+image to labels, boxes, masks or poses (head, NMS, grouping and resizing included; decoding and
+loading are not), is timed per board, on images of the scored split with the weights that were
+trained: what a head has to sort out hangs on both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ON_NOISE: tuple[Scope, ...] = ("backbone", "training")
 
 def network(cell: Cell) -> dict[str, Any]:
     """Arguments that build what is timed: image to feature pyramid, whatever the task."""
-    fresh = {k: v for k, v in cell.backbone.items() if k not in START}
+    fresh = {k: v for k, v in cell.network.items() if k not in START}
     return {**fresh, "features_only": True, "pretrained": False}
 
 

@@ -13,8 +13,10 @@ from bench import locks
 from bench.errors import UserError
 from bench.hashing import digest
 from bench.store.errors import StoreError
+from bench.store.kept import STUDIES
 
 DATABASE = "mlflow.db"
+STUDIES_DATABASE = "optuna.db"
 ARTIFACTS = "artifacts"
 UNSAFE = "?%"
 """Characters of a path that MLflow's own handling of database addresses loses."""
@@ -49,6 +51,11 @@ def existing_folder(folder: Path) -> Path:
 def address(folder: Path, database: str = DATABASE) -> str:
     """Return the address of a database in a folder, by default of the runs' own."""
     return f"sqlite:///{_plain(folder) / database}"
+
+
+def studies(folder: Path) -> str:
+    """Return the address of Optuna's database: $CONVBOARD_STUDIES, or in the runs folder."""
+    return os.environ.get(STUDIES) or address(folder, STUDIES_DATABASE)
 
 
 def _plain(folder: Path) -> Path:

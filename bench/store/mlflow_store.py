@@ -32,7 +32,6 @@ from bench.store.kept import (
     BOARD,
     CELL,
     DONE,
-    STUDIES,
     Kept,
     beginning_with,
     counting,
@@ -102,7 +101,7 @@ class Store:
 
     def studies(self) -> str:
         """Return the address of Optuna's database: $CONVBOARD_STUDIES, or in the runs folder."""
-        return os.environ.get(STUDIES) or embedded.address(self.folder, "optuna.db")
+        return embedded.studies(self.folder)
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment `name`, made where it does not exist."""

@@ -1,18 +1,30 @@
-"""The MLflow UI over a store."""
+"""The MLflow UI over a store, and Optuna's dashboard over its studies."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 
 import psutil
 
-from bench.store.kept import Kept
+from bench.errors import Failure
+from bench.store import embedded
+from bench.store.kept import STUDIES, Kept
 from bench.store.mlflow_store import Store
 
 CHARTS = "#/experiments/{}/runs?compareRunsMode=CHART&workflowType=machine_learning"
 """Page of MLflow's UI: the runs of an experiment beside their charts; not those of GenAI."""
+
+DASHBOARD = """
+from importlib.metadata import entry_points
+(script,) = entry_points(group="console_scripts", name="optuna-dashboard")
+script.load()()
+"""
+"""Runs the command of Optuna Dashboard, wherever its script lies."""
 
 
 def page(store: Store) -> str:
@@ -40,6 +52,26 @@ def serve(store: Store, port: int) -> int:
     print(f"MLflow UI: http://127.0.0.1:{port}/{page(store)}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", "127.0.0.1", "--port", str(port)]
+    return _served(command)
+
+
+def serve_studies(folder: Path, port: int) -> int:
+    """Run Optuna Dashboard over the studies, on loopback only, until Ctrl-C.
+
+    Raises:
+        Failure: it is not installed, or nothing was tuned yet.
+    """
+    if find_spec("optuna_dashboard") is None:
+        raise Failure("`--studies` needs Optuna Dashboard: pip install 'convboard[dashboard]'.")
+    if STUDIES not in os.environ and not (folder / embedded.STUDIES_DATABASE).is_file():
+        raise Failure(f"{folder.name}/ has no study yet; `convboard tune SUITE` makes them.")
+    print(f"Optuna Dashboard: http://127.0.0.1:{port}/dashboard", flush=True)
+    command = [sys.executable, "-c", DASHBOARD]
+    command += [embedded.studies(folder), "--host", "127.0.0.1"]
+    return _served([*command, "--port", str(port)])
+
+
+def _served(command: list[str]) -> int:
     with subprocess.Popen(command) as server:
         try:
             return server.wait()

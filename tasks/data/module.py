@@ -119,12 +119,13 @@ class TaskData(L.LightningDataModule, ABC):
         """Return an image of "train" or of the scored split as it is read, and its truth.
 
         Returns:
-            uint8 (3, H, W); and `label` (), or `boxes` (n, 4) with `labels` (n), or `mask` (H, W).
+            uint8 (3, H, W); and `label` (), or `boxes` (n, 4) with `labels` (n), or `mask` (H, W),
+            or `keypoints` (n, K, 3) with `skeleton` (lines, 2).
         """
 
     @abstractmethod
     def class_counts(self, split: str) -> dict[str, int]:
-        """Return class → its images, objects or pixels in "train" or the scored split."""
+        """Return class → its images, objects, pixels or figures in "train" or the scored split."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

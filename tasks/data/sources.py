@@ -10,11 +10,16 @@ from typing import Any
 
 from bench.errors import UserError, near, require
 from tasks.data.cache import manifest
+from tasks.data.figures import figures
 from tasks.data.locations import existing_folder
 from tasks.data.paths import paths
-from tasks.data.scenes import Task, scenes
+from tasks.data.scenes import scenes
 
-GENERATORS: dict[str, Callable[..., Path]] = {"scenes": scenes, "paths": paths}
+GENERATORS: dict[str, Callable[..., Path]] = {
+    "scenes": scenes,
+    "paths": paths,
+    "figures": figures,
+}
 
 
 def check_source(
@@ -49,13 +54,15 @@ def require_drawable(
 
 
 def folder_of(
-    source: str, task: Task, root: str | None, size: int, options: Mapping[str, Any]
+    source: str, task: str, root: str | None, size: int, options: Mapping[str, Any]
 ) -> Path:
     """Return where a set lies; a generated one is written first, if it is not there."""
     if source not in GENERATORS:
         assert root is not None
         return existing_folder(root)
-    generate = partial(scenes, task) if source == "scenes" else GENERATORS[source]
+    generate = GENERATORS[source]
+    if source == "scenes":
+        generate = partial(generate, task)
     return generate(root=root, **{"size": size, **options})
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,17 @@ from tasks.data.opencv import cv2
 
 Image = NDArray[np.uint8]
 JPEG_QUALITY = 95
+
+
+class Figure(NamedTuple):
+    """A posed figure: its visible pixels (H, W), key points (K, 3) and area in pixels.
+
+    A key point is x, y and visibility: 0 not labelled, 1 hidden, 2 visible.
+    """
+
+    visible: NDArray[np.bool_]
+    points: NDArray[np.float64]
+    area: float
 
 
 def write_image(path: Path, image: Image) -> None:
@@ -45,6 +56,57 @@ def write_coco(
     A sample is an image and its objects, each a label from 0 and its visible pixels. Boxes are
     tight around those, segmentations are compressed run lengths; categories count from 1.
     """
+    categories = [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)]
+    marked = (
+        (image, [(visible, {"category_id": label + 1}) for label, visible in objects])
+        for image, objects in samples
+    )
+    _write_coco(root, split, "instances", categories, marked)
+
+
+def write_coco_keypoints(
+    root: Path,
+    split: str,
+    category: Mapping[str, Any],
+    samples: Iterable[tuple[Image, Sequence[Figure]]],
+) -> None:
+    """Write one split as <split>/<id>.jpg and annotations/person_keypoints_<split>.json.
+
+    Args:
+        root: of the set.
+        split: "train" or "val".
+        category: the only one: its `name`, `keypoints` and `skeleton`.
+        samples: an image and its figures each.
+    """
+    marked = (
+        (
+            image,
+            [
+                (
+                    figure.visible,
+                    {
+                        "category_id": 1,
+                        "keypoints": [round(float(x), 2) for x in figure.points.ravel()],
+                        "num_keypoints": int((figure.points[:, 2] > 0).sum()),
+                        "area": figure.area,
+                    },
+                )
+                for figure in figures
+            ],
+        )
+        for image, figures in samples
+    )
+    _write_coco(root, split, "person_keypoints", [{"id": 1, **category}], marked)
+
+
+def _write_coco(
+    root: Path,
+    split: str,
+    kind: str,
+    categories: Sequence[Mapping[str, Any]],
+    samples: Iterable[tuple[Image, Sequence[tuple[NDArray[np.bool_], dict[str, Any]]]]],
+) -> None:
+    """Write images and the one file of annotations; an object is its pixels and more fields."""
     from pycocotools import mask as coco_mask
 
     images: list[dict[str, Any]] = []
@@ -54,25 +116,22 @@ def write_coco(
         write_image(root / split / name, image)
         height, width = image.shape[:2]
         images.append({"id": index, "file_name": name, "height": height, "width": width})
-        for label, visible in objects:
+        for visible, fields in objects:
             runs = coco_mask.encode(np.asfortranarray(visible, dtype=np.uint8))
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": index,
-                    "category_id": label + 1,
+                    "category_id": fields["category_id"],
                     "bbox": [float(x) for x in coco_mask.toBbox(runs)],
                     "area": int(coco_mask.area(runs)),
                     "iscrowd": 0,
                     "segmentation": {"size": runs["size"], "counts": runs["counts"].decode()},
+                    **fields,
                 }
             )
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)],
-    }
-    path = root / "annotations" / f"instances_{split}.json"
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path = root / "annotations" / f"{kind}_{split}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,10 @@ class BoxSet:
     def subset(self, indices: Sequence[int]) -> Self:
         """Return the set of some of the images."""
         return replace(self, images=tuple(self.images[i] for i in indices))
+
+
+Boxes = TypeVar("Boxes", bound=BoxSet)
+"""A set of one kind: of boxes, or of boxes with more."""
 
 
 def require_images(images: Sequence[BoxImage], source: str) -> None:
@@ -135,8 +139,8 @@ def told_unlearnt(train: BoxSet) -> BoxSet:
 
 
 def checked(
-    sets: Mapping[str, BoxSet], root: Path, max_skipped: float = 0.0
-) -> tuple[dict[str, BoxSet], dict[str, str]]:
+    sets: Mapping[str, Boxes], root: Path, max_skipped: float = 0.0
+) -> tuple[dict[str, Boxes], dict[str, str]]:
     """Read every image once, and compare its size with that in the annotations.
 
     A photo whose EXIF says that it was taken upright is turned, unless its annotations have the
@@ -174,7 +178,7 @@ def checked(
     return {k: _standing(boxes, as_stored, found, root) for k, boxes in sets.items()}, found.hashes
 
 
-def _standing(boxes: BoxSet, as_stored: Set[Path], found: Checked, root: Path) -> BoxSet:
+def _standing(boxes: Boxes, as_stored: Set[Path], found: Checked, root: Path) -> Boxes:
     """Return a split of the images that can be read, each as it stands."""
     skipped = Counter(boxes.skipped)
     images = []
@@ -186,4 +190,4 @@ def _standing(boxes: BoxSet, as_stored: Set[Path], found: Checked, root: Path) -
         upright = image.path not in as_stored
         skipped += found.repairs([name], upright=upright)
         images.append(replace(image, upright=upright))
-    return BoxSet(tuple(images), boxes.class_names, dict(skipped))
+    return replace(boxes, images=tuple(images), skipped=dict(skipped))

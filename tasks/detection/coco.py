@@ -96,7 +96,7 @@ def read_coco(file: Path, images: Path, *, masks: bool = False) -> BoxSet:
     repairs[ROOT] += len(roots)
     categories = [c for c in content["categories"] if c.id not in roots]
     labels = _labels(categories, file)
-    place, paths = _places(content["images"], images, file, repairs)
+    place, paths = image_places(content["images"], images, file, repairs)
     for annotation in annotations:
         if annotation.image_id not in place:
             raise DataError(
@@ -151,10 +151,14 @@ def _labels(categories: Sequence[Category], file: Path) -> dict[int, int]:
     return {key: label for label, key in enumerate(ids)}
 
 
-def _places(
+def image_places(
     entries: Sequence[Image], folder: Path, file: Path, repairs: Counter[str]
 ) -> tuple[dict[int, int], list[Path]]:
-    """Return image id → its place in the list, and the paths of all."""
+    """Return image id → its place in the list, and the paths of all.
+
+    Raises:
+        DataError: an id or a path that is there twice, or a path that leads out of the folder.
+    """
     places: dict[int, int] = {}
     paths: dict[Path, int] = {}
     for place, image in enumerate(entries):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from bench.errors import DataError
 from tasks.data.locations import shortened
 
 OTHER_FORM = "number given in another form (text, true or false, or 7.0 for 7)"
-INTEGERS = ("id", "image_id", "category_id", "height", "width", "iscrowd")
+INTEGERS = ("id", "image_id", "category_id", "height", "width", "iscrowd", "num_keypoints")
+LISTS_OF_NUMBERS = ("bbox", "keypoints")
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 
@@ -42,7 +43,7 @@ def read_entries(
     for key, model in models.items():
         for entry in content[key]:
             if isinstance(entry, dict):
-                _mend_numbers(entry, repairs)
+                _mend_numbers(entry, model.model_fields, repairs)
         try:
             lists[key] = TypeAdapter(list[model]).validate_python(content[key])  # type: ignore[valid-type]
         except ValidationError as error:
@@ -69,12 +70,15 @@ def _load(file: Path, keys: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _mend_numbers(entry: dict[str, Any], repairs: Counter[str]) -> None:
-    """Make numbers of what some tools write in their place: "7", 7.0, true; `[]` is no box."""
+def _mend_numbers(entry: dict[str, Any], read: Collection[str], repairs: Counter[str]) -> None:
+    """Make numbers of what some tools write in their place: "7", 7.0, true; `[]` is no box.
+
+    Only fields that are read are mended, and counted.
+    """
     if entry.get("bbox") == []:
         entry["bbox"] = None
     for field in INTEGERS:
-        if field in entry and type(entry[field]) is not int:
+        if field in entry and field in read and type(entry[field]) is not int:
             value = _number(entry[field])
             truth = field == "iscrowd" and type(value) is bool
             if truth or (type(value) is float and value.is_integer()):
@@ -84,11 +88,12 @@ def _mend_numbers(entry: dict[str, Any], repairs: Counter[str]) -> None:
                 repairs[OTHER_FORM] += 1
     if isinstance(entry.get("area"), str):
         _replace(entry, "area", repairs)
-    box = entry.get("bbox")
-    if isinstance(box, list):
-        for place, value in enumerate(box):
-            if isinstance(value, str):
-                _replace(box, place, repairs)
+    for field in LISTS_OF_NUMBERS:
+        numbers = entry.get(field) if field in read else None
+        if isinstance(numbers, list):
+            for place, value in enumerate(numbers):
+                if isinstance(value, str):
+                    _replace(numbers, place, repairs)
 
 
 def _replace(holder: Any, key: Any, repairs: Counter[str]) -> None:

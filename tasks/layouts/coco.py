@@ -34,14 +34,19 @@ class Part(NamedTuple):
     images: Path
 
 
-def coco_files(root: Path, split: str) -> Part:
+def coco_files(root: Path, split: str, kind: str = "instances") -> Part:
     """Return annotation file and image folder of a split in COCO's layout, or in Roboflow's.
+
+    Args:
+        root: of the set.
+        split: "train", "val" or "test".
+        kind: of COCO's files: "instances", or "person_keypoints".
 
     Raises:
         DataError: neither is there.
     """
     for year in YEARS:
-        file = root / "annotations" / f"instances_{split}{year}.json"
+        file = root / "annotations" / f"{kind}_{split}{year}.json"
         if file.is_file():
             folders = (root / f"{split}{year}", root / "images" / f"{split}{year}", root / "images")
             return Part(file, next((f for f in folders if f.is_dir()), folders[0]))
@@ -49,7 +54,7 @@ def coco_files(root: Path, split: str) -> Part:
     if folder is not None and (folder / ROBOFLOW).is_file():
         return Part(folder / ROBOFLOW, folder)
     raise DataError(
-        f"`root` (={str(root)!r}) must hold annotations/instances_{split}2017.json (or without "
+        f"`root` (={str(root)!r}) must hold annotations/{kind}_{split}2017.json (or without "
         f"the year), as COCO does, or {split}/{ROBOFLOW}; or name the files by `annotations` and "
         "`images`."
     )
@@ -78,11 +83,36 @@ def parents_only(categories: Iterable[tuple[Hashable, str, Any]], used: set[Any]
 
 def find(folder: Path) -> Layout | None:
     """Recognise COCO's files."""
-    named = {split: part for split in SPLITS if (part := _named(folder, split))}
+    found = files_of(folder)
+    return None if found is None else _layout(folder, found)
+
+
+class Files(NamedTuple):
+    """What was found of a set.
+
+    Attributes:
+        words: how it lies.
+        parts: split → its files.
+        names: arguments of the data module that name them; none where it finds them itself.
+    """
+
+    words: str
+    parts: dict[str, Part]
+    names: dict[str, Any]
+
+
+def files_of(folder: Path, kind: str = "instances") -> Files | None:
+    """Return the files of a set in COCO's layout, in Roboflow's, or of other names.
+
+    Args:
+        folder: of the set.
+        kind: see `coco_files`.
+    """
+    named = {split: part for split in SPLITS if (part := _named(folder, split, kind))}
     if "train" in named:
         roboflow = named["train"].file.name == ROBOFLOW
         words = "COCO files as Roboflow exports them" if roboflow else "COCO files"
-        return _layout(folder, words, named, {})
+        return Files(words, named, {})
     found = _others(folder)
     if not found:
         return None
@@ -96,23 +126,36 @@ def find(folder: Path) -> Layout | None:
         "annotations": [part.file.relative_to(folder).as_posix() for part in files],
         "images": [part.images.relative_to(folder).as_posix() for part in files],
     }
-    return _layout(folder, "COCO files", found, names)
+    return Files("COCO files", found, names)
 
 
-def _named(folder: Path, split: str) -> Part | None:
+def _named(folder: Path, split: str, kind: str) -> Part | None:
     try:
-        return coco_files(folder, split)
+        return coco_files(folder, split, kind)
     except DataError:
         return None
 
 
-def _layout(
-    folder: Path, words: str, parts: dict[str, Part], names: dict[str, Any]
-) -> Layout | None:
-    contents = {split: _content(part.file) for split, part in parts.items()}
-    train = contents["train"]
-    if train is None:
+def contents_of(files: Files) -> dict[str, dict[str, Any]] | None:
+    """Return split → what is in its file; None where that of training is not COCO's."""
+    contents = {split: _content(part.file) for split, part in files.parts.items()}
+    if contents["train"] is None:
         return None
+    return {split: content for split, content in contents.items() if content is not None}
+
+
+def sizes_in(files: Files, content: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Return (height, width) of some of the images of training."""
+    names = [i["file_name"] for i in content["images"] if _has_name(i)]
+    paths = [end_below(files.parts["train"].images, str(name)) for name in names]
+    return sizes_of([path for path in paths if path is not None and path.is_file()])
+
+
+def _layout(folder: Path, files: Files) -> Layout | None:
+    contents = contents_of(files)
+    if contents is None:
+        return None
+    train = contents["train"]
     used = {a.get("category_id") for a in train["annotations"] if isinstance(a, dict)}
     listed = [
         (c.get("id"), str(c.get("name")), c.get("supercategory"))
@@ -121,18 +164,16 @@ def _layout(
     ]
     roots = parents_only(listed, used)
     classes = sorted((c for c in listed if c[0] not in roots), key=lambda c: _order(c[0]))
-    counts = {split: len(c["images"]) for split, c in contents.items() if c is not None}
-    names_of_files = [i["file_name"] for i in train["images"] if _has_name(i)]
-    paths = [end_below(parts["train"].images, str(name)) for name in names_of_files]
+    counts = {split: len(c["images"]) for split, c in contents.items()}
     oddities = {"category without objects that is but the parent of others: no class": len(roots)}
     return Layout(
         "detection",
-        words,
+        files.words,
         folder,
-        data_of("detection", "coco", folder, **names, **scoring(counts)),
+        data_of("detection", "coco", folder, **files.names, **scoring(counts)),
         tuple(name for _, name, _ in classes),
         after_draw(counts),
-        sizes_of([path for path in paths if path is not None and path.is_file()]),
+        sizes_in(files, train),
         {kind: number for kind, number in oddities.items() if number},
     )
 

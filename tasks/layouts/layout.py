@@ -11,8 +11,8 @@ from typing import Any, Literal
 from bench.errors import DataError
 from tasks.data.images import image_size
 
-Task = Literal["classification", "detection", "segmentation"]
-TASKS: tuple[Task, ...] = ("classification", "detection", "segmentation")
+Task = Literal["classification", "detection", "segmentation", "pose"]
+TASKS: tuple[Task, ...] = ("classification", "detection", "segmentation", "pose")
 VAL_SHARE = 0.2
 """Share of a set without splits that is drawn to be scored."""
 MOST_SIZES = 64
@@ -32,6 +32,7 @@ class Layout:
         counts: split → number of images; "train" first, then the one that is scored.
         sizes: (height, width), upright, of up to 64 training images.
         oddities: what the listing and the annotations show → number; the data module counts all.
+        has_poses: whether its objects have key points, of which the task makes no use.
     """
 
     task: Task
@@ -42,6 +43,7 @@ class Layout:
     counts: dict[str, int]
     sizes: tuple[tuple[int, int], ...]
     oddities: dict[str, int] = field(default_factory=dict)
+    has_poses: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -75,8 +77,10 @@ class Layout:
             pair += " (no split of its own: the second are drawn, always the same)"
         elif self.scored != "val":
             pair += f" (scored on {self.scored})"
-        classes = "1 class" if self.num_classes == 1 else f"{self.num_classes} classes"
-        return f"{self.task}: {self.format}, {pair}, {classes}"
+        one, several = ("key point", "key points") if self.task == "pose" else ("class", "classes")
+        classes = f"{self.num_classes} {one if self.num_classes == 1 else several}"
+        more = " (and key points, for `--task pose`)" if self.has_poses else ""
+        return f"{self.task}: {self.format}, {pair}, {classes}{more}"
 
 
 def data_of(task: Task, source: str, folder: Path, **more: Any) -> dict[str, Any]:

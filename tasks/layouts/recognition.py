@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -31,7 +32,8 @@ def recognise(data: Path | str, task: str | None = None) -> Layout:
     Args:
         data: its folder, a file in it such as data.yaml, or the name of a set of torchvision's
             below $CONVBOARD_DATA.
-        task: "classification", "detection" or "segmentation" where the files can train several.
+        task: "classification", "detection", "segmentation" or "pose" where the files can train
+            several; key points are learnt only where it says "pose".
 
     Raises:
         UserError: no such task.
@@ -56,7 +58,12 @@ def recognise(data: Path | str, task: str | None = None) -> Layout:
         if found or len(inner) != 1:
             break
         folder = inner[0]
-    fitting = [layout for layout in found if task in (None, layout.task)]
+    posed = [layout for layout in found if layout.task == "pose"]
+    fitting = [layout for layout in found if layout.task == task]
+    if task is None:
+        fitting = [layout for layout in found if layout.task != "pose"] or posed
+    if task != "pose" and posed:
+        fitting = [replace(layout, has_poses=layout.task == "detection") for layout in fitting]
     if not fitting:
         _refuse(data, task, found, known)
     if len({layout.task for layout in fitting}) > 1:

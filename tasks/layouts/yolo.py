@@ -29,10 +29,17 @@ CLASS_LIST = "classes.txt"
 
 
 class Yolo(NamedTuple):
-    """A set in YOLO's layout: names of its classes, and split → images."""
+    """A set in YOLO's layout.
+
+    Attributes:
+        class_names: in the order of the labels.
+        splits: split → images.
+        point_numbers: how many numbers of key points stand behind a box, 0 for none.
+    """
 
     class_names: tuple[str, ...]
     splits: dict[str, list[Path]]
+    point_numbers: int = 0
 
 
 def find(folder: Path) -> Layout | None:
@@ -117,12 +124,19 @@ def read_layout(root: Path) -> Yolo:
     for split in ("val", "test"):
         if split in splits and set(splits[split]) == set(splits.get("train", ())):
             del splits[split]  # the same images under another name are no split to score
-    if content.get("kpt_shape"):
+    return Yolo(_class_names(content, file), splits, _point_numbers(content, file))
+
+
+def _point_numbers(content: dict[str, Any], file: Path) -> int:
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return 0
+    pair = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
+    if not pair or shape[0] < 1 or shape[1] not in (2, 3):
         raise DataError(
-            f"{file.name}: `kpt_shape` (={shortened(content['kpt_shape'])}) must not be there: "
-            "labels of key points are not read."
+            f"{file.name}: `kpt_shape` (={shortened(shape)}) must be [key points, 2 or 3]."
         )
-    return Yolo(_class_names(content, file), splits)
+    return int(shape[0] * shape[1])
 
 
 def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:

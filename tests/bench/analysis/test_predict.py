@@ -10,7 +10,7 @@ from bench.analysis import draw
 from bench.analysis import predict as predicting
 from bench.errors import UserError
 from bench.store import Store
-from tasks import ClassificationData, DetectionData, SegmentationData
+from tasks import ClassificationData, DetectionData, PoseData, SegmentationData
 
 GREY = torch.full((3, 400, 600), 128, dtype=torch.uint8)
 
@@ -49,6 +49,24 @@ def test_nothing_found_is_said_and_the_image_is_left():
     assert torch.equal(drawn.picture, GREY)
 
 
+def test_poses_are_drawn_in_the_originals_pixels():
+    points = torch.tensor(
+        [[[100.0, 100, 2], [200, 100, 2], [150, 300, 0]], [[400, 50, 2], [0, 0, 0], [400, 150, 1]]]
+    )
+    drawn = draw.poses(GREY, points, [(0, 1), (1, 2), (0, 2)], [0.9, 0.25])
+    assert drawn.words == "figure 0.90, figure 0.25"
+    marked = changed(drawn)
+    assert marked[100, 150]  # the line between the two key points of the first
+    assert marked[100, 400]  # and of the second, past the one that is missing
+    assert marked[98:103, 98:103].all()
+    assert not marked[290:310, 140:160].any()
+    assert not marked[:20, :20].any()
+    assert not torch.equal(drawn.picture[:, 100, 150], drawn.picture[:, 100, 400])
+    small = draw.poses(GREY[:, ::4, ::4], points[:1] / 4, [(0, 1)])
+    assert small.words == "figure"
+    assert draw.poses(GREY, points[:0], []).words == "nothing"
+
+
 def test_labels_are_coloured_by_class():
     mask = torch.zeros(400, 600, dtype=torch.int64)
     mask[200:] = 3
@@ -76,6 +94,7 @@ def test_images_are_seen_as_scored_ones_are(cache, monkeypatch):
         ClassificationData(image_size=32, batch_size=4, options=knobs),
         SegmentationData(image_size=48, batch_size=4, options=knobs),
         DetectionData(image_size=48, batch_size=4, options=knobs),
+        PoseData(image_size=48, batch_size=4, options={"train": 16, "val": 8}),
     ):
         data.prepare_data()
         data.setup("validate")
@@ -126,11 +145,16 @@ TASKS = {
         {"head": "fpn", "head_channels": 16},
         {"options": {"train": 16, "val": 8, "classes": 2}},
     ),
+    "pose": (
+        "Pose",
+        {"head_channels": 16, "peak_threshold": 0.001},
+        {"options": {"train": 16, "val": 8, "largest": 0.9, "ratio": 1.0}},
+    ),
 }
 
 
 @pytest.mark.slow
-def test_the_three_tasks_from_a_cell_to_pictures(tmp_path, convboard):
+def test_every_task_from_a_cell_to_pictures(tmp_path, convboard):
     runs, image = tmp_path / "runs", tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), np.uint8)).save(image)
     for task, (name, head, data) in TASKS.items():

@@ -158,6 +158,10 @@ class RayCluster:
     def raylet(self, node):
         return any(member.name() == "raylet" for member in children(node))
 
+    def works(self, node):
+        """Ray's processes of a node that run convboard's jobs."""
+        return [member for member in children(node) if member.name().startswith("ray::_events")]
+
     def close(self):
         for node in reversed(self.nodes):
             stop(node)

@@ -126,7 +126,7 @@ def test_records_are_those_of_a_local_run(tiny, shared, server, convboard, tmp_p
 def test_a_study_has_all_its_trials(tiny, shared, server, tmp_path):
     path = suite(tiny, tmp_path / "tuning.yaml", epochs=1)
     command = ["tune", path, "--only", "operator=acb", "--trials", "4"]
-    assert "best of" in shared(*command, "--runs", tmp_path / "runs").stdout
+    assert "next: convboard run" in shared(*command, "--runs", tmp_path / "runs").stdout
     (summary,) = optuna.get_all_study_summaries(server.studies)
     trials = optuna.load_study(study_name=summary.study_name, storage=server.studies).trials
     assert 4 <= len(trials) <= 5  # both processes may have had one under way
@@ -143,7 +143,7 @@ def test_a_node_and_the_server_are_lost_and_no_cell_is(tiny, shared, server, ray
     runs = tmp_path / "runs"
     process = shared("run", path, "--runs", runs, wait=False)
     try:
-        wait_for(lambda: len(list(runs.glob("cells/*/last.ckpt"))) == 2)
+        wait_for(lambda: next(runs.glob("cells/*/last.ckpt"), None) and ray.works(ray.nodes[-1]))
         servers.stop(ray.nodes.pop())
         server.stop()
         time.sleep(30)

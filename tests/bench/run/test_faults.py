@@ -405,15 +405,15 @@ def engine(request):
         cluster.start()
         cluster.start()
         arguments = ["--executor", "ray", "--address", cluster.address]
-        yield arguments, lambda process: [p for node in cluster.nodes for p in jobs(node)]
+        yield arguments, lambda process: tasks(cluster)
     finally:
         cluster.close()
 
 
-def jobs(node):
-    """Ray's processes of a node that run convboard's jobs, and what those have started."""
-    tasks = [member for member in children(node) if member.name().startswith("ray::_events")]
-    return [*tasks, *(job for task in tasks for job in children(task))]
+def tasks(cluster):
+    """Ray's processes that run convboard's jobs, and what those have started."""
+    found = [task for node in cluster.nodes for task in cluster.works(node)]
+    return [*found, *(job for task in found for job in children(task))]
 
 
 @pytest.mark.slow

@@ -7,89 +7,100 @@ from contextlib import closing
 
 import optuna
 import pytest
-from optuna.trial import FixedTrial
+import yaml
 
-from bench.config.plan import Choice, plan
-from bench.config.schema import SearchSpace
-from bench.errors import UserError
+from bench.config.plan import plan
+from bench.errors import Failure
 from bench.record import load_all
-from bench.run import spaces, study, tune
+from bench.run import tune as tuning
+from bench.run.tune.study import HEARTBEAT_S
 from bench.store import Store
 from leaderboard.board import boards
 
 
-def test_space_spans_the_recipe(tiny):
-    (cell,) = plan(str(tiny), Choice(only={"operator": ["acb"]}))
-    found = spaces.space(cell)
-    lr = cell.config["model"]["init_args"]["lr"]
-    assert found["model.init_args.lr"].low == pytest.approx(lr / 10)
-    assert found["model.init_args.lr"].high == pytest.approx(lr * 10)
-    assert "model.init_args.backbone.init_args.options.gamma_init" in found
-
-
-def test_suggest_puts_each_value_in_its_place():
-    searched = {
-        "model.init_args.lr": SearchSpace(low=0.1, high=1.0, log=True),
-        "a.options.paths": SearchSpace(low=1, high=3),
-        "a.options.form": SearchSpace(values=["x", "y"]),
-    }
-    trial = FixedTrial({"lr": 0.5, "paths": 2, "form": 1})
-    assert study.suggest(trial, searched) == {
-        "model": {"init_args": {"lr": 0.5}},
-        "a": {"options": {"paths": 2, "form": "y"}},
-    }
-
-
-def test_one_cell_only(tiny, tmp_path):
-    with pytest.raises(UserError, match="--only operator="):
-        tune.tune(str(tiny), Choice(), tmp_path, trials=1, out=None)
-    with pytest.raises(UserError, match=r"`--trials` \(=0\)"):
-        tune.tune(str(tiny), Choice(), tmp_path, trials=0, out=None)
+@pytest.fixture
+def learning(tiny, tmp_path):
+    """The tiny suite with a recipe that learns nothing, and a space in which all others learn."""
+    suite = yaml.safe_load(tiny.read_text())
+    (board,) = suite["boards"]
+    board["set"]["model"] = {"init_args": {"lr": 1e-9}}
+    board["set"]["trainer"] = {"max_epochs": 6, "check_val_every_n_epoch": 6}
+    board["tune"] = {"model.init_args.lr": {"values": [0.004]}}
+    path = tmp_path / "learning.yaml"
+    path.write_text(yaml.safe_dump(suite))
+    return path
 
 
 @pytest.mark.slow
-def test_a_study_its_suite_and_its_row_on_the_board(tiny, tmp_path, convboard):
+def test_a_study_its_suite_and_its_row_on_the_board(learning, tmp_path, convboard):
     """Tune, go on, run what was written, export, and look at the board and the site."""
     runs, out = tmp_path / "runs", tmp_path / "tuned.yaml"
-    command = ["tune", tiny, "--only", "operator=acb", "--runs", runs, "--out", out, "--trials"]
+    command = ["tune", learning, "--only", "operator=acb", "--runs", runs, "--out", out, "--trials"]
     convboard(*command, "2")
-    convboard(*command, "3")
+    assert "trial 2" in convboard(*command, "3").stdout
     store = Store(runs)
     (summary,) = optuna.get_all_study_summaries(store.studies())
-    loaded = optuna.load_study(study_name=summary.study_name, storage=store.studies())
-    assert len(loaded.trials) == 3
-    assert len({trial.params["lr"] for trial in loaded.trials}) == 3  # the third is a new draw
+    study = optuna.load_study(study_name=summary.study_name, storage=store.studies())
+    assert len(study.trials) == 3
+    assert "lr" not in study.trials[0].params  # the recipe's own, which its space does not hold
+    assert len({trial.params["weight_decay"] for trial in study.trials}) == 3
     trials = [run for run, _ in store.runs() if "trial" in run.data.tags]
     assert len(trials) == 3
-    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {
-        summary.user_attrs["mlflow_run"]
-    }
+    parent = summary.user_attrs["mlflow_run"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent}
     assert all(run.data.params["data.init_args.holdout"] == "0.2" for run in trials)
+    assert all(run.data.params["trainer.check_val_every_n_epoch"] == "1" for run in trials)
+    assert "pictures/history.png" in store.files(parent, "pictures")
 
-    convboard("run", tiny, "--runs", runs)
-    assert "1 to run" in convboard("plan", out, "--runs", runs).stdout  # but the tuned one
     convboard("run", out, "--runs", runs)
     cells = {cell.operator: cell for cell in plan(str(out))}
     assert list(cells) == ["dwconv", "acb", "acb-tuned"]
+    assert cells["acb"].hash == plan(str(learning))[1].hash
     assert {cell.board for cell in cells.values()} == {cells["dwconv"].board}
     assert cells["acb-tuned"].config["data"]["init_args"]["holdout"] == 0.0
-    assert cells["acb-tuned"].config["model"]["init_args"]["lr"] == loaded.best_params["lr"]
-    assert (
-        cells["acb-tuned"].untuned["model.init_args.lr"]
-        == (cells["acb"].config["model"]["init_args"]["lr"])
-    )
+    assert cells["acb-tuned"].config["model"]["init_args"]["lr"] == 0.004
+    assert cells["acb-tuned"].untuned["model.init_args.lr"] == 1e-9
 
     records = tmp_path / "records"
     convboard("export", "--runs", runs, "--records", records)
-    (board,) = boards(load_all(records))
+    every = load_all(records)
+    assert sum(record.kind == "study" for record in every) == 2  # of two trials, and of three
+    (board,) = boards(every)
     rows = {row.label: row for row in board.rows}
     assert set(rows) == {"dwconv", "acb", "acb-tuned"}
     assert board.baseline is not None
     assert board.baseline.label == "dwconv"
     assert all(row.difference for label, row in rows.items() if label != "dwconv")
+    for label in ("acb", "acb-tuned"):
+        (told,) = rows[label].studies
+        assert len(told.study.trials) == 3
+        assert told.study.name == summary.study_name
     convboard("site", "--records", records, "--out", tmp_path / "site")
     (page,) = (tmp_path / "site" / "boards").glob("*.html")
     assert "3 trials" in page.read_text()
+    for entry in (tmp_path / "site" / "entries").glob("acb*.html"):
+        assert "three trials, 18 epochs in all" in entry.read_text()
+
+
+def test_an_arm_that_does_not_fit_is_a_row_and_stops_no_other(
+    tiny, tmp_path, convboard, monkeypatch
+):
+    taken = []
+
+    def tuned(arm, store, search, **others):
+        taken.append((arm.cell.operator, search.trials))
+        raise Failure("no trial has a score")
+
+    monkeypatch.setattr(tuning, "tune", tuned)
+    runs = tmp_path / "runs"
+    command = ["tune", tiny, "--hosts", "test_resnet", "--where", "stages=4", "--trials", "3"]
+    told = convboard(*command, "--runs", runs, at_once=True, status=1).stdout
+    assert "does not fit: test_resnet · dwconv: dwconv is depthwise" in told
+    assert "no trial has a score" in told
+    assert taken == [("acb", 3)]
+    (run,) = Store(runs).kept().values()
+    assert run.tags["operator"] == "dwconv"
+    assert "dwconv is depthwise" in run.tags["error"]
 
 
 @pytest.mark.slow
@@ -120,7 +131,7 @@ def test_a_trial_that_is_cut_off_is_queued_again(tiny, tmp_path, convboard):
     with closing(sqlite3.connect(runs / "optuna.db")) as connection, connection:
         connection.execute(
             "UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, ?)",
-            (f"-{2 * study.HEARTBEAT_S + 1} seconds",),
+            (f"-{2 * HEARTBEAT_S + 1} seconds",),
         )
     convboard(*command)
     (summary,) = optuna.get_all_study_summaries(store.studies())

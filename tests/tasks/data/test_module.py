@@ -1,4 +1,4 @@
-"""What the data modules of the three tasks have in common, in one test each."""
+"""What the data modules of the tasks have in common, in one test each."""
 
 from types import SimpleNamespace
 
@@ -10,15 +10,16 @@ import tasks
 from bench.errors import DataError
 from bench.record import Data
 
-MODULES = ["ClassificationData", "DetectionData", "SegmentationData"]
-OPTIONS = {"train": 12, "val": 7, "classes": 3}
+MODULES = ["ClassificationData", "DetectionData", "SegmentationData", "PoseData"]
+OPTIONS = {"train": 12, "val": 7}
 
 
 @pytest.fixture(params=MODULES)
 def make(request):
     cls = getattr(tasks, request.param)
+    options = OPTIONS | ({"largest": 0.9} if request.param == "PoseData" else {"classes": 3})
     return lambda **changes: cls(
-        **{"image_size": 32, "batch_size": 4, "options": OPTIONS, "seed": 1} | changes
+        **{"image_size": 32, "batch_size": 4, "options": options, "seed": 1} | changes
     )
 
 
@@ -48,7 +49,7 @@ def test_ranges_are_checked_in_one_way(make, argument, value, rule):
 
 def test_a_description_is_that_of_a_record(make):
     described = Data.model_validate(make().describe())
-    assert (described.name, described.split) == ("scenes", "val")
+    assert (described.name, described.split) in (("scenes", "val"), ("figures", "val"))
     assert (described.train_samples, described.scored_samples) == (12, 7)
     held = Data.model_validate(make(holdout=0.25).describe())
     assert held.split == "held out 0.25 of train"

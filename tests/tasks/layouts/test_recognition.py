@@ -10,6 +10,7 @@ from PIL import Image
 
 import tasks
 from bench.errors import DataError, UserError
+from tasks.detection.yolo import OUTLINE, POINTS, read_yolo
 from tasks.layouts import recognise
 from tasks.layouts import voc as voc_layout
 from tasks.layouts.xml_folders import xml_files
@@ -390,11 +391,91 @@ def test_one_folder_named_twice_in_a_data_yaml_is_no_split(tmp_path):
     assert layout.data["init_args"]["val_share"]
 
 
-def test_labels_of_key_points_are_refused(tmp_path):
-    description = "train: train/images\nval: val/images\nnames: [cup, jar]\nkpt_shape: [4, 2]"
-    yolo(tmp_path, description, "train", "val")
-    with pytest.raises(DataError, match=r"`kpt_shape` \(=\[4, 2\]\) must not be there"):
+KEYPOINTS = {"keypoints": ["left_ear", "right_ear"], "skeleton": [[1, 2]]}
+
+
+def posed(file, folder, names=("a.jpg", "b.jpg", "c.jpg"), **category):
+    """A file of key points: as COCO's boxes, with the names of the key points in the category."""
+    coco(file, folder, names)
+    lists = json.loads(file.read_text())
+    lists["categories"][0] |= KEYPOINTS | category
+    for annotation in lists["annotations"]:
+        annotation |= {"keypoints": [5, 5, 2, 9, 9, 1], "num_keypoints": 2}
+    file.write_text(json.dumps(lists))
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "folders"),
+    [
+        *(
+            (f"annotations/person_keypoints_train{year}.json",
+             f"annotations/person_keypoints_val{year}.json", (f"train{year}", f"val{year}"))
+            for year in ("2017", "")
+        ),
+        ("train/_annotations.coco.json", "valid/_annotations.coco.json", ("train", "valid")),
+        ("ears_train.json", "ears_val.json", ("images", "images")),
+    ],
+)  # fmt: skip
+def test_key_points_are_learnt_where_asked_for(tmp_path, train, val, folders):
+    for file, folder in zip((train, val), folders, strict=True):
+        posed(tmp_path / file, tmp_path / folder)
+    boxes = recognise(tmp_path)
+    assert boxes.task == "detection"
+    assert boxes.sentence.endswith("1 class (and key points, for `--task pose`)")
+    poses = recognise(tmp_path, "pose")
+    assert poses.sentence.startswith("pose: COCO files")
+    assert poses.sentence.endswith("3 + 3 images, 2 key points")
+    assert poses.class_names == ("left_ear", "right_ear")
+    data = tasks.PoseData(**poses.data["init_args"] | {"root": str(tmp_path)}, batch_size=1)
+    data.prepare_data()
+    assert data.skeleton == ((0, 1),)
+    assert data.describe()["skipped"] == {}
+
+
+def test_key_points_without_splits_get_one(tmp_path):
+    posed(tmp_path / "ears.json", tmp_path / "images", [f"{i}.jpg" for i in range(10)])
+    layout = recognise(tmp_path, "pose")
+    assert layout.held_out
+    assert layout.counts == {"train": 8, "val": 2}
+
+
+def test_where_there_are_no_key_points_none_are_offered(tmp_path):
+    coco(tmp_path / "a.json", tmp_path / "images")
+    assert "key points" not in recognise(tmp_path).sentence
+    with pytest.raises(DataError, match=r"`--task` \(='pose'\) does not fit .*: detection: COCO"):
+        recognise(tmp_path, "pose")
+    with pytest.raises(DataError, match="Looked for were pose: COCO's JSON of key points"):
+        recognise(tmp_path / "images", "pose")
+
+
+@pytest.mark.parametrize("shape", ["4", "[4, 5]", "[0, 2]", "[a, 2]", "[[4], 2]", "true"])
+def test_shapes_of_key_points_that_cannot_be_are_named(tmp_path, shape):
+    described = f"train: train/images\nval: val/images\nnames: [cup, jar]\nkpt_shape: {shape}"
+    yolo(tmp_path, described, "train", "val")
+    with pytest.raises(DataError, match=r"`kpt_shape` \(=.*\) must be \[key points, 2 or 3\]"):
         read_layout(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "line", "told"),
+    [
+        ("[3, 2]", "1 0.5 0.5 0.25 0.25 0.4 0.4 0.6 0.6 0 0", POINTS),
+        ("[2, 3]", "1 0.5 0.5 0.25 0.25 0.4 0.4 2 0 0 0", POINTS),
+        (None, "1 0.5 0.5 0.25 0.25 0.4 0.4 2 0.6 0.6 1", POINTS),
+        (None, "1 0.5 0.5 0.25 0.25 0.4 0.4 2", POINTS),
+        ("[2, 3]", "1 0.375 0.375 0.625 0.375 0.625 0.625 0.375 0.625", OUTLINE),
+        (None, "1 0.375 0.375 0.625 0.375 0.625 0.625 0.5 0.625 0.375 0.625", OUTLINE),
+    ],
+)
+def test_boxes_with_key_points_are_no_outlines(tmp_path, shape, line, told):
+    described = "train: train/images\nval: train/images\nnames: [cup, jar]\n"
+    yolo(tmp_path, described + (f"kpt_shape: {shape}" if shape else ""), "train")
+    for file in (tmp_path / "train/labels").iterdir():
+        file.write_text(line)
+    boxes = read_yolo(tmp_path, "train")
+    for image in boxes.images:
+        assert image.boxes.tolist() == [[15, 9, 25, 15]]
+    assert boxes.skipped == {told: 3}
 
 
 def test_xml_files_of_one_name_in_several_folders_go_with_their_images(tmp_path):

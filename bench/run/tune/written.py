@@ -1,0 +1,84 @@
+"""The suite that a tuning writes: every arm as it was, and beside it as it was tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.config.cell import Cell
+from bench.config.plan import Choice, board_of
+from bench.config.schema import (
+    BoardConfig,
+    OperatorConfig,
+    load_host,
+    load_operator,
+    load_suite,
+)
+from bench.whole_files import write_whole
+
+
+def file_name(name: str, choice: Choice) -> str:
+    """Return the name of the suite that a choice of another one gets.
+
+    Example:
+        >>> file_name("configs/suites/quick.yaml", Choice(only={"task": ["paths"]}))
+        'quick-paths.yaml'
+    """
+    chosen = [value for values in (choice.only or {}).values() for value in values]
+    return f"{'-'.join([Path(name).stem, *chosen])}.yaml"
+
+
+def write(
+    path: Path, name: str, choice: Choice, arms: Sequence[tuple[Cell, Sequence[OperatorConfig]]]
+) -> None:
+    """Write a suite with the baseline, the arms that were chosen, and what was found of each.
+
+    All have the same seeds, and the cells of arms as they were are those of the original suite, so
+    that `convboard run` runs the tuned ones alone where the others are done.
+
+    Args:
+        path: the file to write.
+        name: of the original suite, or its path.
+        choice: what was chosen of it.
+        arms: a cell of each, and the tuned arms that it got.
+    """
+    by_board: dict[str, list[tuple[Cell, Sequence[OperatorConfig]]]] = {}
+    for arm in arms:
+        by_board.setdefault(arm[0].board, []).append(arm)
+    whole = load_suite(name)
+    operators = dict.fromkeys(cell.operator for cell, _ in arms)
+    suite = whole.model_copy(
+        update={
+            "name": path.stem,
+            "description": f"{', '.join(operators)} as in {whole.name}, and tuned",
+            "seeds": choice.seeds or whole.seeds,
+            "boards": [_board(name, choice, found) for found in by_board.values()],
+        }
+    )
+    dumped: dict[str, Any] = suite.model_dump(mode="json", exclude_defaults=True)
+    write_whole(path, yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True))
+
+
+def _board(
+    name: str, choice: Choice, arms: Sequence[tuple[Cell, Sequence[OperatorConfig]]]
+) -> BoardConfig:
+    cell = arms[0][0]
+    board = board_of(name, choice, cell)
+    known = [*board.operators, *(choice.operators or [])]
+    by_label = {load_operator(operator).label: operator for operator in known}
+    operators = {board.baseline: by_label[board.baseline]}
+    for arm, tuned in arms:
+        operators[arm.operator] = by_label[arm.operator]
+        operators |= {each.label: each for each in tuned}
+    hosts = [choice.started(load_host(host)) for host in choice.hosts or board.hosts]
+    host = next(host for host in hosts if host.label == cell.host)
+    return board.model_copy(
+        update={
+            "hosts": [host],
+            "operators": list(operators.values()),
+            "seeds": None if choice.seeds else board.seeds,
+        }
+    )

@@ -1,0 +1,304 @@
+"""Studies with objectives that cost nothing: what is searched, tried first, retried and kept."""
+
+import sqlite3
+import time
+from contextlib import closing
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from optuna.trial import FixedTrial, TrialState
+
+from bench.config import files
+from bench.config.plan import Choice, plan
+from bench.config.schema import SearchSpace
+from bench.errors import ConfigError, Failure, UserError
+from bench.run.tune import Search, arm, kept, ratio, spaces, study, written
+from bench.store import ui
+
+
+@pytest.fixture
+def cell(tiny):
+    (cell,) = plan(str(tiny), Choice(only={"operator": ["acb"]}))
+    return cell
+
+
+@pytest.fixture
+def store(tmp_path):
+    """What a study needs of a store, without the seconds that MLflow takes to open one."""
+    return SimpleNamespace(folder=tmp_path, studies=lambda: f"sqlite:///{tmp_path}/optuna.db")
+
+
+def with_tune(cell, **options):
+    return cell.model_copy(update={"tune": {k: SearchSpace(**v) for k, v in options.items()}})
+
+
+def test_space_spans_the_recipe_and_the_options(cell):
+    found = spaces.space(cell)
+    lr = cell.config["model"]["init_args"]["lr"]
+    assert (found[spaces.LR].low, found[spaces.LR].high) == pytest.approx((lr / 10, lr * 10))
+    assert found[spaces.DROP_PATH].high == spaces.MOST_DROPPED
+    assert found[f"{spaces.OPTIONS}.gamma_init"].values == [1.0, 0.333]
+    assert spaces.default_params(cell, found) == {
+        "lr": lr,
+        "weight_decay": cell.config["model"]["init_args"]["weight_decay"],
+        "drop_path_rate": 0.0,
+        "gamma_init": 0,
+    }
+    spaces.check(cell, found)
+
+
+def test_a_host_without_drop_path_is_not_asked_for_it(cell):
+    other = cell.model_copy(
+        update={"config": files.merge(cell.config, {"model": {"init_args": {"weight_decay": 0.0}}})}
+    )
+    other.backbone["host"] = "ghostnet_050"
+    found = spaces.space(other)
+    assert spaces.DROP_PATH not in found
+    assert (found[spaces.WEIGHT_DECAY].low, found[spaces.WEIGHT_DECAY].log) == (0.0, False)
+
+
+def test_an_arm_in_place_is_searched_as_its_operator_is(cell):
+    bare = cell.model_copy(update={"tune": {}})
+    assert f"{spaces.OPTIONS}.gamma_init" in spaces.space(bare)
+    bare.backbone["options"] = {"gamma_init": 0.5}  # the arm says what it is
+    assert f"{spaces.OPTIONS}.gamma_init" not in spaces.space(bare)
+
+
+def test_suggest_puts_each_value_in_its_place():
+    searched = {
+        "model.init_args.lr": SearchSpace(low=0.1, high=1.0, log=True),
+        "a.options.paths": SearchSpace(low=1, high=3),
+        "a.options.form": SearchSpace(values=["x", "y"]),
+    }
+    trial = FixedTrial({"lr": 0.5, "paths": 2, "form": 1})
+    assert spaces.suggest(trial, searched) == {
+        "model": {"init_args": {"lr": 0.5}},
+        "a": {"options": {"paths": 2, "form": "y"}},
+    }
+    assert spaces.suggest(trial, searched, only={"paths": 2}) == {"a": {"options": {"paths": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"gama_init": {"values": [1.0]}}, r"acb.*`tune` \(='gama_init'\).*did you mean 'gamma_i"),
+        ({"gamma_init": {"values": [1.0, "x"]}}, r"gamma_init \(='x'\).*finite number"),
+    ],
+)
+def test_a_space_that_can_not_be_run_is_told_before_the_first_trial(cell, changed, words):
+    wrong = with_tune(cell, **changed)
+    with pytest.raises(ConfigError, match=words):
+        spaces.check(wrong, spaces.space(wrong))
+
+
+def test_a_setting_of_the_board_is_checked_too(cell):
+    def searched(name):
+        of = {name: SearchSpace(low=0, high=2)}
+        return cell.model_copy(update={"searched": of})
+
+    good = searched("model.init_args.warmup_epochs")
+    assert "model.init_args.warmup_epochs" in spaces.space(good)
+    spaces.check(good, spaces.space(good))
+    wrong = searched("model.init_args.warm_epochs")
+    with pytest.raises(ConfigError, match=r"tune` of model\.init_args\.warm_epochs \(=0\)"):
+        spaces.check(wrong, spaces.space(wrong))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"trials": 0}, r"`--trials` \(=0\)"),
+        ({"sampler": "tpa"}, r"`--sampler` \(='tpa'\).*did you mean 'tpe'"),
+        ({"pruner": "medium"}, r"`--pruner` \(='medium'\).*did you mean 'median'"),
+        ({"objectives": ("speed",)}, r"`--objectives` \(='speed'\)"),
+        ({"objectives": ("time",)}, r"must be accuracy, or accuracy,time"),
+        ({"objectives": study.OBJECTIVES, "pruner": "median"}, r"prunes by one objective"),
+        ({"objectives": study.OBJECTIVES, "sampler": "cmaes"}, r"CMA-ES has one objective"),
+    ],
+)
+def test_names_are_checked_before_anything_starts(given, words):
+    with pytest.raises(UserError, match=words):
+        Search(**given)
+
+
+def opened(store, search=None, directions=("maximize",), first=None):
+    return study.opened(store, "s", search or Search(), directions, first or {"x": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("sampler", "pruner"),
+    [("tpe", "median"), ("gp", "percentile"), ("random", "halving"), ("nsgaii", "hyperband")],
+)
+def test_the_first_trial_is_the_default_and_no_tuning_is_worse(store, sampler, pruner):
+    opened_study, _ = opened(store, Search(sampler=sampler, pruner=pruner))
+    opened_study.sampler = study.sampler_of(sampler, 1)
+
+    def objective(trial):
+        x = trial.suggest_float("x", 0, 1)
+        trial.report(x, 0)
+        trial.should_prune()
+        return -((x - 0.5) ** 2)  # the default is the optimum
+
+    opened_study.optimize(objective, n_trials=4)
+    again, _ = opened(store, Search(sampler=sampler, pruner=pruner))
+    assert len(again.trials) == 4  # the default is queued once
+    assert again.trials[0].params == {"x": 0.5}
+    assert again.trials[0].user_attrs == {study.DEFAULT: True}
+    assert len({trial.params["x"] for trial in again.trials}) == 4
+    (best,) = study.best(again)
+    assert best.number == 0
+
+
+def test_of_equal_trials_the_default_stands(store):
+    one, _ = opened(store)
+    one.optimize(lambda trial: 0.0 * trial.suggest_float("x", 0, 1), n_trials=4)
+    assert [trial.number for trial in study.best(one)] == [0]
+
+
+def test_no_trial_beats_those_of_the_front_in_both(store):
+    one, _ = opened(store, Search(objectives=study.OBJECTIVES), ("maximize", "minimize"))
+    values = iter([(0.5, 1.0), (0.6, 1.0), (0.7, 1.2), (0.6, 1.0), (0.4, 0.8), (0.5, 1.1)])
+
+    def objective(trial):
+        trial.suggest_float("x", 0, 1)
+        return next(values)
+
+    one.optimize(objective, n_trials=6)
+    assert [trial.number for trial in study.best(one)] == [1, 2, 4]
+
+
+def backdate(folder, number):
+    with closing(sqlite3.connect(folder / "optuna.db")) as connection, connection:
+        connection.execute(
+            "UPDATE trials SET datetime_start = datetime(datetime_start, ?) WHERE number = ?",
+            (f"-{2 * study.HEARTBEAT_S + 1} seconds", number),
+        )
+
+
+def signs_of_life(folder):
+    with closing(sqlite3.connect(folder / "optuna.db")) as connection:
+        return connection.execute("SELECT * FROM trial_heartbeats").fetchall()
+
+
+def test_a_trial_that_died_before_its_first_sign_of_life_is_queued_again(store):
+    """`ask` gives the trial; only `optimize` would make it say that it lives."""
+    one, retry = opened(store)
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        one.ask()
+    retry()
+    assert [trial.state for trial in one.trials] == [TrialState.RUNNING]  # it may be about to
+    backdate(store.folder, 0)
+    again, retry = opened(store)
+    retry()
+    assert [trial.state for trial in again.trials] == [TrialState.FAIL, TrialState.WAITING]
+    retry()
+    assert len(again.trials) == 2
+    again.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert again.trials[1].params == {"x": 0.5}  # the default is not lost
+    assert again.trials[1].user_attrs[study.DEFAULT]
+
+
+def test_a_trial_that_lives_is_left_alone(store):
+    one, retry = opened(store)
+
+    def objective(trial):
+        deadline = time.monotonic() + 60
+        while not signs_of_life(store.folder) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        backdate(store.folder, trial.number)
+        retry()
+        return trial.suggest_float("x", 0, 1)
+
+    one.optimize(objective, n_trials=1)
+    assert [trial.state for trial in one.trials] == [TrialState.COMPLETE]
+
+
+def arm_with(cell):
+    return arm.Arm(cell, cell, spaces.space(cell), "top1", "fraction", True)
+
+
+def run_study(store, cell, values, objectives=("accuracy",)):
+    directions = ("maximize", "minimize")[: len(objectives)]
+    first = spaces.default_params(cell, spaces.space(cell))
+    one, _ = opened(store, Search(objectives=objectives), directions, first)
+    left = iter(values)
+
+    def objective(trial):
+        spaces.suggest(trial, spaces.space(cell))
+        trial.set_user_attr("epochs", 2)
+        value = next(left)
+        if value is None:
+            raise optuna.TrialPruned
+        return value
+
+    one.optimize(objective, n_trials=len(values))
+    return one
+
+
+def test_what_is_told_of_a_study(store, cell, tmp_path):
+    one = run_study(store, cell, [0.5, 0.7, None, *(0.3 + 0.01 * n for n in range(8))])
+    told = kept.study_of(one, arm_with(cell), Search(trials=11), 0.2)
+    states = [trial.state for trial in told.trials]
+    assert states == [*["complete"] * 2, "pruned", *["complete"] * 8]
+    assert [trial.number for trial in told.trials if trial.default] == [0]
+    assert [trial.number for trial in told.trials if trial.best] == [1]
+    assert told.trials[0].params["gamma_init"] == 1.0  # the value, not its place in a list
+    assert sum(trial.epochs for trial in told.trials) == 22
+    assert sum(told.importances.values()) == pytest.approx(1)
+    drawn = {path.name for path in kept.draw(one, told, tmp_path) if path.stat().st_size > 1000}
+    assert drawn == {"history.png", "importances.png", "epochs.png"}
+
+
+def test_what_is_told_of_two_objectives(store, cell, tmp_path):
+    values = [(0.5, 1.0), (0.7, 1.3), (0.6, 0.9), (0.4, 1.1)]
+    one = run_study(store, cell, values, study.OBJECTIVES)
+    told = kept.study_of(one, arm_with(cell), Search(objectives=study.OBJECTIVES), 0.2)
+    assert [objective.name for objective in told.objectives] == ["top1", "time ratio"]
+    assert [trial.number for trial in told.trials if trial.best] == [1, 2]
+    found = arm._operators(one, arm_with(cell))
+    assert [operator.label for operator in found] == ["acb-tuned-1", "acb-tuned-2"]
+    assert tmp_path / "pareto.png" in kept.draw(one, told, tmp_path)
+
+
+def test_the_suite_has_every_arm_as_it_was_and_as_tuned(store, cell, tiny, tmp_path):
+    one = run_study(store, cell, [0.5, 0.7])
+    (found,) = arm._operators(one, arm_with(cell))
+    path = tmp_path / "tuned.yaml"
+    base, acb = plan(str(tiny))
+    written.write(path, str(tiny), Choice(), [(base, ()), (acb, (found,))])
+    cells = {each.operator: each for each in plan(str(path))}
+    assert list(cells) == ["dwconv", "acb", "acb-tuned"]
+    tuned, params = cells["acb-tuned"], one.trials[1].params
+    assert cells["acb"].hash == acb.hash
+    assert {each.board for each in cells.values()} == {acb.board}
+    assert tuned.config["model"]["init_args"]["lr"] == params["lr"]
+    dropped = {"drop_path_rate": params["drop_path_rate"]}
+    assert tuned.backbone["host_options"] == acb.backbone["host_options"] | dropped
+    assert tuned.untuned[spaces.DROP_PATH] is None
+    assert tuned.untuned[spaces.LR] == acb.config["model"]["init_args"]["lr"]
+    assert tuned.network["host_options"] == acb.backbone["host_options"]  # of what is timed
+    assert tuned.tuned.trials == 2
+
+
+def test_where_the_recipe_is_best_no_arm_is_added(store, cell):
+    assert arm._operators(run_study(store, cell, [0.7, 0.5]), arm_with(cell)) == ()
+
+
+def test_the_recipe_alone_changes_no_time(cell, monkeypatch):
+    plan_ = SimpleNamespace()
+    monkeypatch.setattr(ratio, "measured", lambda *_: pytest.fail("it is measured"))
+    above = {}
+    spaces.put(above, spaces.LR, 0.1)
+    spaces.put(above, spaces.DROP_PATH, 0.2)
+    config = files.merge(cell.config, above)
+    assert ratio.time_ratio(cell, config, plan_, SimpleNamespace()) == 1.0
+
+
+def test_dashboard_says_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(ui, "find_spec", lambda name: None)
+    with pytest.raises(Failure, match=r"pip install 'convboard\[dashboard\]'"):
+        ui.serve_studies(tmp_path, 8080)
+    monkeypatch.setattr(ui, "find_spec", lambda name: name)
+    with pytest.raises(Failure, match="has no study yet"):
+        ui.serve_studies(tmp_path, 8080)
