@@ -274,7 +274,7 @@ def _keep(
         store.keep(run_id, folder / picture.file, "records")
     store.keep(run_id, record.save(folder), "records")
     weights = view.weights
-    areas = {f"erf_{weights}/area_{area.share * 100:.0f}": area.area for area in view.field}
+    areas = {f"view/{weights}_area_{area.share * 100:.0f}": area.area for area in view.field}
     store.metrics(run_id, areas)
     if run is None:
         store.end(run_id)

@@ -363,7 +363,7 @@ def test_views_and_predictions_from_the_command_to_the_page(tiny, tmp_path, conv
     assert sum(name.endswith(".png") for name in names) == 4
     assert sum(name.endswith(".jpg") for name in names) == 1
     assert store.client.get_run(done.run_id).data.tags[CELL] == done.cell
-    assert 0 < done.metrics["erf_trained/area_50"] <= 1
+    assert 0 < done.metrics["view/trained_area_50"] <= 1
 
     convboard("export", "--runs", runs, "--records", records)
     seen = [r for r in load_all(records) if r.kind == "view"]
