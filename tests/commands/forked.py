@@ -6,7 +6,9 @@ imported and has computed nothing: processes of their own, with their own enviro
 signals and exit code. Tests of `bench.speed` and of the wheel start theirs as everybody does.
 """
 
+import atexit
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from multiprocessing import forkserver, process, resource_tracker, util
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,7 +177,31 @@ def become(request, imported=()):
         fork_the_server()
         fork_the_timers()
     sys.argv = [request["module"], *request["arguments"]]
-    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    end(run(request["module"]))
+
+
+def run(module):
+    """Run a module as `python -m` does; return the exit code."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            return ended.code or 0
+        print(ended.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def end(code):
+    """End as the interpreter does, without the seconds it takes to free all that is imported."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def fork_the_server():
@@ -231,7 +258,6 @@ def fork_the_timers():
         if request is None:
             os._exit(0)
         become(request)
-        sys.exit()
     theirs.close()
     crew.subprocess = SimpleNamespace(Popen=Commands(ours).popen, DEVNULL=subprocess.DEVNULL)
 
@@ -243,10 +269,11 @@ def main(channel, tables):
     for name in IMPORTED:
         importlib.import_module(name)
     runpy.run_path(str(Path(__file__).with_name("tables.py")))["make_once"](Path(tables))
+    gc.freeze()
     imported = [(name, value) for name, value in os.environ.items() if name not in before]
     request = serve(socket.socket(fileno=int(channel)))
     if request is None:
-        os._exit(0)  # nothing of it is worth the seconds of an orderly end
+        os._exit(0)
     become(request, imported)
 
 
