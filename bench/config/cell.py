@@ -65,7 +65,7 @@ class Cell(BaseModel):
     optional: bool = False
     """Whether it is left out where its data are not there."""
     words: str = ""
-    """The suite as the command line names it, with what was laid over it."""
+    """The suite as the command line names it, with what was laid over it and lets its code run."""
 
     @property
     def hash(self) -> str:
