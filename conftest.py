@@ -2,12 +2,14 @@
 
 import io
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -91,33 +93,60 @@ def here(arguments, status):
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
+def helper(name):
+    """The names in a file of tests/commands."""
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "commands" / f"{name}.py")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tables(tmp_path_factory):
+    """File of a new store, which those of this session copy where MLflow is in use."""
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    if "mlflow" in sys.modules:
+        helper("tables").make_once(path)
+    return path
+
+
 @pytest.fixture(scope="session")
-def convboard(cache):
-    """Run the command in a process of its own; return the finished process.
+def forked(tables):
+    """Starts commands in processes of their own, forked off one that has imported for them all."""
+    module = helper("forked")
+    server, channel = module.started(tables)
+    with channel:
+        yield module.Commands(channel)
+    server.wait()
+
+
+@pytest.fixture(scope="session")
+def convboard(cache, request):
+    """Run the command; return the finished process.
 
     Verbs that train and time nothing run in this process, and so does what is refused before it
-    does (`at_once`): a start takes seconds of imports.
+    does (`at_once`). Others have a process of their own, a fork that has no imports to wait for;
+    `alone` starts it as a shell does. `more` is added to the environment.
     """
 
-    def run(*arguments, folder=ROOT, status=0, path=(), wait=True, at_once=False):
+    def run(
+        *arguments, folder=ROOT, status=0, path=(), wait=True, at_once=False, alone=False, **more
+    ):
         at_once = at_once or arguments[0] in AT_ONCE
-        if wait and not path and folder == ROOT and at_once:
+        if wait and not path and folder == ROOT and at_once and not more:
             return here(arguments, status)
         env = {**os.environ, "COLUMNS": "200"}
         env["PYTHONPATH"] = os.pathsep.join([*map(str, path), env.get("PYTHONPATH", "")])
         env.pop("CONVBOARD_RUNS", None)
         env.pop("MLFLOW_TRACKING_URI", None)
-        command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
-        if not wait:
-            # a shell starts jobs in the background with Ctrl-C ignored, and that is inherited
-            return subprocess.Popen(
-                command,
-                cwd=folder,
-                env=env,
-                stdout=subprocess.DEVNULL,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        env |= more
+        words = [str(argument) for argument in arguments]
+        if alone:
+            command = [sys.executable, "-m", "bench.cli", *words]
+            done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        else:
+            asked = (words, str(folder), env, [str(part) for part in path])
+            commands = request.getfixturevalue("forked")
+            if not wait:
+                return commands.start(*asked)
+            done = commands.run(*asked)
         assert done.returncode == status, done.stdout[-3000:] + done.stderr[-3000:]
         return done
 

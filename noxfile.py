@@ -49,8 +49,9 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs, env=env)
         return
-    session.run("pytest", "-m", "not slow", "-n", "2", env=env)
-    session.run("pytest", "-m", "slow", "-n", "2", env=env)
+    two = ("-n", "2", "--dist", "worksteal")
+    session.run("pytest", "-m", "not slow", *two, env=env)
+    session.run("pytest", "-m", "slow", *two, env=env)
 
 
 @nox.session
@@ -79,8 +80,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def layers(session: nox.Session) -> None:
-    """Check that upper layers import lower ones, never the reverse."""
-    install(session, "layers")
+    """Check that upper layers import lower ones, never the reverse: by reading, not importing."""
+    session.install(
+        "--constraints", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "layers")
+    )
     session.run("lint-imports")
 
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import platform
+import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -69,6 +70,17 @@ def usable_threads() -> int:
     """
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return min(usable_cores(), int(asked)) if asked.isdigit() and int(asked) else usable_cores()
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has held at a time, in bytes.
+
+    Example:
+        >>> peak_bytes() > 1 << 20
+        True
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _quota(path: Path) -> int:

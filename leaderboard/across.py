@@ -12,7 +12,7 @@ from bench.hashing import digest
 from bench.intervals import LEVEL, t_interval
 from bench.record import Interval
 from leaderboard.rows import Board, Row
-from leaderboard.times import Choice, choices, ratios
+from leaderboard.times import Choice, Ratio, choices, ratios
 from leaderboard.wording import counted
 
 Verdict = Literal["better", "worse", "open", "baseline", "failed"]
@@ -119,10 +119,13 @@ def overview(boards: Sequence[Board]) -> Overview:
     means = []
     if fixed is not None:
         shared = [b for b in boards if b.baseline and _identity(b.baseline) == fixed]
+        timed = {
+            b.key: [(choice, ratios(b, choice)) for choice in _smallest(choices(b))] for b in shared
+        }
         for key, by_board in rows.items():
             if key == fixed:
                 continue
-            score, times = _scores(by_board, shared), _times(by_board, shared)
+            score, times = _scores(by_board, shared), _times(by_board, timed)
             if score or times:
                 means.append(OperatorMean(names[key], names[fixed], score, times))
 
@@ -181,15 +184,17 @@ def _scores(by_board: Mapping[str, Row], boards: Sequence[Board]) -> GeometricMe
     return _mean(logs, "board")
 
 
-def _times(by_board: Mapping[str, Row], boards: Sequence[Board]) -> GeometricMean | None:
+def _times(
+    by_board: Mapping[str, Row], timed: Mapping[str, Sequence[tuple[Choice, Mapping[str, Ratio]]]]
+) -> GeometricMean | None:
     """Return the mean ratio of times; the same networks on several boards are one place."""
     places: dict[str, float] = {}
-    for board in boards:
-        row = by_board.get(board.key)
+    for board, kinds in timed.items():
+        row = by_board.get(board)
         if row is None:
             continue
-        for choice in _smallest(choices(board)):
-            ratio = ratios(board, choice).get(row.key)
+        for choice, of_rows in kinds:
+            ratio = of_rows.get(row.key)
             if ratio is not None and ratio.logs:
                 entry = row.first.entry
                 place = digest([entry.host, entry.host_options, entry.selection, choice.key])

@@ -11,7 +11,7 @@ from leaderboard.names import entry_file, first_line, operator_file, operator_wo
 from leaderboard.rows import Board, Row, status_words
 from leaderboard.show import MISSING, Show
 from leaderboard.standing import Place, Standing, standing
-from leaderboard.times import Choice, choices
+from leaderboard.times import Choice, choices, in_short
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class BoardView:
         return tuple(choices(self.board))
 
     @cached_property
+    def times(self) -> dict[str, str]:
+        """Key of each kind of time → what it is called where one is chosen."""
+        return in_short(self.choices)
+
+    @cached_property
     def usual(self) -> Standing:
         """What the board opens with."""
         return standing(self.board, next(iter(self.choices), None))
@@ -97,10 +102,6 @@ class BoardView:
     def lines(self) -> tuple[Line, ...]:
         """The rows of its table, with every time."""
         return tuple(_line(self, self.standings, row) for row in self.board.rows)
-
-    def line(self, row: Row) -> Line:
-        """One row of its table, with the usual time alone."""
-        return _line(self, (self.usual,), row)
 
     @property
     def baseline(self) -> str:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Any
 
 from bench.errors import UserError
-from bench.hashing import canonical
+from bench.hashing import file_sha256
 from bench.record import Record
 from leaderboard import published
 from leaderboard.site import Part, parts
 
 PNG = b"\x89PNG\r\n\x1a\n"
+SIGNATURES = {".png": ("PNG", PNG), ".jpg": ("JPEG", b"\xff\xd8\xff")}
+"""What a picture is called, and how it begins, by the end of its name."""
 MANIFEST = "convboard-site.json"
 """File of the site that lists the others, by which an older build is known, used and cleared."""
+NAME = re.compile(r"[a-z]+-[0-9a-f]{16}-[0-9T]+-[0-9a-f]{8}\.json")
+"""What the file of a record may be called in the site."""
 STAGE = ".convboard-building"
 """Folder in the site where new files wait until all are there."""
 
@@ -45,7 +52,8 @@ def build(
         site: folder to write; new, empty, or one that was built before.
         title: name of the site.
         figures: folder of published figures (`*.yaml`), shown apart from what was measured.
-        progress: told how many parts of how many are done.
+        progress: told how many steps of how many are done; a step is a record that is read, or a
+            part that is made.
 
     Raises:
         ValueError: `records` is no folder, a record or a figure is not by its schema, or `site`
@@ -67,27 +75,73 @@ def build(
             f"`site` (={str(site)!r}) must be a new or empty folder, or one built before; "
             "this one holds other files."
         )
-    by_path = {path: Record.load(path) for path in sorted(records.rglob("*.json"))}
-    paths: dict[str, Path] = {}
-    for path, record in by_path.items():
-        paths.setdefault(record.filename, path)
-    every = parts(
-        {name: by_path[path] for name, path in paths.items()},
-        title=title,
-        figures=published.load(figures),
-        pictures=_pictures(by_path),
-        content=lambda name: paths[name].read_bytes(),
-    )
+    files = _read(records, progress)
+    named: dict[str, _File] = {}
+    for file in files:
+        named.setdefault(file.name, file)
     new = not site.exists()
+    gc.freeze()  # looking through the records again and again would find nothing
     try:
-        _write(site, every, progress)
+        every = parts(
+            {name: file.record for name, file in named.items()},
+            title=title,
+            figures=published.load(figures),
+            pictures=_pictures(files),
+            files={name: (file.sha256, file.path.read_bytes) for name, file in named.items()},
+        )
+        total = len(files) + len(every)
+        _write(site, every, lambda done: progress(len(files) + done, total))
     finally:
+        gc.unfreeze()
         shutil.rmtree(site / STAGE, ignore_errors=True)
         if new and site.is_dir() and not any(site.iterdir()):
             site.rmdir()
 
 
-def _write(site: Path, every: list[Part], progress: Callable[[int, int], None]) -> None:
+@dataclass(frozen=True)
+class _File:
+    """A record's file.
+
+    Attributes:
+        path: of it.
+        record: in it.
+        sha256: of it.
+        name: of its file in the site, which says what the record is.
+    """
+
+    path: Path
+    record: Record
+    sha256: str
+    name: str
+
+
+def _read(folder: Path, progress: Callable[[int, int], None]) -> list[_File]:
+    """Read all records below a folder.
+
+    A file keeps its name where that says what the record is, and no other record has it: to make
+    the name anew takes as long as to read the record.
+    """
+    files: list[_File] = []
+    of_name: dict[str, set[str]] = {}
+    paths = sorted(folder.rglob("*.json"))
+    gc.disable()  # nothing of what is read is ever let go
+    try:
+        for done, path in enumerate(paths):
+            progress(done, 2 * len(paths))
+            record, sha256 = Record.load(path), file_sha256(path)
+            says_it = path.name.startswith(f"{record.kind}-{record.identity[:16]}-")
+            name = path.name if says_it and NAME.fullmatch(path.name) else record.filename
+            of_name.setdefault(name, set()).add(sha256)
+            files.append(_File(path, record, sha256, name))
+    finally:
+        gc.enable()
+    return [
+        file if len(of_name[file.name]) == 1 else replace(file, name=file.record.filename)
+        for file in files
+    ]
+
+
+def _write(site: Path, every: list[Part], progress: Callable[[int], None]) -> None:
     """Make what is new beside the old site, then put it into its place at once."""
     stage = site / STAGE
     shutil.rmtree(stage, ignore_errors=True)
@@ -100,7 +154,7 @@ def _write(site: Path, every: list[Part], progress: Callable[[int, int], None]) 
         return (new if new.is_file() else site / name).read_bytes()
 
     for done, part in enumerate(every):
-        progress(done, len(every))
+        progress(done)
         before = old.get(part.name)
         if (
             before
@@ -115,7 +169,8 @@ def _write(site: Path, every: list[Part], progress: Callable[[int, int], None]) 
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         made[part.name] = {"key": part.key, "files": sorted(files)}
-    (stage / MANIFEST).write_text(canonical({"parts": made}) + "\n", encoding="utf-8")
+    # on one line: with indents it is written by slower code, and there may be 20,000 parts
+    (stage / MANIFEST).write_text(json.dumps({"parts": made}, sort_keys=True), encoding="utf-8")
     kept = {name for part in made.values() for name in part["files"]} | {MANIFEST}
     with _uninterrupted():
         for path in sorted(p for p in stage.rglob("*") if p.is_file()):
@@ -126,7 +181,7 @@ def _write(site: Path, every: list[Part], progress: Callable[[int, int], None]) 
             for name in gone["files"]:
                 if name not in kept:
                     (site / name).unlink(missing_ok=True)
-    progress(len(every), len(every))
+    progress(len(every))
 
 
 def _manifest(site: Path) -> dict[str, dict[str, Any]]:
@@ -166,23 +221,24 @@ def _uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _pictures(records: Mapping[Path, Record]) -> dict[str, bytes]:
+def _pictures(files: Iterable[_File]) -> dict[str, bytes]:
     """Read the pictures beside the records; one that is not what its record says stops the build.
 
     A picture comes from whoever made the record, and is published: its hash and its signature are
     checked, and its name cannot lead out of the folder (see `bench.record.Picture`).
     """
     contents: dict[str, bytes] = {}
-    for path, record in records.items():
-        for picture in record.view.pictures if record.view else ():
+    for path, view in ((file.path, file.record.view) for file in files):
+        for picture in view.pictures if view else ():
             file = path.with_name(picture.file)
             if not file.is_file():
                 continue
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() != picture.sha256:
                 raise UserError(f"{picture.file} is not the picture of {path.name}: other hash.")
-            if not content.startswith(PNG):
-                raise UserError(f"{picture.file} of {path.name} is no PNG file.")
+            kind, signature = SIGNATURES[file.suffix]
+            if not content.startswith(signature):
+                raise UserError(f"{picture.file} of {path.name} is no {kind} file.")
             if contents.setdefault(picture.file, content) != content:
                 raise UserError(f"{picture.file} of {path.name}: another picture has this name.")
     return contents

@@ -115,10 +115,10 @@ class _Writer:
         name, lead, score = self.names[self.lead], self.rows[self.lead], self._score(self.lead)
         if len(self.board.pairs.order) == 1:
             if sum(bool(row.scores) for row in self.board.rows) > 1:
-                return f"{name} has {score}; no arm shares its seeds, so none can be compared."
+                return f"{name} has {score}; no operator shares its seeds, so none can be compared."
             return f"{name} alone has a score, {score}: there is nothing to compare it with."
         tested = self.board.detectable is not None
-        only = "" if tested else "The seeds are too few to tell any two arms apart. "
+        only = "" if tested else "The seeds are too few to tell any two operators apart. "
         if self.base is None:
             return f"{only}{name} has the best mean, {score}."
         if self.lead == self.base:
@@ -171,7 +171,7 @@ class _Writer:
             who = (
                 self._listed(others, timed=True)
                 if len(others) <= NAMED
-                else f"{counted(len(others), 'other arm')}"
+                else f"{counted(len(others), 'other operator')}"
             )
             if start:
                 sentences.append(f"{start}; {who} can't be told from it.")
@@ -187,7 +187,7 @@ class _Writer:
             who = (
                 self._listed(worse)
                 if len(worse) <= NAMED
-                else f"{capitalised(counted(len(worse), 'arm'))}"
+                else f"{capitalised(counted(len(worse), 'operator'))}"
             )
             sentences.append(f"{who} {verb} surely worse than {name}.")
         return sentences
@@ -245,7 +245,7 @@ def _missing(board: Board, times: Mapping[str, Ratio]) -> tuple[str, ...]:
             return []
         who = listed([names[row.key] for row in rows])
         if len(rows) > NAMED:
-            who = capitalised(counted(len(rows), "arm"))
+            who = capitalised(counted(len(rows), "operator"))
         return [f"{who} {one if len(rows) == 1 else several}."]
 
     scoreless = [row for row in board.rows if not row.scores]

@@ -12,7 +12,7 @@ from leaderboard.rows import Board, Row
 from leaderboard.show import MISSING, Show
 from leaderboard.standing import standing
 
-HEADER = ("arm", "seeds", "score before", "score", "to the baseline", "time")
+HEADER = ("operator", "seeds", "score before", "score", "to the baseline", "time")
 LONGEST = 80
 
 
@@ -54,7 +54,7 @@ def _section(board: Board, old: dict[str, Board]) -> Iterator[str]:
     lines += [_line([_name(row), "gone", *[MISSING] * (len(HEADER) - 2)]) for row in gone]
     same = len(board.rows) - len(changed)
     if same:
-        lines += ["", f"The other {same} arms stay as they were."]
+        lines += ["", f"The other {same} operators stay as they were."]
     yield "\n".join(lines)
 
 

@@ -20,14 +20,14 @@ def level(arms: int, looks: int) -> float:
 def words(blocks: Blocks, arms: int, looks: int, show: Show) -> str:
     """Say what differences a board of so many compared arms can show; empty without a residual.
 
-    E.g. 'Two arms nearer than 5.4 points can't be told apart with two seeds; about 9 seeds would
-    show 2 points.': the difference is found four times out of five.
+    E.g. 'Two operators nearer than 5.4 points can't be told apart with two seeds; about 9 seeds
+    would show 2 points.': the difference is found four times out of five.
     """
     least = blocks.detectable(level(arms, looks)) if arms > 1 else None
     if not least:
         return ""
     seeds = blocks.fewest_seeds
-    text = f"Two arms nearer than {show.amount(least)} can't be told apart with "
+    text = f"Two operators nearer than {show.amount(least)} can't be told apart with "
     text += f"{counted(seeds, 'seed')}"
     wanted = _round_below(least / 2)
     needed = _seeds_for(blocks, wanted, level(arms, looks))

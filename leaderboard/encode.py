@@ -27,7 +27,7 @@ def script_json(value: Any) -> Markup:
 def archive(names: Iterable[str], content: Callable[[str], bytes]) -> bytes:
     """Pack files without the time of packing, which would differ from build to build."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as packed:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
         for name in sorted(names):
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             info.external_attr = 0o644 << 16

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
 from bench.record import Interval, Metric, Record
@@ -18,9 +17,6 @@ from leaderboard.families import colour
 from leaderboard.names import machine_file
 from leaderboard.rows import Row, Setup
 from leaderboard.show import MISSING, Show
-
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""Ten times as fast where libyaml is there; the text is the same."""
 
 
 def entry_view(
@@ -61,9 +57,7 @@ def entry_view(
         "views": row.views,
         "pictures": pictures,
         "identity": _identity(row.first),
-        "config": yaml.dump(recipe.config, Dumper=DUMPER, allow_unicode=True, width=96)
-        if recipe
-        else None,
+        "config": recipe and json.dumps(recipe.config, indent=2, ensure_ascii=False),
         "recipe": recipe,
         "records": [
             {
@@ -187,6 +181,11 @@ def _curves(scored: Sequence[Record], headline: str | None, family: int) -> list
                 epochs = _epochs(len(values), record.recipe.epochs)
                 points = list(zip(epochs, values, strict=True))
                 by_name.setdefault(name, {})[record.recipe.seed] = points
+    by_name = {  # of one point the table has the value
+        name: by_seed
+        for name, by_seed in by_name.items()
+        if len({epoch for points in by_seed.values() for epoch, _ in points}) > 1
+    }
     names = sorted(by_name, key=lambda name: ("loss" in name, name))
     return [
         {"name": name, "svg": Markup(curve_chart(by_name[name], name, family))} for name in names

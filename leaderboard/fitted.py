@@ -30,10 +30,10 @@ def fitted(board: Board) -> Board:
     if baseline is None:
         plural = "s" * (len(candidates) != 1)
         count = len(candidates) or "No"
-        notes.append(f"{count} baseline{plural} among the arms: no contrasts.")
+        notes.append(f"{count} baseline{plural} among the operators: no gains.")
     blocks = Blocks({row.key: row.scores for row in rows})
     if blocks.sd is None and blocks.arms:
-        notes.append("Too few seeds for a test: every arm is tied.")
+        notes.append("Too few seeds for a test: every operator is tied.")
     pairs = Pairs()
     if metric and blocks.arms:
         pairs = compared(blocks, metric.higher_is_better, _linked(blocks, baseline), board.looks)
@@ -41,8 +41,8 @@ def fitted(board: Board) -> Board:
     apart = sorted(row.label for row in rows if not row.linked)
     if apart:
         notes.append(
-            f"No chain of shared seeds links {', '.join(apart)} with the other arms: no contrast "
-            "and no rank."
+            f"No chain of shared seeds links {', '.join(apart)} with the other operators: no "
+            "gain and no rank."
         )
     rows.sort(key=lambda row: _order(row, metric))
     if decided := board_words(rows, Show(metric)):

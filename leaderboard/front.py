@@ -56,23 +56,28 @@ def fronts(
         Front(probability=1.0, low=0.5, high=1.0)
     """
     arms = list(scores)
-    y = np.stack([scores[arm] for arm in arms], axis=1) if arms else np.empty((0, 0))
-    t = np.stack([log_times[arm] for arm in arms], axis=1) if arms else np.empty((0, 0))
-    open_ = np.array([arm in unknown for arm in arms], dtype=bool)
+    y = np.stack([scores[arm] for arm in arms]) if arms else np.empty((0, 0))
+    t = np.stack([log_times[arm] for arm in arms]) if arms else np.empty((0, 0))
+    open_ = np.array([[arm in unknown] for arm in arms], dtype=bool)
     found = {}
     for i, arm in enumerate(arms):
-        shares = [_share(y, t, i)]
-        for sign in (1, -1):  # the worst and the best that unknown times can do to this arm
-            extreme = np.where(open_, -sign * np.inf, t)
-            if open_[i]:
-                extreme[:, i] = sign * np.inf
-            shares.append(_share(y, extreme, i) if open_.any() else shares[0])
+        shares = [_share(y, t, i)] * 3
+        if open_.any():
+            shares[1:] = [_share(y, _extreme(t, open_, i, sign), i) for sign in (1, -1)]
         found[arm] = Front(*(round(share, 3) for share in shares))
     return found
 
 
+def _extreme(t: Array, unknown: NDArray[np.bool_], i: int, sign: int) -> Array:
+    """Return the worst (1) or the best (-1) that unknown times can do to arm i."""
+    times = np.where(unknown, -sign * np.inf, t)
+    if unknown[i]:
+        times[i] = sign * np.inf
+    return times
+
+
 def _share(y: Array, t: Array, i: int) -> float:
-    """Return the share of draws in which no other arm dominates arm i."""
-    as_good = (y >= y[:, [i]]) & (t <= t[:, [i]])
-    better = (y > y[:, [i]]) | (t < t[:, [i]])
-    return float(1 - (as_good & better).any(axis=1).mean())
+    """Return the share of draws in which no other arm dominates arm i; arrays are (arms, draws)."""
+    as_good = (y >= y[i]) & (t <= t[i])
+    better = (y > y[i]) | (t < t[i])
+    return float(1 - (as_good & better).any(axis=0).mean())

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.record import Record
 from leaderboard.show import Show
-from leaderboard.wording import capitalised, counted, listed
+from leaderboard.wording import STATUS, capitalised, counted, listed
 
 Kind = Literal[
     "stale", "conflict", "superseded", "missing", "stopped", "failed", "unfit", "noise", "fresh"
@@ -151,7 +151,7 @@ def of_row(
     if unfit:
         marks.append(Mark("unfit", f"Does not fit the host: {_first_line(unfit[0].error)}"))
     if failed:
-        status = sorted({record.status for record in failed})
+        status = sorted({STATUS[record.status] for record in failed})
         which = f": {seeds_of(failed)}" if scored else ""
         words = f"Failed ({listed(status)}){which}. {_first_line(failed[0].error)}"
         marks.append(Mark("failed", words))

@@ -8,13 +8,12 @@ from typing import Any
 from markupsafe import Markup
 
 from bench.record import Record
-from leaderboard.board_page import BoardView
 from leaderboard.charts import lines_chart, taps_chart
 from leaderboard.families import colour, families
 from leaderboard.growth import NAMES, Growth
 from leaderboard.names import operator_file
 from leaderboard.published import Figure
-from leaderboard.rows import Row
+from leaderboard.rows import Board, Row
 
 
 def _setup(record: Record) -> str:
@@ -49,18 +48,13 @@ def operators_of(rows: Iterable[Row], figures: Iterable[Figure]) -> list[str]:
 
 def operator_view(
     operator: str,
-    views: Sequence[BoardView],
+    boards: Sequence[Board],
     figures: Sequence[Figure],
     growths: Sequence[Growth],
 ) -> dict[str, Any]:
-    """Return the variables of `operator.html`."""
+    """Return the variables of `operator.html`, but for the rows of its table."""
     family = families().get(operator)
-    places = [
-        (view, row)
-        for view in views
-        for row in view.board.rows
-        if row.first.entry.operator == operator
-    ]
+    places = places_of(operator, boards)
     return {
         "operator": operator,
         "family": family,
@@ -70,7 +64,6 @@ def operator_view(
         )
         if family and family.taps
         else None,
-        "places": [{"view": view, "line": view.line(row)} for view, row in places],
         "counts": _counts(places),
         "figures": [figure for figure in figures if figure.operator == operator],
         "options": _options([row for _, row in places]),
@@ -87,17 +80,27 @@ def operator_view(
     }
 
 
-def _counts(places: Iterable[tuple[BoardView, Row]]) -> dict[str, int]:
+def places_of(operator: str, boards: Iterable[Board]) -> list[tuple[Board, Row]]:
+    """Return the rows of an operator, with their boards."""
+    return [
+        (board, row)
+        for board in boards
+        for row in board.rows
+        if row.first.entry.operator == operator
+    ]
+
+
+def _counts(places: Iterable[tuple[Board, Row]]) -> dict[str, int]:
     """On how many boards it is surely better or worse than the baseline, or neither."""
     counts = dict.fromkeys(("baseline", "better", "worse", "open", "unknown"), 0)
-    for view, row in places:
+    for board, row in places:
         within = row.difference.interval if row.difference else None
         if row.baseline:
             counts["baseline"] += 1
         elif within is None:
             counts["unknown"] += 1
         else:
-            counts[view.board.surely(row) or "open"] += 1
+            counts[board.surely(row) or "open"] += 1
     return counts
 
 

@@ -25,8 +25,9 @@ def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
 
     Returns:
         `arms`: name → what is shown of it; `pairs`: 'first second' (names in order) → the score of
-        the first minus that of the second, and for each time, by its key, the first's time divided
-        by the second's; each as [value, low, high], in the unit shown.
+        the first minus that of the second; whether the first is surely better (1), surely worse
+        (-1) or neither (0), once all pairs are compared; and for each time, by its key, the first's
+        time divided by the second's. Scores and times are [value, low, high], in the unit shown.
     """
     show, rows = view.show, {names[arm(row)]: row for row in view.board.rows}
     blocks = Blocks({row.key: row.scores for row in rows.values()})
@@ -46,13 +47,14 @@ def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
             if stand.choice
             and (ratio := time_ratio(stand.of(a).record, stand.of(b).record)) is not None
         }
-        pairs[f"{one} {other}"] = {"score": score, "times": times}
+        apart = view.board.pairs.apart
+        sure = (1 if (a.key, b.key) in apart else 0) - (1 if (b.key, a.key) in apart else 0)
+        pairs[f"{one} {other}"] = {"score": score, "sure": sure, "times": times}
     return {
         "arms": {name: _arm(view, row) for name, row in rows.items()},
         "pairs": pairs,
         "unit": show.difference_unit,
         "metric": show.metric_name(view.board.headline),
-        "higher_is_better": bool(view.board.metric and view.board.metric.higher_is_better),
         "times": {choice.key: choice.words for choice in view.choices},
     }
 

@@ -9,6 +9,7 @@ from bench.record import Cost, Interval, Metric, Record
 from bench.statistics.blocks import Difference
 from bench.statistics.ranks import Pairs, Rank
 from leaderboard.marks import Mark
+from leaderboard.wording import STATUS
 
 ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """What is said of a time by which it was run, unless that was torch as it is."""
@@ -17,7 +18,7 @@ ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "Op
 def status_words(record: Record) -> str:
     """Return what is said of a record that is not ok: an arm without a slot is no failure."""
     unfit = record.kind == "accuracy" and record.status == "unsupported"
-    return "does not fit" if unfit else record.status
+    return "does not fit" if unfit else STATUS.get(record.status, record.status)
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,14 @@ class Setup:
     @property
     def words(self) -> str:
         """The setup in a line, e.g. 'CPU X, 2 threads, float32, channels_last'."""
+        return ", ".join(self._parts())
+
+    @property
+    def short(self) -> str:
+        """The machine and its threads, e.g. 'CPU X, 2 threads'."""
+        return ", ".join(self._parts()[:2])
+
+    def _parts(self) -> list[str]:
         speed, machine = self.speed.speed, self.speed.machine
         assert speed is not None
         where = machine.cpu if speed.device == "cpu" else (machine.gpu or speed.device)
@@ -169,7 +178,7 @@ class Setup:
                 f"warm-up of {conditions.warmup_min_ms:g} to {conditions.warmup_cap_ms:g} ms",
                 *(["TF32"] if conditions.tf32 else []),
             ]
-        return ", ".join(parts)
+        return parts
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from markupsafe import escape
 
@@ -127,7 +128,7 @@ def board_plot(
             thin.append(Box(across(p.x.low), py - 1, across(p.x.high), py + 1))
         if p.y.low is not None and p.y.high is not None:
             thin.append(Box(px - 1, up(p.y.high), px + 1, up(p.y.low)))
-    labels = place_labels(spots, texts, thin, area)
+    labels = _placed(tuple(spots), tuple(texts), tuple(thin), area)
     few = 4 if width < 500 else 7
     parts = [
         *_across(across, x, area, few),
@@ -135,9 +136,18 @@ def board_plot(
         *(_point(p, across, up) for p in reversed(points)),
         *(_label(p, label, spot) for p, label, spot in zip(points, labels, spots, strict=True)),
     ]
-    return Plot(
-        drawing(parts, width, height, name, style=style, class_=class_), area, tuple(labels)
-    )
+    return Plot(drawing(parts, width, height, name, style=style, class_=class_), area, labels)
+
+
+@lru_cache(maxsize=64)
+def _placed(
+    spots: tuple[tuple[float, float], ...],
+    texts: tuple[str, ...],
+    thin: tuple[Box, ...],
+    area: Box,
+) -> tuple[Label | None, ...]:
+    """Place labels; remembered, as every plot is drawn twice, for its page and as a file."""
+    return tuple(place_labels(spots, texts, thin, area))
 
 
 def _scale(spans: Sequence[Span], axis: Axis, start: float, end: float) -> Scale:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -35,7 +36,7 @@ from leaderboard.names import (
     opening,
     operator_file,
 )
-from leaderboard.operator_page import operator_links, operator_view, operators_of
+from leaderboard.operator_page import operator_links, operator_view, operators_of, places_of
 from leaderboard.overview import grid
 from leaderboard.rows import Board, status_words
 
@@ -88,11 +89,12 @@ def parts(
     title: str,
     figures: Sequence[published.Figure],
     pictures: Mapping[str, bytes],
-    content: Callable[[str], bytes] | None = None,
+    files: Mapping[str, tuple[str, Callable[[], bytes]]] | None = None,
 ) -> list[Part]:
     """Return the parts of the site, those first that others read; the arguments are `pages`'s.
 
-    `content` reads the file of a record as it is; without it, it is written from the record.
+    `files` gives for the name of each record the hash of its file and what reads it; without them
+    the record is written as it is, and known by its name.
     """
     every = boards(records.values())
     operators = operators_of((row for board in every for row in board.rows), figures)
@@ -100,29 +102,31 @@ def parts(
     code = digest([_code(), title, [f.model_dump() for f in figures]])
     names = arm_names(every)
     filenames = {id(record): name for name, record in records.items()}
+    known = {n: files[n][0] if files else n for n in records}
+    hashes = {id(record): [name, known[name]] for name, record in records.items()}
     views = _Views(every)
     shown = _Shown(environment, views, names, pictures, filenames)
 
     def part(name: str, make: Callable[[Read], Files], *of: Any) -> Part:
         return Part(name, digest([code, name, *of]), make)
 
-    every_record = sorted(records)
+    every_record = sorted(known.items())
     grown = growths(records.values())
     made = [
-        *(Part(f"records/{n}", n, partial(_record, n, r, content))
+        *(Part(f"records/{n}", known[n], partial(_record, n, r, files[n][1] if files else None))
           for n, r in sorted(records.items())),
         *(part(f"pictures/{name}", partial(_picture, name, content), _hash(content))
           for name, content in sorted(pictures.items())),
         part("assets", lambda read: _assets()),
         *(part(f"boards/{board_name(board)}", partial(shown.board, board),
-               _content(board, filenames, names, pictures))
+               _content(board, hashes, names, pictures))
           for board in every),
         *(part(operator_file(name), partial(shown.operator, name, figures, grown), every_record)
           for name in operators),
         part("machines", partial(shown.machines, list(records.values())), every_record),
         part("guide", shown.guide, api_page.digest_of_sources()),
         part("site", partial(shown.rest, list(records.values()), figures), every_record),
-        part("records.zip", partial(_zip, every_record), every_record),
+        part("records.zip", partial(_zip, sorted(records)), every_record),
     ]  # fmt: skip
     return made
 
@@ -182,6 +186,7 @@ class _Shown:
                 arms={row.key: self._names[arm(row)] for row in board.rows},
             ),
             f"boards/{name}.js": board_script(view, name, self._names, cards),
+            f"boards/{name}-places.json": self._places(view),
             **board_drawings(view, name),
         }
         for row in board.rows:
@@ -200,6 +205,12 @@ class _Shown:
         template = self._environment.get_template("card.html")
         return template.render(root=root, view=view, stand=stand, name=board_name(view.board))
 
+    def _places(self, view: BoardView) -> bytes:
+        """The rows of the board as they stand in the tables of operators: key → markup."""
+        template = self._environment.get_template("place.html")
+        rows = {line.row.key: template.render(view=view, line=line) for line in view.lines}
+        return (canonical(rows) + "\n").encode()
+
     def operator(
         self,
         name: str,
@@ -208,8 +219,12 @@ class _Shown:
         read: Read,
     ) -> Files:
         """The page of an operator."""
-        values = operator_view(name, self._views.all(), figures, grown)
-        return {operator_file(name): self._page("operator.html", "../", **values)}
+        values = operator_view(name, self._views.boards, figures, grown)
+        places = [
+            Markup(json.loads(read(f"boards/{board_name(board)}-places.json"))[row.key])
+            for board, row in places_of(name, self._views.boards)
+        ]
+        return {operator_file(name): self._page("operator.html", "../", places=places, **values)}
 
     def machines(self, records: Sequence[Record], read: Read) -> Files:
         """A page per machine."""
@@ -242,9 +257,8 @@ class _Shown:
         machines = sorted(
             {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
         )
-        chosen = [choice for view in every for choice in view.choices]
         index = {
-            "times": {choice.key: f"{choice.words}; {choice.where}" for choice in chosen},
+            "times": {key: words for view in every for key, words in view.times.items()},
             "first": board_name(first.board) if first else "",
             "boards": [
                 {
@@ -302,7 +316,7 @@ def _environment(title: str, operators: Iterable[str]) -> Environment:
 
 def _content(
     board: Board,
-    filenames: Mapping[int, str],
+    hashes: Mapping[int, Sequence[str]],
     names: Mapping[str, str],
     pictures: Container[str],
 ) -> str:
@@ -313,7 +327,7 @@ def _content(
             row.code,
             names[arm(row)],
             [
-                filenames[id(r)]
+                hashes[id(r)]
                 for r in (*row.records, *row.superseded, *row.speeds, *row.views,
                           *(u for u in (row.untimed, row.untimed_end_to_end, row.decision) if u),
                           *(r for pair in row.disputed for r in pair))
@@ -339,9 +353,9 @@ def _hash(content: bytes) -> str:
     return digest(content.hex())
 
 
-def _record(name: str, record: Record, content: Callable[[str], bytes] | None, read: Read) -> Files:
+def _record(name: str, record: Record, content: Callable[[], bytes] | None, read: Read) -> Files:
     if content is not None:
-        return {f"records/{name}": content(name)}
+        return {f"records/{name}": content()}
     return {f"records/{name}": (canonical(record.model_dump(mode="json")) + "\n").encode()}
 
 

@@ -103,6 +103,18 @@ def choices(board: Board) -> list[Choice]:
     ]
 
 
+def in_short(kinds: Sequence[Choice]) -> dict[str, str]:
+    """Return key → words of times that one chooses among; those alike have all their settings."""
+    words = {choice.key: f"{choice.words}; {choice.setup.short}" for choice in kinds}
+    counts = Counter(words.values())
+    return {
+        choice.key: words[choice.key]
+        if counts[words[choice.key]] == 1
+        else f"{choice.words}; {choice.where}"
+        for choice in kinds
+    }
+
+
 def record_of(row: Row, choice: Choice) -> Record | None:
     """Return the row's speed record of this kind, failed or not."""
     for record in row.speeds:

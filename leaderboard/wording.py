@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+STATUS = {
+    "oom": "out of memory",
+    "error": "error",
+    "timeout": "out of time",
+    "invalid": "wrong result",
+    "unsupported": "not supported",
+}
+"""What is said of a record that is not ok."""
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 

@@ -33,6 +33,12 @@ OURS = [
     for command in commands(block)
     if command.startswith("convboard ")
 ]
+OURS += [
+    shlex.split(block["spec"]["entrypoint"])[1:]
+    for path in PAGES
+    for block in map(yaml.safe_load, blocks(path, "yaml"))
+    if block.get("kind") == "RayJob"
+]
 PYTHON = [path for path in PAGES if ">>> " in path.read_text()]
 AT_ONCE = ("explain", "list", "plan", "slots")
 """Verbs that train and time nothing, and need no images."""

@@ -54,6 +54,7 @@ def detections(
     seen: Sequence[int],
     names: Sequence[str],
     threshold: float,
+    most: int | None = None,
 ) -> Drawn:
     """Draw the boxes, and masks where there are any, whose score reaches the threshold.
 
@@ -63,6 +64,7 @@ def detections(
         seen: (height, width) of the image that the network saw.
         names: of the classes.
         threshold: least score.
+        most: so many of them at most, the surest; None for all.
 
     Example:
         >>> found = {"boxes": torch.tensor([[4.0, 4, 20, 20]]), "scores": torch.tensor([0.9]),
@@ -72,13 +74,15 @@ def detections(
     """
     canvas = enlarged(image)
     height, width = canvas.shape[-2:]
-    kept = found["scores"].cpu() >= threshold
+    scores = found["scores"].cpu()
+    kept = (scores >= threshold).nonzero().flatten()
+    kept = kept[scores[kept].argsort(descending=True, stable=True)][:most]
     scale = torch.tensor([width / seen[1], height / seen[0]]).repeat(2)
     boxes = found["boxes"].cpu()[kept] * scale
     labels = found["labels"].cpu()[kept].tolist()
     said = [
         f"{names[label]} {score:.2f}"
-        for label, score in zip(labels, found["scores"].cpu()[kept].tolist(), strict=True)
+        for label, score in zip(labels, scores[kept].tolist(), strict=True)
     ]
     if said and "masks" in found:
         masks = found["masks"].cpu()[kept]
@@ -86,6 +90,21 @@ def detections(
         colours = [colour(label) for label in labels]
         canvas = draw_segmentation_masks(canvas, masks.bool(), alpha=0.5, colors=colours)
     return _boxed(canvas, boxes, labels, said)
+
+
+def truth(image: Tensor, known: Mapping[str, Tensor], names: Sequence[str]) -> Drawn:
+    """Draw what is known of an image: its class, objects or labels.
+
+    Args:
+        image: uint8 (3, H, W).
+        known: as `tasks.data.module.TaskData.example` returns it.
+        names: of the classes.
+    """
+    if "boxes" in known:
+        return objects(image, known["boxes"], known["labels"].tolist(), names)
+    if "mask" in known:
+        return labels(image, known["mask"], names)
+    return named(image, int(known["label"]), names)
 
 
 def named(image: Tensor, label: int, names: Sequence[str]) -> Drawn:

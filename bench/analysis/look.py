@@ -119,7 +119,8 @@ def look(layout: Layout, samples: int = 12) -> Findings:
         (data.scored, described["scored_samples"], samples // 2),
     ):
         for index in evenly_spaced(length, min(count, length)).tolist():
-            pictures.append(_picture(split, drawn(data, split, index)))
+            image, truth = data.example(split, index)
+            pictures.append(_picture(split, draw.truth(image, truth, data.class_names)))
     return Findings(
         layout,
         tuple(ClassCount(name, train[name], scored[name]) for name in data.class_names),
@@ -128,16 +129,6 @@ def look(layout: Layout, samples: int = 12) -> Findings:
         described["scored_samples"],
         tuple(pictures),
     )
-
-
-def drawn(data: TaskData, split: str, index: int) -> draw.Drawn:
-    """Draw the truth of an image on it."""
-    image, truth = data.example(split, index)
-    if "boxes" in truth:
-        return draw.objects(image, truth["boxes"], truth["labels"].tolist(), data.class_names)
-    if "mask" in truth:
-        return draw.labels(image, truth["mask"], data.class_names)
-    return draw.named(image, int(truth["label"]), data.class_names)
 
 
 def _picture(split: str, drawing: draw.Drawn) -> Picture:

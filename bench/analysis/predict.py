@@ -56,22 +56,40 @@ def predict(
 
 
 def draw(
-    module: TaskModule, data: TaskData, names: Sequence[str], image: Tensor, threshold: float
+    module: TaskModule,
+    data: TaskData,
+    names: Sequence[str],
+    image: Tensor,
+    threshold: float,
+    *,
+    canvas: Tensor | None = None,
+    most: int | None = None,
 ) -> Drawn:
-    """Predict one image, uint8 (3, H, W), and draw what was found on it."""
+    """Predict one image, uint8 (3, H, W), and draw what was found on it.
+
+    Args:
+        module: the network.
+        data: its data: how an image is made ready.
+        names: of the classes.
+        image: what is predicted.
+        threshold: least score of a detection.
+        canvas: the image in another size, to draw on; None for the image itself.
+        most: detections at most, the surest; None for all.
+    """
     from bench.analysis import draw as drawing
     from tasks import Classification, Detection, Segmentation
 
-    seen = data.as_scored(image)
+    seen = data.as_scored(image).to(module.device)
+    canvas = image if canvas is None else canvas
     if isinstance(module, Detection):
         (found,) = module.predict(seen[None])
-        return drawing.detections(image, found, seen.shape[-2:], names, threshold)
+        return drawing.detections(canvas, found, seen.shape[-2:], names, threshold, most)
     if isinstance(module, Segmentation):
-        (mask,) = module.predict(seen[None], size=image.shape[-2:])
-        return drawing.labels(image, mask, names)
+        (mask,) = module.predict(seen[None], size=canvas.shape[-2:])
+        return drawing.labels(canvas, mask, names)
     if isinstance(module, Classification):
         (probabilities,) = module.predict(seen[None])
-        return drawing.classes(image, probabilities, names)
+        return drawing.classes(canvas, probabilities, names)
     raise ConfigError(f"`cell`: there is no drawing of what a {type(module).__name__} predicts.")
 
 

@@ -1,4 +1,4 @@
-"""What the networks of a suite see: receptive fields and Grad-CAM, drawn and kept as records."""
+"""What networks see and predict, drawn and kept as records: fields, Grad-CAM, images."""
 
 from __future__ import annotations
 
@@ -61,8 +61,6 @@ def look(
     Raises:
         ValueError: no cell is done, or a number is out of its range.
     """
-    from bench.config import lightning
-
     if images < 1:
         raise ConfigError(f"`--images` (={images}) must be at least 1.")
     if size is not None and size < 8:
@@ -76,17 +74,58 @@ def look(
         )
     for cell in planned:
         run = kept.get(cell.hash)
-        if not fresh and run is None:
-            continue
-        if run is not None and not fresh:
-            module, data = trained(store, run, cell.config)
-        else:
-            built = lightning.build(cell.config)
-            module, data = built.module, built.data
-        module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-        with TemporaryDirectory() as scratch:
-            view = _view(cell, module, data, fresh, images, size, Path(scratch))
-            yield cell, _keep(store, run, cell, data, view, command, Path(scratch))
+        if fresh or run is not None:
+            yield cell, see(store, cell, run, command, fresh=fresh, images=images, size=size)
+
+
+def unseen(planned: Sequence[Cell], store: Store) -> list[tuple[Cell, Kept]]:
+    """Return the first seed that is done of each arm, with its run, where it has no view yet."""
+    kept = store.kept()
+    first: dict[tuple[str, str], tuple[Cell, Kept]] = {}
+    for cell in planned:
+        run = kept.get(cell.hash)
+        if run is not None and run.done and cell.ranked and not cell.absent:
+            first.setdefault((cell.board, cell.operator), (cell, run))
+    return [(cell, run) for cell, run in first.values() if not _is_seen(store, run)]
+
+
+def _is_seen(store: Store, run: Kept) -> bool:
+    names = (Path(name).name for name in store.files(run.run_id, "records"))
+    return any(name.startswith("view-") and name.endswith(".json") for name in names)
+
+
+def see(
+    store: Store,
+    cell: Cell,
+    run: Kept | None,
+    command: str,
+    *,
+    fresh: bool = False,
+    images: int = 16,
+    size: int | None = None,
+) -> Record:
+    """Draw what the network of one cell sees and predicts; return its record, which is kept.
+
+    Args:
+        store: where runs are kept.
+        cell: of a suite.
+        run: of the cell; None where it was not run.
+        command: as of `look`, and so are the others.
+        fresh: take the network as it is before training.
+        images: of the scored split.
+        size: short side of these images.
+    """
+    from bench.config import lightning
+
+    if run is not None and not fresh:
+        module, data = trained(store, run, cell.config)
+    else:
+        built = lightning.build(cell.config)
+        module, data = built.module, built.data
+    module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    with TemporaryDirectory() as scratch:
+        view = _view(cell, module, data, fresh, images, size, Path(scratch))
+        return _keep(store, run, cell, data, view, command, Path(scratch))
 
 
 def _view(
@@ -100,6 +139,7 @@ def _view(
 ) -> View:
     """Measure and draw; the pictures are written into `folder`."""
     from bench import pictures
+    from bench.analysis.beside import beside_picture
 
     real = data.scored_images(images, cell.input_size).to(module.device)
     features = receptive_field.last_map(module.backbone)
@@ -110,9 +150,15 @@ def _view(
     with torch.no_grad():
         map_size = features(entering(module, enlarged[:1])).shape[-2:]
     name = f"{cell.operator}, {'fresh' if fresh else 'trained'}, seed {cell.seed}"
+    shown = []
+    if not fresh:
+        predicted = folder / "predicted.jpg"
+        beside_picture(module, data, predicted)
+        caption = f"The truth above, the prediction below: {name}"
+        shown.append(_named(predicted, f"predicted-{cell.hash}", caption))
     drawn = folder / "field.png"
     pictures.field_picture(field, areas, drawn)
-    shown = [_named(drawn, f"erf-{cell.hash}", f"Effective receptive field of {name}")]
+    shown.append(_named(drawn, f"erf-{cell.hash}", f"Effective receptive field of {name}"))
     explained = folder / "gradcam.png"
     spaced = torch.arange(min(EXPLAINED, len(real))) * len(real) // min(EXPLAINED, len(real))
     stage = _explain(module, data, real[spaced], explained)
@@ -133,7 +179,7 @@ def _view(
 def _named(file: Path, name: str, caption: str) -> Picture:
     """Name a picture by its content: what is kept under a name never changes."""
     sha256 = file_sha256(file)
-    final = file.rename(file.with_name(f"{name}-{sha256[:12]}.png"))
+    final = file.rename(file.with_name(f"{name}-{sha256[:12]}{file.suffix}"))
     return Picture(file=final.name, sha256=sha256, caption=caption)
 
 

@@ -11,6 +11,7 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.config.plan import Choice
+    from bench.run.engines import Engine
     from bench.store import Kept
 
 Do = Callable[[argparse.Namespace], object]
@@ -89,6 +90,13 @@ def add_choice(verb: argparse.ArgumentParser, *, needed: bool = True) -> None:
         metavar="NAME=VALUE",
         help="lay a value over every cell's configuration, e.g. trainer.max_epochs=3",
     )
+    verb.add_argument(
+        "--devices",
+        type=int,
+        default=None,
+        metavar="N",
+        help="GPUs of one machine in every cell, by DDP; short for --set trainer.devices=N",
+    )
 
 
 def add_slots(verb: argparse.ArgumentParser) -> None:
@@ -117,9 +125,42 @@ def add_start(verb: argparse.ArgumentParser) -> None:
     )
 
 
+ENGINE = ("executor", "workers", "address", "cpus", "gpus", "slurm")
+"""Flags that say where cells run; see `add_engine`."""
+
+
+def add_engine(verb: argparse.ArgumentParser) -> None:
+    """Add where cells run, and how many at a time."""
+    verb.add_argument(
+        "--executor",
+        choices=("processes", "ray", "slurm"),
+        default="processes",
+        help="where cells run: processes of this machine (default), a Ray cluster, or SLURM",
+    )
+    verb.add_argument("--workers", type=int, default=None, help="cells at a time")
+    verb.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="of the Ray cluster; default $RAY_ADDRESS, else that of this machine",
+    )
+    verb.add_argument(
+        "--cpus", type=int, default=None, help="cores of a cell's device, on Ray and SLURM"
+    )
+    verb.add_argument(
+        "--gpus", type=float, default=None, help="GPUs of a cell's device: 0.5 shares one"
+    )
+    verb.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of sbatch, e.g. partition=gpu",
+    )
+
+
 def add_running(verb: argparse.ArgumentParser) -> None:
-    """Add how many processes run at a time, and whether older code counts."""
-    verb.add_argument("--workers", type=int, default=None, help="processes at a time")
+    """Add where cells run, and whether older code counts."""
+    add_engine(verb)
     verb.add_argument(
         "--stale", action="store_true", help="run again what was done by older code of an operator"
     )
@@ -158,6 +199,14 @@ def cell_of(options: argparse.Namespace) -> Kept:
     return beginning_with(look(folder, wait_s=60).kept(), options.cell, folder)
 
 
+def engine_of(options: argparse.Namespace) -> Engine:
+    """Return which executor is meant."""
+    from bench.run.engines import Engine
+
+    others = {name: getattr(options, name) for name in ENGINE[1:]}
+    return Engine(name=options.executor, **others)
+
+
 def choice_of(options: argparse.Namespace) -> Choice:
     """Return which part of a suite is meant."""
     from bench.config.plan import Choice
@@ -181,8 +230,17 @@ def choice_of(options: argparse.Namespace) -> Choice:
         mix=options.mix,
         pretrained=options.pretrained,
         weights=options.weights,
-        sets=tuple(options.set),
+        sets=(*options.set, *_devices(options)),
     )
+
+
+def _devices(options: argparse.Namespace) -> list[str]:
+    """Return what `--devices` lays over a cell's configuration."""
+    if options.devices is None:
+        return []
+    if options.devices < 1:
+        raise UserError(f"`--devices` (={options.devices}) must be at least 1.")
+    return [f"trainer.devices={options.devices}"]
 
 
 def where_of(options: argparse.Namespace) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.arguments import (
+    ENGINE,
     Verbs,
     add_records,
     add_running,
@@ -81,7 +82,6 @@ def compare(options: argparse.Namespace) -> None:
     console.print(f"{layout.folder.name}: {layout.sentence}.", soft_wrap=True)
     path = _written(options, layout)
     shared = ["--runs", str(runs_of(options)), "--records", str(records_of(options))]
-    shared += ["--workers", str(options.workers)] if options.workers else []
     whole = parser()[0]
     plan = whole.parse_args(["plan", str(path), *shared[:2]])
     suites.plan(plan)
@@ -99,6 +99,8 @@ def compare(options: argparse.Namespace) -> None:
     deciding = whole.parse_args(line)
     for given in (bench, deciding):
         given.line, given.stale = options.line, options.stale
+        for name in ENGINE:
+            setattr(given, name, getattr(options, name))
     lost = decide.decided(deciding)
     ended_well = suites.shown(bench) and not lost
     planned = {cell.hash for cell in planning.plan(str(path))}

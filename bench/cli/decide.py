@@ -59,7 +59,7 @@ def decide(options: argparse.Namespace) -> None:
 def decided(options: argparse.Namespace) -> int:
     """Do so; return how many cells failed."""
     from bench.cli.progress import console
-    from bench.cli.suites import run_shown, tell_absent, tell_unfit
+    from bench.cli.suites import executor_of, run_shown, tell_absent, tell_unfit
     from bench.config.plan import plan
     from bench.config.schema import load_suite
     from bench.run import decide as deciding
@@ -82,6 +82,7 @@ def decided(options: argparse.Namespace) -> int:
     without = [cell for cell in cells if cell.hash in reasons]
     fitting = _contested([c for c in cells if c.hash not in reasons], without)
     boards = deciding.contests(fitting, options.margin)
+    executor = executor_of(options, fitting, whole.timeout_minutes)
     store = Store(runs_of(options))
     store.require_writable()
     stale = sum(state == "stale" for state in states(cells, store).values())
@@ -114,11 +115,10 @@ def decided(options: argparse.Namespace) -> int:
         left = [board.cells[key] for board in boards for key in now[board.key].wanted]
         if not left:
             break
-        workers = options.workers or suite.default_workers()
-        if until is not None and _too_long(boards, kept, len(left) / workers, until):
+        if until is not None and _too_long(boards, kept, len(left) / executor.workers, until):
             console.print(f"The budget ({options.budget}) is spent.")
             break
-        lost = run_shown(left, options, whole.timeout_minutes, data)
+        lost = run_shown(left, options, executor, data)
         losses += len(lost)
         for board in boards:
             mine = {cell.hash for cell in board.cells.values()}

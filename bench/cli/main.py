@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import pkgutil
+import re
 import shlex
 import signal
 import sys
@@ -18,6 +19,9 @@ from typing import NoReturn
 from bench import __version__
 from bench.cli.arguments import Verbs, split
 from bench.errors import Failure, UserError, near
+
+_HOST = re.compile(r"[\w.-]+(?=:\d+$)")
+"""A host before its port, as an argument of the command."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,11 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _without_folder(argument: str) -> str:
-    """Return an argument as records show it: of a path from the root, its last part alone.
+    """Return an argument as records show it: without folders from the root, and without hosts.
 
     Example:
         >>> _without_folder("--runs=/home/me/runs"), _without_folder("configs/a.yaml")
         ('--runs=runs', 'configs/a.yaml')
+        >>> _without_folder("--address=10.0.0.7:6379"), _without_folder("head:6379")
+        ('--address=…:6379', '…:6379')
     """
     name, equals, value = argument.rpartition("=")
-    return f"{name}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
+    value = _HOST.sub("…", value)
+    return f"{name}{equals}{Path(value).name if Path(value).is_absolute() else value}"

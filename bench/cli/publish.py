@@ -33,6 +33,11 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "--dry-run", action="store_true", help="file nothing, and say what it would change"
     )
+    verb.add_argument(
+        "--whole",
+        action="store_true",
+        help="with --dry-run: the records are all that are to be there, what they lack is removed",
+    )
     verb = verbs.add("ui", ui, "open the MLflow UI on loopback")
     verb.add_argument("--port", type=int, default=5000)
 
@@ -67,7 +72,7 @@ def site(options: argparse.Namespace) -> None:
             f"`--records` (={str(records)!r}): no record there; "
             "run a suite, then `convboard export`."
         )
-    with Bar("pages", 1) as bar:
+    with Bar("records and pages", 1) as bar:
         build(records, options.out, progress=bar.step)
     print(f"Site: {options.out / 'index.html'}")
 
@@ -78,15 +83,21 @@ def submit(options: argparse.Namespace) -> None:
     from leaderboard.changes import changes
     from leaderboard.filing import put, records_in
 
+    if options.whole and not options.dry_run:
+        raise UserError("`--whole` (=True) must be there with --dry-run: submit removes nothing.")
     records = records_in(options.records)
     before = load_all(options.into) if options.into.is_dir() else []
     known = {record.filename for record in before}
-    after = [*before, *(r for r in records.values() if r.filename not in known)]
+    given = {record.filename: record for record in records.values()}
+    new = [record for name, record in given.items() if name not in known]
     if options.dry_run:
-        print(changes(before, after), end="")
+        after = list(given.values()) if options.whole else [*before, *new]
+        removed = f", {len(known - given.keys())} removed" if options.whole else ""
+        print(changes(before, after))
+        print(f"Records: {len(new)} new{removed}.")
         return
     filed = put(records, options.into)
-    print(changes(before, after))
+    print(changes(before, [*before, *new]))
     print(f"{len(filed.new)} records filed in {options.into}, {len(filed.known)} were there.")
     if filed.new:
         print("Commit them, and open a pull request: its tests check them, a comment shows this.")

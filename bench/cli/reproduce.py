@@ -32,6 +32,7 @@ def reproduce(options: argparse.Namespace) -> None:
     from bench.cli.progress import console
     from bench.record import Record
     from bench.run import reproduce, suite
+    from bench.run.processes import default_workers
 
     if not options.record.is_file():
         raise UserError(f"`record` (={str(options.record)!r}) must be the file of a record.")
@@ -42,7 +43,7 @@ def reproduce(options: argparse.Namespace) -> None:
     console.print(f"{cell.title}, of {record.provenance.created[:16]}", soft_wrap=True)
     for difference in known:
         console.print(_line(difference), soft_wrap=True)
-    workers = options.workers or suite.default_workers()
+    workers = options.workers or default_workers()
     new = reproduce.reproduce(cell, runs_of(options), options.line, workers, data)
     result = reproduce.compare(record, new, known)
     for difference in result.differences[len(known) :]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of
+from bench.cli.arguments import Verbs, add_choice, add_engine, choice_of, runs_of
 
 if TYPE_CHECKING:
     from bench.config.plan import Choice
+    from bench.run.executor import Executor
 
 
 def add(verbs: Verbs) -> None:
@@ -18,6 +19,7 @@ def add(verbs: Verbs) -> None:
     text = "search learning rate, weight decay and an operator's options by Optuna"
     verb = verbs.add("tune", tune, text)
     add_choice(verb)
+    add_engine(verb)
     verb.add_argument("--trials", type=int, default=20, help="trials in the study, in all")
     verb.add_argument("--out", type=Path, default=None, help="the best trial's configuration")
     text = "train a supernet and read icconv's dilations off it (EDO)"
@@ -36,12 +38,19 @@ def add(verbs: Verbs) -> None:
 def tune(options: argparse.Namespace) -> None:
     """Search learning rate, weight decay and an operator's options by Optuna, arm by arm."""
     from bench.cli.progress import Bar, console
+    from bench.cli.suites import executor_of
     from bench.config.plan import each_arm, plan
+    from bench.config.schema import load_suite
     from bench.run.tune import tune
 
     choice = choice_of(options)
-    arms = each_arm(plan(options.suite, choice), choice)
+    cells = plan(options.suite, choice)
+    arms = each_arm(cells, choice)
     _one_file(options, arms)
+    executor: Executor | None = None  # one trial after the other, in this process
+    if options.executor != "processes" or options.workers not in (None, 1):
+        minutes = load_suite(options.suite).timeout_minutes * max(1, options.trials)
+        executor = executor_of(options, cells, minutes)
     for title, arm in arms:
         console.print(title)
         with Bar("trials", options.trials) as bar:
@@ -56,6 +65,7 @@ def tune(options: argparse.Namespace) -> None:
                 runs_of(options),
                 trials=options.trials,
                 out=options.out,
+                executor=executor,
                 before=bar.before,
                 ended=ended,
             )

@@ -15,17 +15,21 @@ from bench.cli.arguments import (
     add_running,
     add_site,
     choice_of,
+    engine_of,
     runs_of,
 )
-from bench.errors import Failure
+from bench.errors import Failure, require
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
     from bench.record import Data, Record
+    from bench.run.executor import Executor
     from bench.run.suite import Step
     from bench.store import Kept
 
 
+IMAGES_SEEN = 8
+"""Images over which `bench` takes a receptive field; `erf` takes 16."""
 UNFIT = "does not fit"
 """What is said of a cell whose operator has no slot in its host."""
 
@@ -38,7 +42,10 @@ def add(verbs: Verbs) -> None:
     add_running(verb)
     add_records(verb)
     add_site(verb)
-    add_choice(verbs.add("plan", plan, "show the cells of a suite and which are done"))
+    verb = verbs.add("plan", plan, "show the cells of a suite, which are done, and what is left")
+    add_choice(verb)
+    verb.add_argument("--machines", type=int, default=1, help="estimate for so many machines")
+    verb.add_argument("--workers", type=int, default=None, help="with so many cells on each")
     verb = verbs.add("run", run, "run the cells of a suite that are not done")
     add_choice(verb)
     add_running(verb)
@@ -54,9 +61,13 @@ def plan(options: argparse.Namespace) -> None:
     from bench.run.states import TO_RUN, states
     from bench.store.glance import look
 
+    for flag in ("machines", "workers"):
+        value = getattr(options, flag)
+        require(f"--{flag}", value, value is None or value > 0, "at least 1")
     cells = plan(options.suite, choice_of(options))
     reasons = unfit(cell for cell in cells if not cell.absent)
-    state = states(cells, look(runs_of(options), wait_s=15), reasons)
+    store = look(runs_of(options), wait_s=15)
+    state = states(cells, store, reasons)
     reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
     table = Table("cell", "task", "host", "operator", "recipe", "seed", "state", box=None)
     for cell in cells:
@@ -65,10 +76,44 @@ def plan(options: argparse.Namespace) -> None:
         table.add_row(*row, UNFIT if state[cell.hash] == "unfit" else state[cell.hash])
     console.print(table)
     tell_unfit(cells, reasons)
-    left = sum(state[cell.hash] in TO_RUN for cell in cells)
+    kept = store.kept()
+    for cell in cells:
+        if state[cell.hash] == "failed":
+            why = kept[cell.hash].tags.get("error", "").partition("\n")[0]
+            console.print(f"failed before: {cell.title}: {why}", soft_wrap=True)
+    waiting = [cell for cell in cells if state[cell.hash] in TO_RUN]
+    left = len(waiting)
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f" {stale} are of older code; `run --stale` runs them again." if stale else ""
     console.print(f"{len(cells)} cells, {left} to run.{more}")
+    tell_estimate(waiting, cells, kept, options)
+
+
+def tell_estimate(
+    waiting: Sequence[Cell],
+    cells: Sequence[Cell],
+    kept: Mapping[str, Kept],
+    options: argparse.Namespace,
+) -> None:
+    """Say what the cells that are to run will take, by earlier runs; nothing where none is like."""
+    from bench.cli.progress import console, duration
+    from bench.run.estimate import estimates, makespan
+    from bench.run.processes import default_workers
+
+    found = estimates(waiting, cells, kept)
+    if not found:
+        return
+    workers = options.workers or default_workers()
+    seconds = [estimate.seconds for estimate in found.values()]
+    whole = makespan(seconds, options.machines * workers)
+    where = f"{options.machines} machines" if options.machines > 1 else "this machine"
+    words = f"By earlier runs, {len(found)} of them train for {duration(sum(seconds))} in all: "
+    words += f"{duration(whole)} on {where} with {workers} at a time"
+    memory = [e.memory_bytes for e in found.values() if e.memory_bytes is not None]
+    gpu = [e.gpu_memory_bytes for e in found.values() if e.gpu_memory_bytes is not None]
+    words += f"; each holds up to {max(memory) / 2**30:.1f} GiB" if memory else ""
+    words += f" and {max(gpu) / 2**30:.1f} GiB of a GPU's" if gpu else ""
+    console.print(f"{words}.", soft_wrap=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -88,7 +133,10 @@ def bench(options: argparse.Namespace) -> None:
 
 
 def shown(options: argparse.Namespace) -> bool:
-    """Time a suite, export its records and write the site; return whether all went well."""
+    """Time a suite, draw what it sees, export its records and write the site.
+
+    Return whether all went well; pictures that cannot be drawn are told of, and fail nothing.
+    """
     from bench.cli.publish import export_records, site
     from bench.cli.speed import time_target
 
@@ -99,10 +147,33 @@ def shown(options: argparse.Namespace) -> bool:
         traceback.print_exc()
         print(f"speed: {type(error).__name__}: {error}; the records are exported all the same.")
         failed = True
+    _draw(options)
     exported = export_records(options)
     if exported.records:
         site(options)
     return not failed and not exported.faults
+
+
+def _draw(options: argparse.Namespace) -> None:
+    """Draw what one seed of each arm sees and predicts, where it was not drawn before."""
+    from bench.analysis import views
+    from bench.cli.progress import Bar
+    from bench.config.plan import plan
+    from bench.run.suite import hush
+    from bench.store import Store
+
+    store = Store(runs_of(options))
+    left = views.unseen(plan(options.suite, choice_of(options)), store)
+    if not left:
+        return
+    hush()
+    with Bar("pictures", len(left)) as bar:
+        for cell, run in left:
+            try:
+                views.see(store, cell, run, options.line, images=IMAGES_SEEN)
+            except Exception as error:
+                bar.print(f"no picture of {cell.title}: {type(error).__name__}: {error}")
+            bar.step()
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -137,22 +208,35 @@ def _run(options: argparse.Namespace) -> int:
     from bench.run.cell import keep_unfit
     from bench.store import Store
 
+    executor = executor_of(options, left, whole.timeout_minutes)
     store = Store(folder)
     store.require_writable()
     data = suite.preflight([*left, *without], reasons)
     for cell in without:
         keep_unfit(cell, folder, options.line, reasons[cell.hash], data.get(cell.hash))
-    failed = run_shown(left, options, whole.timeout_minutes, data) if left else []
+    failed = run_shown(left, options, executor, data) if left else []
     kept = store.kept()
     _print_means(cells, kept, reasons)
     _print_learnt(cells, kept)
     return len(failed) + (len(without) == len(cells))
 
 
+def executor_of(
+    options: argparse.Namespace, cells: Sequence[Cell], timeout_minutes: float
+) -> Executor:
+    """Return what will run cells, when it has said that it can."""
+    from bench.run.engines import most_needs
+
+    folder = runs_of(options)
+    executor = engine_of(options).executor(folder, timeout_minutes)
+    executor.require_ready(folder, most_needs(cells))
+    return executor
+
+
 def run_shown(
     left: Sequence[Cell],
     options: argparse.Namespace,
-    timeout_minutes: float,
+    executor: Executor,
     data: Mapping[str, Data],
 ) -> list[Cell]:
     """Run cells and show what becomes of them; return those that failed."""
@@ -172,8 +256,7 @@ def run_shown(
             left,
             folder,
             options.line,
-            workers=options.workers or suite.default_workers(),
-            timeout_minutes=timeout_minutes,
+            executor=executor,
             data=data,
             again=options.stale,
         ):

@@ -1,4 +1,4 @@
-"""What a network sees."""
+"""What a network sees and predicts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Picture(Part):
     """A picture of a view."""
 
     file: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.png$",
-        description="name of the .png file beside the record",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(png|jpg)$",
+        description="name of the .png or .jpg file beside the record",
     )
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     caption: str
 
 
 class View(Part):
-    """What a network sees: its effective receptive field, and for classifiers Grad-CAM."""
+    """What a network sees: its effective receptive field; pictures of it and of predictions."""
 
     method: str = Field(description="version of the method, e.g. '1'")
     weights: Literal["trained", "fresh"]

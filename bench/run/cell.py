@@ -21,6 +21,7 @@ from bench.record import (
 )
 from bench.run.code import operator_sha256
 from bench.run.describe import accuracy_of, cost_of, entry_of, recipe_of
+from bench.run.estimate import GPU_MEMORY, MEMORY
 from bench.run.states import is_stale
 from bench.store import CELL, CHECKPOINT, CLASSES, CODE, DATA, Store
 from bench.whole_files import write_whole
@@ -97,7 +98,6 @@ def _run(cell: Cell, store: Store, command: str, data: Data | None, progress_bar
 
 def begin(cell: Cell, store: Store, *, resume: bool = True) -> str:
     """Begin the run of a cell below that of its board, or go on with it; return its id."""
-    board = f"{cell.board_name}, recipe {cell.recipe}: one run for each operator and seed."
     words = f"**{cell.operator}** on {cell.board_name}, seed {cell.seed}.\n\n`{cell.reproduce}`"
     return store.begin(
         cell.suite,
@@ -105,9 +105,15 @@ def begin(cell: Cell, store: Store, *, resume: bool = True) -> str:
         _tags(cell),
         cell.config,
         words=words,
-        parent=store.group(cell.suite, cell.board, cell.board_name, board),
+        parent=group(cell, store),
         resume=resume,
     )
+
+
+def group(cell: Cell, store: Store) -> str:
+    """Return the id of the run below which those of a cell's board stand, made if need be."""
+    words = f"{cell.board_name}, recipe {cell.recipe}: one run for each operator and seed."
+    return store.group(cell.suite, cell.board, cell.board_name, words)
 
 
 def train(
@@ -257,11 +263,22 @@ def _keep_score(store: Store, run_id: str, record: Record, work: Path) -> None:
     # what the board ranks by, once more, in the group whose charts the UI shows first
     final[f"board/{accuracy.headline}"] = accuracy.metrics[accuracy.headline].value
     spent = record.recipe.model_dump(include={"train_seconds", "samples_seen"})
+    spent |= memory_held()
     store.metrics(run_id, final | {name: float(value) for name, value in spent.items()})
     files = {DATA: record.data.files_sha256} if record.data else {}
     store.tag(run_id, {"headline": accuracy.headline, **files})
     store.keep(run_id, work / LAST, CHECKPOINT.rpartition("/")[0])
     store.keep(run_id, record.save(work), "records")
+
+
+def memory_held() -> dict[str, int]:
+    """Return the most memory that this process has held so far: its own, and torch's on a GPU."""
+    import torch
+
+    held = {MEMORY: machine.peak_bytes()}
+    if torch.cuda.is_available() and torch.cuda.memory_reserved():
+        held[GPU_MEMORY] = torch.cuda.max_memory_reserved()
+    return held
 
 
 def _tags(cell: Cell) -> dict[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import bench
 from bench import operator_sources
 from bench.code_files import closure as code_closure
 from bench.code_files import code_digest, file_of
@@ -63,3 +65,13 @@ def closure(start: Iterable[str]) -> dict[str, Path]:
 
 def _package(module: str) -> str:
     return OURS if module.startswith(f"{OURS}.") else module.partition(".")[0]
+
+
+@functools.cache
+def all_sha256() -> str:
+    """Hash of all our code: what two machines must have alike to share a board's work."""
+    folders = [Path(bench.__file__).parent, Path(bench.__file__).parents[1] / "tasks"]
+    files = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    names = [path.relative_to(folders[0].parent).as_posix() for path in files]
+    contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return digest(dict(zip(names, contents, strict=True)))

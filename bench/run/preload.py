@@ -5,5 +5,8 @@ import torch  # noqa: F401
 import bench.backbones
 import bench.run.fit
 import bench.run.suite
-import bench.store.logger  # noqa: F401
+import bench.store.logger
+import bench.store.mlflow_store
 import tasks.classification  # noqa: F401
+
+bench.store.mlflow_store.import_tables()

@@ -12,38 +12,27 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from multiprocessing import connection
-from typing import Any, Generic, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Generic
 
 from pebble import ProcessExpired, ProcessFuture
 from pebble.concurrent import process
 
 from bench.errors import UserError
 from bench.failures import killed_for_memory
-from bench.machine import usable_threads
+from bench.machine import usable_cores, usable_threads
+from bench.run import gpus
+from bench.run.executor import Event, Job, Needs, one_device
 from bench.speed import lifetime
 
-Job = TypeVar("Job")
 NAME = "convboard-worker"
-
-
-@dataclass(frozen=True)
-class Event(Generic[Job]):
-    """What became of a job.
-
-    `done` has the value that its function returned; `failed` has what it raised; `died` and
-    `timeout` say in words how its process ended.
-    """
-
-    kind: Literal["started", "done", "failed", "died", "timeout"]
-    job: Job
-    value: Any = None
 
 
 class LocalProcesses:
     """Runs jobs in fresh processes, so many at a time; what happens to one is its own.
 
     Args:
-        workers: processes at a time.
+        workers: processes at a time; see `default_workers`.
         timeout_s: the most seconds that one job may take, with the start of its process.
         threads: torch's threads in each; None shares the cores out.
     """
@@ -55,10 +44,20 @@ class LocalProcesses:
         self.timeout_s = timeout_s
         self.threads = threads or max(1, usable_threads() // workers)
 
-    def run(self, function: Callable[[Job], Any], jobs: Sequence[Job]) -> Iterator[Event[Job]]:
+    def require_ready(self, folder: Path, needs: Needs) -> None:
+        """UserError where a job takes more devices than this machine has."""
+        require_devices(needs, len(gpus.visible()), usable_cores(), "this machine")
+
+    def run(
+        self,
+        function: Callable[[Job], Any],
+        jobs: Sequence[Job],
+        needs: Callable[[Job], Needs] = one_device,
+    ) -> Iterator[Event[Job]]:
         """Yield events as they come; `function` and `jobs` must pickle.
 
-        Leaving the iteration early (an error, Ctrl-C) ends the processes.
+        Leaving the iteration early (an error, Ctrl-C) ends the processes. Which GPUs a job takes
+        is its own to choose; see `bench.run.gpus`.
         """
         context = _context()
         # not a daemon: a job's data loaders and ranks are processes too
@@ -80,6 +79,27 @@ class LocalProcesses:
             for future in running:
                 future.cancel()  # type: ignore[no-untyped-call]
             _all_ended()
+
+
+def default_workers() -> int:
+    """One process a core on a CPU, up to four; on a machine with GPUs one for each."""
+    return len(gpus.visible()) or min(4, usable_cores())
+
+
+def require_devices(needs: Needs, graphics: int, cores: int, where: str) -> None:
+    """UserError where a job takes more devices than a machine has: GPUs, or cores without any.
+
+    Example:
+        >>> require_devices(Needs(devices=4), 2, 16, "this machine")
+        Traceback (most recent call last):
+            ...
+        bench.errors.UserError: `devices` (=4) must be at most 2, the GPUs of this machine.
+    """
+    on_gpus = graphics > 0 and not needs.cpu
+    most, unit = (graphics, "GPUs") if on_gpus else (cores, "cores")
+    if needs.devices > most:
+        rule = f"at most {most}, the {unit} of {where}"
+        raise UserError(f"`devices` (={needs.devices}) must be {rule}.")
 
 
 def _context() -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from bench.config.cell import Cell
 from bench.machine import usable_threads
 from bench.record import Data, Record
+from bench.run.executor import Needs
 from bench.run.processes import end_with_parent
 from bench.whole_files import write_whole
 
@@ -39,6 +40,12 @@ def ranks_of(trainer: dict[str, Any]) -> int:
 
         return max(1, torch.cuda.device_count())
     return int(devices)
+
+
+def needs_of(cell: Cell) -> Needs:
+    """Return what a cell takes of a machine."""
+    trainer = cell.config["trainer"]
+    return Needs(ranks_of(trainer), cpu=trainer.get("accelerator") == "cpu")
 
 
 def run_ranks(

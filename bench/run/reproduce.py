@@ -18,6 +18,7 @@ from bench.intervals import LEVEL
 from bench.record import Data, Interval, Record
 from bench.run import suite
 from bench.run.code import operator_sha256
+from bench.run.processes import LocalProcesses
 from bench.store import DONE, Store
 from bench.store.embedded import server
 
@@ -198,8 +199,7 @@ def reproduce(cell: Cell, runs: Path, command: str, workers: int, data: Data | N
         [cell],
         folder,
         command,
-        workers=workers,
-        timeout_minutes=TIMEOUT_MINUTES,
+        executor=LocalProcesses(workers, TIMEOUT_MINUTES * 60),
         data={} if data is None else {cell.hash: data},
     ):
         if step.kind == "ended" and step.failed:

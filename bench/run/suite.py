@@ -17,13 +17,12 @@ from typing import Literal
 from bench import locks
 from bench.config.cell import Cell
 from bench.errors import ConfigError, UserError, near
-from bench.machine import usable_cores
 from bench.record import Data, Record, Status
 from bench.run import gpus
-from bench.run.cell import Ran, lost, run_cell
-from bench.run.processes import Event, LocalProcesses
-from bench.run.ranks import ranks_of
-from bench.store import Kept, Store
+from bench.run.cell import Ran, group, lost, run_cell
+from bench.run.executor import Event, Executor
+from bench.run.ranks import needs_of
+from bench.store import Kept, Store, StoreError
 
 
 @dataclass(frozen=True)
@@ -119,11 +118,6 @@ def _without_seed(cell: Cell, part: str) -> str:
     return json.dumps([part, config, cell.config["trainer"]], sort_keys=True)
 
 
-def default_workers() -> int:
-    """One process a core on a CPU, up to four; on a machine with GPUs one for each."""
-    return len(gpus.visible()) or min(4, usable_cores())
-
-
 @dataclass(frozen=True)
 class Step:
     """One event of a run of several cells.
@@ -144,8 +138,7 @@ def run_cells(
     folder: Path,
     command: str,
     *,
-    workers: int,
-    timeout_minutes: float,
+    executor: Executor,
     data: Mapping[str, Data] | None = None,
     again: bool = False,
 ) -> Iterator[Step]:
@@ -158,20 +151,19 @@ def run_cells(
         cells: what to run.
         folder: the runs folder; see `bench.store.Store`.
         command: the command line that asked for it, for the records.
-        workers: processes at a time.
-        timeout_minutes: of one cell.
+        executor: what runs them.
         data: what the data of each cell are, by its hash; see `preflight`.
         again: run also those that are done by older code.
     """
-    engine = LocalProcesses(workers, timeout_minutes * 60)
     job = functools.partial(
         _in_process, folder=folder, command=command, data=dict(data or {}), again=again
     )
     waiting, running = list(cells), dict[str, Cell]()
+    _make_groups(cells, folder)
     try:
         while waiting:
             others: list[Cell] = []
-            for event in engine.run(job, waiting):
+            for event in executor.run(job, waiting, needs_of):
                 cell = event.job
                 if event.kind == "started":
                     running[cell.hash] = cell
@@ -184,11 +176,21 @@ def run_cells(
                 else:
                     yield _ended(event, folder, command, (data or {}).get(cell.hash))
             waiting = others
+            if waiting:
+                time.sleep(1)  # a lock on another machine is not seen from here
             while waiting and all(locks.held(locks.of_cell(folder, cell.hash)) for cell in waiting):
                 time.sleep(1)
     finally:
         if running:
             _interrupted(running, folder)
+
+
+def _make_groups(cells: Sequence[Cell], folder: Path) -> None:
+    """Make the runs below which cells stand: two machines that share no locks would make two."""
+    with suppress(StoreError):  # the cells will say it
+        store = Store(folder)
+        for cell in {cell.board: cell for cell in cells}.values():
+            group(cell, store)
 
 
 def _ended(event: Event[Cell], folder: Path, command: str, data: Data | None) -> Step:
@@ -230,7 +232,7 @@ def _in_process(
 ) -> Ran | None:
     """Run a cell; None says that another process does."""
     hush()
-    several = ranks_of(cell.config["trainer"]) > 1  # they share out the GPUs among themselves
+    several = needs_of(cell).devices > 1  # they share out the GPUs among themselves
     try:
         with gpus.one_of([] if several else gpus.visible()):
             return run_cell(cell, folder, command, data=data.get(cell.hash), again=again)

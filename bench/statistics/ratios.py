@@ -25,6 +25,10 @@ def log_ratios(arm: Samples, baseline: Samples) -> list[float]:
         >>> [round(math.exp(r), 6) for r in log_ratios([[2.0, 4.0, 6.0]], [[1.0, 2.0, 2.0]])]
         [2.0]
     """
+    counts = [len(rounds) for rounds in arm]
+    if len(set(counts)) == 1 and counts == [len(rounds) for rounds in baseline]:  # all at once
+        logs: list[float] = np.median(np.log(arm) - np.log(baseline), axis=1).tolist()
+        return logs
     return [
         float(np.median(np.log(np.asarray(a)) - np.log(np.asarray(b))))
         for a, b in zip(arm, baseline, strict=True)

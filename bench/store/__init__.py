@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.store.embedded import server
 from bench.store.errors import StoreError
-from bench.store.kept import CELL, CHECKPOINT, CLASSES, CODE, DATA, DONE, Kept, default_folder
+from bench.store.kept import (
+    CELL,
+    CHECKPOINT,
+    CLASSES,
+    CODE,
+    DATA,
+    DONE,
+    STUDIES,
+    Kept,
+    default_folder,
+)
 
 if TYPE_CHECKING:
     from bench.store.mlflow_store import Store
@@ -20,10 +31,12 @@ __all__ = [
     "CODE",
     "DATA",
     "DONE",
+    "STUDIES",
     "Kept",
     "Store",
     "StoreError",
     "default_folder",
+    "server",
 ]
 
 

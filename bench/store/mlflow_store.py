@@ -32,6 +32,7 @@ from bench.store.kept import (
     BOARD,
     CELL,
     DONE,
+    STUDIES,
     Kept,
     beginning_with,
     counting,
@@ -47,6 +48,11 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Of experiments: MLflow's UI shows runs and charts, and not traces of language models."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+def import_tables() -> None:
+    """Import what MLflow imports as late as when the store of a folder is opened: a second."""
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 class Store:
@@ -94,9 +100,9 @@ class Store:
         """
         embedded.require_writable(self.folder)
 
-    def database(self, name: str) -> str:
-        """Return the address of another database in the runs folder, such as Optuna's."""
-        return embedded.address(self.folder, name)
+    def studies(self) -> str:
+        """Return the address of Optuna's database: $CONVBOARD_STUDIES, or in the runs folder."""
+        return os.environ.get(STUDIES) or embedded.address(self.folder, "optuna.db")
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment `name`, made where it does not exist."""
@@ -257,8 +263,10 @@ class Store:
             resume: go on with the cell's run, if one was cut off or failed.
         """
         cell = tags.get(CELL)
-        before = self.of_cell(cell) if cell is not None and resume else None
-        if before is not None and not before.done:
+        before = self.of_cell(cell) if cell is not None else None
+        if before is not None and not before.done and not resume and before.status == "RUNNING":
+            self.end(before.run_id, "KILLED")  # it was lost with its machine
+        elif before is not None and not before.done and resume:
             self.client.update_run(before.run_id, status="RUNNING")
             self.tag(before.run_id, {k: v for k, v in tags.items() if before.tags.get(k) != v})
             return before.run_id

@@ -278,6 +278,24 @@ def test_nothing_is_wider_than_a_telephone(visit, site):
         assert inside["x"] + inside["width"] <= box["x"] + box["width"]
 
 
+def test_on_a_telephone_a_row_is_a_card(visit, site):
+    page = visit(board_path(site, "resnet18"), width=375)
+    cells = page.locator("#board tbody tr[data-arm='acb'] > :visible").all()
+    assert len(cells) > 5
+    for cell in cells:
+        box = cell.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 375
+    gain = page.locator("#board tr[data-arm='acb'] td[data-column='contrast']")
+    assert gain.get_attribute("data-label") == "Gain (points over dw7)"
+    page.locator("#board th[data-column='score'] button").click()
+    assert page.locator("#board th[data-column='score']").get_attribute("aria-sort") == "descending"
+    page.locator("tr[data-arm='acb'] .expand").click()
+    assert page.locator("tr.detail").inner_text().startswith("Scores by seed")
+    page = visit("compare.html", width=375, view="#a=acb&b=dw7")
+    expect(page.locator("#compare tbody td").first).to_have_attribute("data-label", "acb")
+
+
 def test_labels_of_plots_do_not_collide(visit, site):
     for host in ("resnet18", "test-convnext"):
         page = visit(board_path(site, host))

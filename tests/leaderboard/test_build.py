@@ -65,6 +65,17 @@ def test_a_record_cannot_name_a_file_elsewhere(tmp_path, field, value):
     assert not (tmp_path / "site").exists()
 
 
+def test_no_file_takes_the_place_of_another_of_its_name(tmp_path):
+    records = [make.accuracy(make.entry("parc"), 0, value) for value in (0.8, 0.7)]
+    good, other = (r.save(tmp_path / "records" / n) for r, n in zip(records, "ba", strict=True))
+    other.rename(other.with_name(good.name))
+    build(tmp_path / "records", tmp_path / "site")
+    found = {path.name for path in (tmp_path / "site" / "records").iterdir()}
+    assert found == {record.filename for record in records}
+    kept = (tmp_path / "site" / "records" / records[0].filename).read_bytes()
+    assert kept == good.read_bytes()
+
+
 def test_what_is_known_is_not_made_again(tmp_path):
     records = make.suite(seeds=(0,))[:6]
     for record in records:

@@ -98,3 +98,23 @@ def test_a_path_must_be_there(tmp_path):
             records_in([path])
     with pytest.raises(UserError, match="run it in a checkout"):
         put({}, tmp_path / "none")
+
+
+def test_a_dry_run_tells_what_is_new_and_what_is_removed(tmp_path, into, convboard):
+    records = make.suite(seeds=(0, 1))
+    for record in records:
+        record.save(into)
+    lost = [r for r in records if r.kind == "accuracy" and r.entry.label == "acb"]
+    later = make.accuracy(make.entry("dw7", "dwconv"), 2, 0.9)
+    for record in (*(r for r in records if r not in lost), later):
+        record.save(tmp_path / "proposed")
+    line = ("submit", tmp_path / "proposed", "--into", into)
+    told = convboard(*line, "--dry-run", "--whole", at_once=True).stdout
+    assert "| acb | gone |" in told
+    assert told.endswith("Records: 1 new, 2 removed.\n")
+    told = convboard(*line, "--dry-run", at_once=True).stdout
+    assert "gone" not in told
+    assert told.endswith("Records: 1 new.\n")
+    assert len(list(into.rglob("*.json"))) == len(records)
+    refused = convboard(*line, "--whole", status=2, at_once=True)
+    assert "`--whole` (=True) must be there with --dry-run" in refused.stderr

@@ -69,6 +69,17 @@ const convboard = (() => {
         return sign * (text ? x.localeCompare(y) : Number(x) - Number(y));
       });
     },
+    // on a telephone a row is a card, in which every cell says its column
+    cards(table) {
+      const names = [...table.tHead.rows[0].cells]
+        .map((header) => header.dataset.name ?? header.textContent.trim().replace(/\s+/g, " "));
+      for (const row of table.tBodies[0].rows) {
+        [...row.cells].forEach((cell, index) => {
+          if (cell.scope !== "row") cell.dataset.label = names[index];
+        });
+      }
+      table.classList.add("cards");
+    },
     options(select, values) {
       select.replaceChildren(...values.map(([value, words]) => {
         const option = document.createElement("option");
@@ -79,6 +90,8 @@ const convboard = (() => {
     },
   };
 })();
+
+for (const table of document.querySelectorAll("table.carded")) convboard.cards(table);
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const headers = [...table.tHead.rows[0].cells];

@@ -14,13 +14,14 @@ if (document.getElementById("compare")) {
     const under = (v) => (ahead ? v : [1 / v[0], 1 / v[2], 1 / v[1]]);
     return {
       score: back(pair.score),
+      sure: ahead ? pair.sure : -pair.sure,
       times: Object.fromEntries(Object.entries(pair.times).map(([key, value]) => [key, under(value)])),
     };
   }
 
-  function said(value, higher) {
-    if (!value) return "no interval";
-    if (value[1] > 0 || value[2] < 0) return (value[1] > 0) === higher ? "better" : "worse";
+  function said(pair) {
+    if (!pair.score) return "no interval";
+    if (pair.sure) return pair.sure > 0 ? "surely better" : "surely worse";
     return "can't be told apart";
   }
 
@@ -38,13 +39,13 @@ if (document.getElementById("compare")) {
     const loaded = await Promise.all(shared.map((board) => convboard.load(board.name)));
     if (one.value !== a || other.value !== b) return;
     const ahead = a < b;
-    const counts = { better: 0, worse: 0, "can't be told apart": 0, "no interval": 0 };
+    const counts = { "surely better": 0, "surely worse": 0, "can't be told apart": 0, "no interval": 0 };
     const ratios = [];
     const body = make("tbody");
     shared.forEach((board, index) => {
       const { pairs } = loaded[index];
       const pair = turned(pairs.pairs[ahead ? `${a} ${b}` : `${b} ${a}`], ahead);
-      const word = said(pair.score, pairs.higher_is_better);
+      const word = said(pair);
       counts[word] += 1;
       const times = Object.entries(pairs.times).map(([key, words]) => {
         const ratio = pair.times[key];
@@ -70,9 +71,10 @@ if (document.getElementById("compare")) {
     const head = make("tr", {}, ...["Board", a, b, `${a} minus ${b}`, `Time of ${a} ÷ time of ${b}`]
       .map((words, index) => make("th", index % 4 ? { scope: "col" } : { scope: "col", class: "text" }, words)));
     place.replaceChildren(make("thead", {}, head), body);
+    convboard.cards(place);
     const boardsOf = (count) => `${count} of ${shared.length} board${shared.length === 1 ? "" : "s"}`;
     const mean = ratios.length ? Math.exp(ratios.reduce((sum, r) => sum + Math.log(r[0]), 0) / ratios.length) : null;
-    verdict.textContent = `${a} is surely better than ${b} on ${boardsOf(counts.better)} and surely worse on ${counts.worse}; `
+    verdict.textContent = `${a} is surely better than ${b} on ${boardsOf(counts["surely better"])} and surely worse on ${counts["surely worse"]}; `
       + `on ${counts["can't be told apart"]} they can't be told apart.`
       + (mean ? ` It takes ${mean.toFixed(2)} times as long (geometric mean of ${ratios.length} measured time${ratios.length === 1 ? "" : "s"}).` : "");
   }

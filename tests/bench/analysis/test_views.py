@@ -6,19 +6,25 @@ import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
 from bench import backbones
-from bench.analysis import views
+from bench.analysis import beside, draw, views
+from bench.analysis.beside import beside_picture
 from bench.analysis.gradcam import deepest_stage, gradcam
 from bench.analysis.receptive_field import areas, last_map, receptive_field
+from bench.cli import suites
+from bench.cli.main import parser
 from bench.pictures import overlay_picture
 from bench.record import FieldArea, Picture, Record, View, load_all
 from bench.store import CELL, Store
 from leaderboard.build import PNG, build
+from tasks import ClassificationData, DetectionData, SegmentationData
 
 make = SimpleNamespace(
     **runpy.run_path(str(Path(__file__).parents[2] / "leaderboard" / "leaderboard_records.py"))
@@ -284,6 +290,83 @@ def test_views_need_a_cell_that_is_done_or_a_word_for_fresh_ones(tmp_path):
         list(views.look([], tmp_path, "convboard erf", size=3))
 
 
+class Still(nn.Module):
+    """Stands for a network: knows where it is, and says the same of every image."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, said):
+        super().__init__()
+        self.said = said
+
+    def predict(self, images, **size):
+        return self.said(images, **size)
+
+
+KNOBS = {"train": 16, "val": 8, "classes": 2}
+BOXES = {
+    "boxes": torch.tensor([[2.0, 2, 20, 20]] * 9),
+    "scores": torch.linspace(0.01, 0.09, 9),
+    "labels": torch.ones(9, dtype=torch.int64),
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "name"),
+    [
+        (ClassificationData, lambda _: torch.tensor([[0.3, 0.7]]), "Classification"),
+        (DetectionData, lambda _: [BOXES], "Detection"),
+        (SegmentationData, lambda _, size: torch.ones(1, *size, dtype=torch.int64), "Segmentation"),
+    ],
+)
+def test_what_is_predicted_stands_below_the_truth(data, said, name, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVBOARD_CACHE", str(cache))
+    monkeypatch.setattr(f"tasks.{name}", Still)
+    shown = data(image_size=48, batch_size=4, options=KNOBS)
+    beside_picture(Still(said), shown, tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (3 * 320 + 12, 2 * 320 + 6))
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    truth, predicted = pixels[:320], pixels[326:]
+    assert np.abs(truth - predicted).max() > 60
+    beside_picture(Still(said), shown, tmp_path / "b.jpg")
+    assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
+
+
+def test_large_images_are_shrunk_with_their_truth():
+    image = torch.zeros(3, 640, 960, dtype=torch.uint8)
+    boxes, mask = torch.tensor([[0.0, 0, 960, 640]]), torch.zeros(640, 960, dtype=torch.int64)
+    mask[:, 480:] = 1
+    small, truth = beside._shrunk(image, {"boxes": boxes, "mask": mask})
+    assert small.shape == (3, 320, 480)
+    assert truth["boxes"].tolist() == [[0, 0, 480, 320]]
+    assert truth["mask"].float().mean() == 0.5
+
+
+def test_as_many_boxes_are_drawn_as_are_asked_for_the_surest_first():
+    drawn = draw.detections(torch.zeros(3, 64, 64, dtype=torch.uint8), BOXES, (48, 48), "ab", 0, 2)
+    assert drawn.words == "b 0.09, b 0.08"
+
+
+def test_pictures_that_fail_fail_nothing(tiny, tmp_path, monkeypatch, capsys):
+    cells = [SimpleNamespace(title="first"), SimpleNamespace(title="second")]
+    seen = []
+
+    def see(store, cell, run, command, **how):
+        seen.append(cell.title)
+        if cell.title == "first":
+            raise RuntimeError("[no] network")
+
+    monkeypatch.setattr("bench.store.Store", lambda folder: None)
+    monkeypatch.setattr(views, "unseen", lambda planned, store: [(cell, None) for cell in cells])
+    monkeypatch.setattr(views, "see", see)
+    options = parser()[0].parse_args(["bench", str(tiny), "--runs", str(tmp_path / "runs")])
+    options.line = "convboard bench tiny"
+    suites._draw(options)
+    assert seen == ["first", "second"]
+    assert "no picture of first: RuntimeError: [no] network" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_views_and_predictions_from_the_command_to_the_page(tiny, tmp_path, convboard):
     runs, records, site = tmp_path / "runs", tmp_path / "records", tmp_path / "site"
@@ -298,6 +381,7 @@ def test_views_and_predictions_from_the_command_to_the_page(tiny, tmp_path, conv
     (done,) = store.kept().values()  # a fresh view does not make a cell look started
     names = {a.path for a in store.client.list_artifacts(done.run_id, "records")}
     assert sum(name.endswith(".png") for name in names) == 4
+    assert sum(name.endswith(".jpg") for name in names) == 1
     assert store.client.get_run(done.run_id).data.tags[CELL] == done.cell
     assert 0 < done.metrics["erf_trained/area_50"] <= 1
 

@@ -141,7 +141,7 @@ def test_an_unknown_scope_names_those_that_there_are(capsys):
 def test_what_is_named_is_timed_once(tmp_path, convboard):
     line = "--operators dwconv,parc --hosts test_convnext --size 32 --scope training --batch 2"
     line += " --processes 2 --rounds 2 --threads 1"
-    done = convboard("speed", *line.split(), "--runs", tmp_path / "runs")
+    done = convboard("speed", *line.split(), "--runs", tmp_path / "runs", alone=True)
     assert re.search(r"parc +2 +\d", done.stdout)
     assert "error" not in done.stdout
     again = convboard("speed", *line.split(), "--runs", tmp_path / "runs")

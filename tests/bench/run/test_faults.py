@@ -3,70 +3,80 @@
 import os
 import random
 import re
+import runpy
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 import yaml
 
 from bench.config.plan import plan
 from bench.record import load_all
+from bench.run import resume
 from bench.store import CHECKPOINT, Store
 
 ROOT = Path(__file__).parents[3]
+servers = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("servers.py"))))
+children, wait_for = servers.children, servers.wait_for
+
+KILLS = ("start", "between", "record", "mark")
+"""Where a worker dies: at its start, between fit and test, before its record, before its mark."""
 
 FAULTY = """
 import multiprocessing, os, signal
+from pathlib import Path
 from bench.operators.dwconv import DepthwiseConv
 
+faults = os.environ.get("FAULTS", "").split()
 
-class Plain(DepthwiseConv):
+
+class One(DepthwiseConv):
     def fused(self):
-        if fault == "fuse":
+        if "fuse" in faults:
             raise UnicodeDecodeError("utf-8", b"x", 0, 1, "injected")
         return super().fused()
 
+
+class Two(DepthwiseConv):
     def forward(self, x):
         y = super().forward(x)
-        return y * float("nan") if fault == "nan" and self.training else y
+        return y * float("nan") if "nan" in faults and self.training else y
 
 
-def once():
-    try:
-        os.close(os.open(os.environ["FAULT_FLAG"], os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    return True
+class Three(DepthwiseConv):
+    pass
 
 
-def killing(cls, name):
-    before = getattr(cls, name)
+def die(fault):
+    (Path(os.environ["FAULT_FLAGS"]) / fault).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
 
+
+def dying(cls, name, fault):
     def method(self, *arguments, **options):
-        if once():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return before(self, *arguments, **options)
+        die(fault)
 
     setattr(cls, name, method)
 
 
-fault = os.environ.get("FAULT")
-if fault and multiprocessing.parent_process() is not None:
+left = [f for f in faults if not (Path(os.environ["FAULT_FLAGS"]) / f).exists()]
+if left and multiprocessing.parent_process() is not None:
     import bench.record, bench.run.fit, bench.store
-    if fault == "start" and once():
-        os.kill(os.getpid(), signal.SIGKILL)
-    if fault == "between":
-        killing(bench.run.fit.Fitted, "__init__")
-    if fault == "record":
-        killing(bench.record.Record, "save")
-    if fault == "mark":
-        killing(bench.store.Store, "done")
+    if left[0] == "start":
+        die("start")
+    if left[0] == "between":
+        dying(bench.run.fit.Fitted, "__init__", "between")
+    if left[0] == "record":
+        dying(bench.record.Record, "save", "record")
+    if left[0] == "mark":
+        dying(bench.store.Store, "done", "mark")
 """
 
 
@@ -80,32 +90,38 @@ def plugin(tmp_path_factory):
         "Metadata-Version: 2.1\nName: convboard-faulty\nVersion: 1\n"
     )
     (metadata / "entry_points.txt").write_text(
-        "[convboard.operators]\nplain = convboard_faulty:Plain\n"
+        "[convboard.operators]\n"
+        "one = convboard_faulty:One\ntwo = convboard_faulty:Two\nthree = convboard_faulty:Three\n"
     )
     return folder
 
 
 @pytest.fixture(scope="module")
 def small(tiny, tmp_path_factory):
-    """A suite of one cell with the faulty operator beside its baseline, one epoch each."""
+    """A suite of an operator beside its baseline, one epoch each."""
     suite = yaml.safe_load(tiny.read_text())
-    board = suite["boards"][0]
-    board["operators"] = ["dwconv", "plain"]
-    board["set"]["trainer"]["max_epochs"] = 1
+    suite["boards"][0]["set"]["trainer"]["max_epochs"] = 1
     path = tmp_path_factory.mktemp("small") / "small.yaml"
     path.write_text(yaml.safe_dump(suite))
     return path
 
 
 @pytest.fixture
-def faulty(convboard, plugin, monkeypatch, tmp_path):
-    """Run the command with a fault in its workers; None for none."""
-    monkeypatch.setenv("FAULT_FLAG", str(tmp_path / "flag"))
+def faulty(convboard, plugin, small, monkeypatch, tmp_path):
+    """Run the command on a suite of faulty operators, with faults that happen or do not."""
+    suite = yaml.safe_load(small.read_text())
+    suite["boards"][0]["operators"] = ["dwconv", "one", "two", "three"]
+    path = tmp_path / "faulty.yaml"
+    path.write_text(yaml.safe_dump(suite))
+    flags = tmp_path / "flags"
+    flags.mkdir()
+    monkeypatch.setenv("FAULT_FLAGS", str(flags))
 
-    def run(fault, *arguments, **options):
-        monkeypatch.setenv("FAULT", fault or "")
-        return convboard(*arguments, path=[plugin], **options)
+    def run(faults, verb, *arguments, **options):
+        monkeypatch.setenv("FAULTS", " ".join(faults))
+        return convboard(verb, path, *arguments, path=[plugin], **options)
 
+    run.flags = flags
     return run
 
 
@@ -122,44 +138,47 @@ def one_good_run(runs, operator):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["start", "between", "record", "mark"])
-def test_a_worker_that_is_killed_is_a_row_and_runs_again(fault, small, faulty, convboard, tmp_path):
+def test_workers_that_are_killed_are_rows_and_run_again(faulty, convboard, tmp_path):
+    """Each cell's worker dies at another place, one after the other."""
     runs, records, site = tmp_path / "runs", tmp_path / "records", tmp_path / "site"
-    command = ["run", small, "--runs", runs, "--workers", "1"]
-    first = faulty(fault, *command, "--only", "operator=plain", status=1)
-    assert "SIGKILL" in first.stdout
-    assert (
-        "1 to run" in faulty(None, "plan", small, "--runs", runs, "--only", "operator=plain").stdout
-    )
-    convboard("export", "--runs", runs, "--records", records)
-    statuses = sorted(r.status for r in load_all(records) if r.entry.label == "plain")
-    # killed after its record was kept and before it was marked, it has that record too
-    assert statuses == (["error", "ok"] if fault == "mark" else ["error"])
+    labels = ("dwconv", "one", "two", "three")
+    first = faulty(KILLS, "run", "--runs", runs, "--workers", "1", status=1)
+    assert first.stdout.count("SIGKILL") >= len(labels)
+    assert {flag.name for flag in faulty.flags.iterdir()} == set(KILLS)
+    assert "4 to run" in faulty((), "plan", "--runs", runs).stdout
 
-    faulty(None, *command)
-    one_good_run(runs, "plain")
-    convboard("export", "--runs", runs, "--records", records)
-    exported = [r for r in load_all(records) if r.entry.label == "plain"]
-    assert sorted(r.status for r in exported) == sorted([*statuses, "ok"])
-    assert all(r.data is not None for r in exported)
+    def statuses():
+        convboard("export", "--runs", runs, "--records", records)
+        exported = load_all(records)
+        assert all(record.data is not None for record in exported)
+        return {
+            label: sorted(r.status for r in exported if r.entry.label == label) for label in labels
+        }
+
+    before = statuses()
+    # killed after its record was kept and before it was marked, it has that record too
+    assert sorted(before.values()) == [*[["error"]] * 3, ["error", "ok"]]
+
+    faulty((), "run", "--runs", runs, "--workers", "1")
+    for label in labels:
+        one_good_run(runs, label)
+    assert statuses() == {label: sorted([*before[label], "ok"]) for label in labels}
     convboard("site", "--records", records, "--out", site)
     pages = "".join(page.read_text() for page in (site / "boards").glob("*.html"))
     assert "SIGKILL" not in pages  # the success that came after it counts
-    assert "0 to run" in faulty(None, "plan", small, "--runs", runs).stdout
+    assert "0 to run" in faulty((), "plan", "--runs", runs).stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [("fuse", "UnicodeDecodeError"), ("nan", "diverged at step")],
-)
-def test_whatever_raises_in_a_cell_is_its_row(fault, words, small, faulty, tmp_path):
-    runs = tmp_path / "runs"
-    done = faulty(fault, "run", small, "--runs", runs, status=1)
-    assert words in done.stdout
-    one_good_run(runs, "dwconv")  # the other went on
-    faulty(None, "run", small, "--runs", runs)
-    one_good_run(runs, "plain")
+def test_whatever_raises_in_a_cell_is_its_row(faulty, tmp_path):
+    command = ("run", "--runs", tmp_path / "runs", "--only", "operator=dwconv,one,two")
+    done = faulty(("fuse", "nan"), *command, status=1)
+    assert "UnicodeDecodeError" in done.stdout
+    assert "diverged at step" in done.stdout
+    one_good_run(tmp_path / "runs", "dwconv")  # the others went on
+    faulty((), *command)
+    for label in ("one", "two"):
+        one_good_run(tmp_path / "runs", label)
 
 
 @pytest.mark.slow
@@ -219,19 +238,11 @@ def test_a_score_that_is_not_a_number_says_why(small, convboard, plugin, tmp_pat
     assert "ignored.yaml" in words
 
 
-def wait_for(condition, seconds=240):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s")
-
-
-def children(process):
+def workers(process):
+    """What the server of a command's workers has started; the server itself is a child."""
     try:
-        return psutil.Process(process.pid).children(recursive=True)
+        servers = psutil.Process(process.pid).children()
+        return [worker for server in servers for worker in server.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 
@@ -240,7 +251,7 @@ def children(process):
 def test_workers_end_with_their_parent_and_the_repeat_goes_on(tiny, convboard, tmp_path):
     runs = tmp_path / "runs"
     command = ["run", tiny, "--runs", runs, "--only", "operator=acb", "--workers", "1"]
-    command += ["--set", "trainer.max_epochs=60"]
+    command += ["--set", "trainer.max_epochs=40"]
     process = convboard(*command, wait=False)
     wait_for(lambda: next(runs.glob("cells/*/last.ckpt"), None))
     family = children(process)
@@ -261,8 +272,8 @@ def test_two_at_once_share_the_work(tiny, convboard, tmp_path):
     """Also the first opening of a folder: both make its database."""
     runs = tmp_path / "runs"
     command = ["run", tiny, "--runs", runs, "--workers", "1"]
-    other = convboard(*command, wait=False)
-    first = convboard(*command)
+    other = convboard(*command, wait=False, FRESH_TABLES="1")
+    first = convboard(*command, FRESH_TABLES="1")
     assert other.wait(300) == 0
     assert first.returncode == 0
     for operator in ("dwconv", "acb"):
@@ -270,27 +281,47 @@ def test_two_at_once_share_the_work(tiny, convboard, tmp_path):
     assert len(list(Store(runs).runs())) == 2
 
 
+def damage(path, kept):
+    """Leave the first of the bytes of a file, so many of a hundred."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * kept // 100])
+
+
+@pytest.mark.parametrize("kept", [0, 50])
+def test_a_checkpoint_that_cannot_be_read_is_removed(kept, tmp_path):
+    last, before = (tmp_path / name for name in (resume.LAST, resume.BEFORE))
+    for path in (last, before):
+        torch.save({"state_dict": {"weight": torch.zeros(500)}}, path)
+    assert resume.newest(tmp_path) == (last, [])
+    damage(last, kept)
+    found, (words,) = resume.newest(tmp_path)
+    assert found == before
+    assert words.startswith("last.ckpt could not be read")
+    assert not last.exists()
+    damage(before, kept)
+    assert resume.newest(tmp_path)[0] is None
+    assert not before.exists()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["empty", "truncated"])
-def test_a_damaged_checkpoint_is_left_aside(damage, tiny, convboard, tmp_path):
+def test_damaged_checkpoints_are_left_aside(tiny, convboard, tmp_path):
     runs = tmp_path / "runs"
     command = ["run", tiny, "--runs", runs, "--only", "operator=acb", "--workers", "1"]
-    command += ["--set", "trainer.max_epochs=60"]
+    command += ["--set", "trainer.max_epochs=30"]
     process = convboard(*command, wait=False)
     before = wait_for(lambda: next(runs.glob("cells/*/before-last.ckpt"), None))
     process.send_signal(signal.SIGINT)
-    process.wait(60)
-    for name in ("last.ckpt", "before-last.ckpt"):
-        path = before.with_name(name)
-        content = path.read_bytes()
-        path.write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
+    assert process.wait(60) == 130
+    damage(before, 50)
+    damage(before.with_name("last.ckpt"), 0)
     done = convboard(*command)
     assert "last.ckpt could not be read" in done.stdout
+    assert "before-last.ckpt could not be read" in done.stdout
     one_good_run(runs, "acb")
 
 
 @pytest.mark.slow
-def test_a_full_disk_fails_the_cell_and_loses_nothing(small, faulty, tmp_path):
+def test_a_full_disk_fails_the_cell_and_loses_nothing(small, convboard, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk])
@@ -298,90 +329,48 @@ def test_a_full_disk_fails_the_cell_and_loses_nothing(small, faulty, tmp_path):
         pytest.skip("a small file system can only be mounted by root")
     try:
         runs = disk / "runs"
-        done = faulty(None, "run", small, "--runs", runs, status=1)
+        done = convboard("run", small, "--runs", runs, status=1, FRESH_TABLES="1")
         assert "Traceback" not in done.stderr
         assert re.search(r"No space left|disk is full", done.stdout + done.stderr)
         subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
-        faulty(None, "run", small, "--runs", runs)
-        for operator in ("dwconv", "plain"):
+        convboard("run", small, "--runs", runs)
+        for operator in ("dwconv", "acb"):
             one_good_run(runs, operator)
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
 
 @pytest.mark.slow
-def test_a_locked_store_is_waited_for(small, faulty, convboard, plugin, tmp_path):
+def test_a_locked_store_is_waited_for(small, convboard, tmp_path):
     runs = tmp_path / "runs"
-    faulty(None, "plan", small, "--runs", runs)
-    process = convboard(
-        *("run", small, "--runs", runs, "--only", "operator=dwconv"), wait=False, path=[plugin]
-    )
+    convboard("plan", small, "--runs", runs)
+    process = convboard("run", small, "--runs", runs, "--only", "operator=dwconv", wait=False)
     wait_for(lambda: next(runs.glob("cells/*/config.yaml"), None))
     with sqlite3.connect(runs / "mlflow.db", timeout=30, isolation_level=None) as connection:
         connection.execute("BEGIN EXCLUSIVE")
-        time.sleep(15)
+        time.sleep(8)  # SQLite itself gives up after five
         connection.execute("ROLLBACK")
     assert process.wait(240) == 0
     one_good_run(runs, "dwconv")
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def server(folder, port):
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
-    process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-    def answers():
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_for(answers)
-    return process
-
-
-def stop(process):
-    family = [*children(process), psutil.Process(process.pid)]
-    for member in family:
-        member.kill()
-    psutil.wait_procs(family, 30)
-    process.wait(30)
-
-
 @pytest.mark.slow
-def test_a_server_that_stops_for_a_while_costs_time_only(tiny, tmp_path):
-    folder, port, runs = tmp_path / "server", free_port(), tmp_path / "runs"
+def test_a_server_that_stops_for_a_while_costs_time_only(tiny, convboard, tmp_path):
+    folder, port, runs = tmp_path / "server", servers.free_port(), tmp_path / "runs"
     folder.mkdir()
-    process = server(folder, port)
-    env = {**os.environ, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "bench.cli", "run", tiny, "--runs", runs]
-    command += ["--only", "operator=acb", "--set", "trainer.max_epochs=20"]
-    command = [str(part) for part in command]
-    run = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    process = servers.mlflow_server(folder, port)
+    at = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    command = ["run", tiny, "--runs", runs, "--only", "operator=acb"]
+    run = convboard(*command, "--set", "trainer.max_epochs=20", wait=False, **at)
     wait_for(lambda: next(runs.glob("cells/*/last.ckpt"), None))
-    stop(process)
+    servers.stop(process)
     time.sleep(5)
-    process = server(folder, port)
+    process = servers.mlflow_server(folder, port)
     try:
-        out, _ = run.communicate(timeout=240)
-        assert run.returncode == 0, out
+        assert run.wait(240) == 0
     finally:
-        stop(process)
-    gone = subprocess.run(
-        [*command[:3], "plan", str(tiny), "--runs", str(runs)],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert gone.returncode == 1
+        servers.stop(process)
+    gone = convboard("plan", tiny, "--runs", runs, status=1, **at)
     assert "the tracking server does not answer" in gone.stderr.splitlines()[-1]
 
 
@@ -399,28 +388,59 @@ def test_what_is_wrong_with_a_store_is_one_line(tiny, convboard, tmp_path):
     assert (broken / "mlflow.db").read_bytes().startswith(b"not a database")
 
 
+SOAK = int(os.environ.get("CONVBOARD_SOAK", 16))
+"""Cells of a soak; more, and Ray, where the variable says so."""
+
+
+@pytest.fixture(params=["processes", "ray"])
+def engine(request):
+    """Arguments that name an executor, and what tells its workers, as long as a command runs."""
+    if request.param == "processes":
+        yield [], workers
+        return
+    if "CONVBOARD_SOAK" not in os.environ:
+        pytest.skip("by hand: CONVBOARD_SOAK says how many cells")
+    cluster = servers.RayCluster()
+    try:
+        cluster.start()
+        cluster.start()
+        arguments = ["--executor", "ray", "--address", cluster.address]
+        yield arguments, lambda process: [p for node in cluster.nodes for p in jobs(node)]
+    finally:
+        cluster.close()
+
+
+def jobs(node):
+    """Ray's processes of a node that run convboard's jobs, and what those have started."""
+    tasks = [member for member in children(node) if member.name().startswith("ray::_events")]
+    return [*tasks, *(job for task in tasks for job in children(task))]
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_soak_with_random_kills(tiny, convboard, tmp_path):
-    """24 tiny cells, workers and parents killed at random: each is done exactly once."""
+@pytest.mark.timeout(1800 * SOAK // 16)
+def test_a_soak_with_random_kills(engine, tiny, convboard, tmp_path):
+    """Tiny cells, workers and parents killed at random: each is done exactly once."""
+    arguments, workers_of = engine
     suite = yaml.safe_load(tiny.read_text())
     board = suite["boards"][0]
     board["set"]["data"]["init_args"]["options"] = {"train": 16, "val": 6, "classes": 3}
     board["set"]["trainer"]["max_epochs"] = 1
-    suite["seeds"] = list(range(12))
+    suite["seeds"] = list(range(SOAK // 2))
     path = tmp_path / "soak.yaml"
     path.write_text(yaml.safe_dump(suite))
     runs = tmp_path / "runs"
     draw = random.Random(0)
     kills = 0
-    for _ in range(30):
-        process = convboard("run", path, "--runs", runs, "--workers", "2", wait=False)
+    most = max(6, SOAK // 4)
+    for _ in range(30 + most):
+        command = ("run", path, "--runs", runs, "--workers", "2", *arguments)
+        process = convboard(*command, wait=False)
         while process.poll() is None:
-            time.sleep(draw.uniform(2, 8))
-            if kills >= 6:
-                process.wait(900)
+            time.sleep(draw.uniform(1, 4))
+            if kills >= most:
+                process.wait(900 * SOAK // 16)
                 break
-            family = [p for p in children(process) if "forkserver" not in " ".join(_line(p))]
+            family = workers_of(process)
             victim = psutil.Process(process.pid) if draw.random() < 0.4 else None
             if victim is None and family:
                 victim = draw.choice(family)
@@ -433,19 +453,12 @@ def test_a_soak_with_random_kills(tiny, convboard, tmp_path):
     assert kills >= 3
     store = Store(runs)
     done = [run for run, _ in store.runs() if "convboard.done" in run.data.tags]
-    assert len({run.data.tags["convboard.cell"] for run in done}) == len(done) == 24
+    assert len({run.data.tags["convboard.cell"] for run in done}) == len(done) == SOAK
     for run in done:
         assert store.files(run.info.run_id, "checkpoint") == [CHECKPOINT]
     convboard("export", "--runs", runs, "--records", tmp_path / "records")
     good = [r for r in load_all(tmp_path / "records") if r.status == "ok"]
-    assert len({r.provenance.cell for r in good}) == len(good) == 24
-
-
-def _line(process):
-    try:
-        return process.cmdline()
-    except psutil.NoSuchProcess:
-        return []
+    assert len({r.provenance.cell for r in good}) == len(good) == SOAK
 
 
 @pytest.mark.slow

@@ -28,9 +28,7 @@ def board(task):
             "trainer": {
                 "max_epochs": 1,
                 "check_val_every_n_epoch": 1,
-                "devices": 2,
                 "accelerator": "cpu",
-                "strategy": "ddp",
             },
         },
     }
@@ -42,7 +40,7 @@ def test_every_task_runs_on_two_processes_and_is_kept_once(tmp_path, convboard):
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(suite))
     runs, records = tmp_path / "runs", tmp_path / "records"
-    convboard("run", path, "--runs", runs, "--workers", "1")
+    convboard("run", path, "--runs", runs, "--workers", "1", "--devices", "2")
     store = Store(runs)
     kept = list(store.runs())
     assert len(kept) == 3
@@ -56,7 +54,7 @@ def test_every_task_runs_on_two_processes_and_is_kept_once(tmp_path, convboard):
         with np.load(records / record.accuracy.outcomes.file, allow_pickle=False) as outcomes:
             rows = {"classification": "label", "detection": "objects"}.get(task, "confusion")
             assert len(outcomes[rows]) == scored  # each once, though two processes shared them
-    assert "0 to run" in convboard("plan", path, "--runs", runs).stdout
+    assert "0 to run" in convboard("plan", path, "--runs", runs, "--devices", "2").stdout
 
 
 @pytest.mark.slow
@@ -66,7 +64,7 @@ def test_a_rank_that_fails_ends_the_cell_with_its_words(tmp_path, convboard):
     suite = {"seeds": [0], "boards": [one], "timeout_minutes": 15}
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(suite))
-    done = convboard("run", path, "--runs", tmp_path / "runs", status=1)
+    done = convboard("run", path, "--runs", tmp_path / "runs", "--devices", "2", status=1)
     assert "`batch_size` (=48)" in done.stdout
     (run,) = Store(tmp_path / "runs").kept().values()
     assert run.status == "FAILED"

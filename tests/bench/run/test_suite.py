@@ -1,6 +1,7 @@
 """Suites: cells by hash, run once, resumed; failures are rows; bad input stops before training."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -126,9 +127,8 @@ def test_operator_hash_is_of_its_own_file():
 @pytest.mark.slow
 def test_a_suite_from_end_to_end(tiny, tmp_path, plugin, convboard):
     runs, records, site = tmp_path / "runs", tmp_path / "records", tmp_path / "site"
-    done = convboard(
-        *("run", tiny, "--runs", runs, "--operators", "acb,bomb,killer"), status=1, path=[plugin]
-    )
+    arguments = ("run", tiny, "--runs", runs, "--operators", "acb,bomb,killer")
+    done = convboard(*arguments, status=1, path=[plugin], alone=True)
     assert "boom" in done.stdout
     store = Store(runs)
     kept = store.kept()
@@ -143,6 +143,10 @@ def test_a_suite_from_end_to_end(tiny, tmp_path, plugin, convboard):
     good = next(run for run in kept.values() if run.tags["operator"] == "acb")
     convboard("run", tiny, "--runs", runs)
     assert {run.run_id for run in store.kept().values() if run.done} == before
+    more = ("--seeds", "0,1", "--machines", "2", "--workers", "1")
+    planned = convboard("plan", tiny, "--runs", runs, *more).stdout
+    assert "By earlier runs, 2 of them train for" in planned
+    assert re.search(r"on 2 machines with 1 at a time; each holds up to \d+\.\d GiB", planned)
 
     for name in ("config.yaml", "checkpoint", "curves.json", "records"):
         assert any(a.path == name for a in store.client.list_artifacts(good.run_id)), name
@@ -199,7 +203,7 @@ def test_every_epoch_is_kept_also_where_it_is_not_validated(tiny, tmp_path):
 def test_ctrl_c_leaves_a_state_that_resumes(tiny, tmp_path, convboard):
     runs = tmp_path / "runs"
     command = ["run", tiny, "--runs", runs, "--only", "operator=acb", "--workers", "1"]
-    command += ["--set", "trainer.max_epochs=80"]
+    command += ["--set", "trainer.max_epochs=40"]
     process = convboard(*command, wait=False)
     checkpoint = None
     deadline = time.monotonic() + 240
@@ -210,7 +214,7 @@ def test_ctrl_c_leaves_a_state_that_resumes(tiny, tmp_path, convboard):
     assert process.wait(60) == 130
     assert checkpoint is not None
     reached = torch.load(checkpoint, weights_only=True)["epoch"]
-    assert reached < 79
+    assert reached < 39
     (run,) = Store(runs).kept().values()
     assert not run.done
 
@@ -220,7 +224,7 @@ def test_ctrl_c_leaves_a_state_that_resumes(tiny, tmp_path, convboard):
     assert finished.run_id == run.run_id
     store = Store(runs)
     with store.artifact(finished.run_id, "curves.json", tmp_path) as path:
-        assert len(json.loads(path.read_text())["val/top1"]) == 80
+        assert len(json.loads(path.read_text())["val/top1"]) == 40
 
 
 @pytest.mark.slow

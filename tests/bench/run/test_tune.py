@@ -13,28 +13,28 @@ from bench.config.plan import Choice, plan
 from bench.config.schema import SearchSpace
 from bench.errors import UserError
 from bench.record import load_all
-from bench.run import tune
+from bench.run import spaces, study, tune
 from bench.store import Store
 from leaderboard.board import boards
 
 
 def test_space_spans_the_recipe(tiny):
     (cell,) = plan(str(tiny), Choice(only={"operator": ["acb"]}))
-    spaces = tune.space(cell)
+    found = spaces.space(cell)
     lr = cell.config["model"]["init_args"]["lr"]
-    assert spaces["model.init_args.lr"].low == pytest.approx(lr / 10)
-    assert spaces["model.init_args.lr"].high == pytest.approx(lr * 10)
-    assert "model.init_args.backbone.init_args.options.gamma_init" in spaces
+    assert found["model.init_args.lr"].low == pytest.approx(lr / 10)
+    assert found["model.init_args.lr"].high == pytest.approx(lr * 10)
+    assert "model.init_args.backbone.init_args.options.gamma_init" in found
 
 
 def test_suggest_puts_each_value_in_its_place():
-    spaces = {
+    searched = {
         "model.init_args.lr": SearchSpace(low=0.1, high=1.0, log=True),
         "a.options.paths": SearchSpace(low=1, high=3),
         "a.options.form": SearchSpace(values=["x", "y"]),
     }
     trial = FixedTrial({"lr": 0.5, "paths": 2, "form": 1})
-    assert tune.suggest(trial, spaces) == {
+    assert study.suggest(trial, searched) == {
         "model": {"init_args": {"lr": 0.5}},
         "a": {"options": {"paths": 2, "form": "y"}},
     }
@@ -55,10 +55,10 @@ def test_a_study_its_suite_and_its_row_on_the_board(tiny, tmp_path, convboard):
     convboard(*command, "2")
     convboard(*command, "3")
     store = Store(runs)
-    (summary,) = optuna.get_all_study_summaries(store.database("optuna.db"))
-    study = optuna.load_study(study_name=summary.study_name, storage=store.database("optuna.db"))
-    assert len(study.trials) == 3
-    assert len({trial.params["lr"] for trial in study.trials}) == 3  # the third is a new draw
+    (summary,) = optuna.get_all_study_summaries(store.studies())
+    loaded = optuna.load_study(study_name=summary.study_name, storage=store.studies())
+    assert len(loaded.trials) == 3
+    assert len({trial.params["lr"] for trial in loaded.trials}) == 3  # the third is a new draw
     trials = [run for run, _ in store.runs() if "trial" in run.data.tags]
     assert len(trials) == 3
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {
@@ -73,7 +73,7 @@ def test_a_study_its_suite_and_its_row_on_the_board(tiny, tmp_path, convboard):
     assert list(cells) == ["dwconv", "acb", "acb-tuned"]
     assert {cell.board for cell in cells.values()} == {cells["dwconv"].board}
     assert cells["acb-tuned"].config["data"]["init_args"]["holdout"] == 0.0
-    assert cells["acb-tuned"].config["model"]["init_args"]["lr"] == study.best_params["lr"]
+    assert cells["acb-tuned"].config["model"]["init_args"]["lr"] == loaded.best_params["lr"]
     assert (
         cells["acb-tuned"].untuned["model.init_args.lr"]
         == (cells["acb"].config["model"]["init_args"]["lr"])
@@ -120,13 +120,11 @@ def test_a_trial_that_is_cut_off_is_queued_again(tiny, tmp_path, convboard):
     with closing(sqlite3.connect(runs / "optuna.db")) as connection, connection:
         connection.execute(
             "UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, ?)",
-            (f"-{2 * tune.HEARTBEAT_S + 1} seconds",),
+            (f"-{2 * study.HEARTBEAT_S + 1} seconds",),
         )
     convboard(*command)
-    (summary,) = optuna.get_all_study_summaries(store.database("optuna.db"))
-    trials = optuna.load_study(
-        study_name=summary.study_name, storage=store.database("optuna.db")
-    ).trials
+    (summary,) = optuna.get_all_study_summaries(store.studies())
+    trials = optuna.load_study(study_name=summary.study_name, storage=store.studies()).trials
     assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE"]
     assert trials[0].params == trials[1].params == trials[2].params
     assert not any("error" in trial.user_attrs for trial in trials)
@@ -141,5 +139,5 @@ def test_two_at_once_share_a_study(tiny, tmp_path, convboard):
     other = convboard(*command, wait=False)
     convboard(*command)
     assert other.wait(240) == 0
-    (summary,) = optuna.get_all_study_summaries(Store(runs).database("optuna.db"))
+    (summary,) = optuna.get_all_study_summaries(Store(runs).studies())
     assert 4 <= summary.n_trials <= 5  # both may have had one under way
