@@ -20,7 +20,7 @@ def tell_gpu_hours(cells: Sequence[Cell]) -> None:
 
     estimates = gpu_hours(cells)
     table = Table("task", "host", "operator", "recipe", "GPU hours each", "cells", box=None)
-    arms: dict[tuple[str, ...], list[float]] = {}
+    arms: dict[tuple[str, str, str, str], list[float]] = {}
     for cell in cells:
         if cell.hash in estimates:
             arm = (cell.task, cell.host, cell.operator, cell.recipe)

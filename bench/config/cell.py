@@ -77,7 +77,7 @@ class Cell(BaseModel):
     train_images: int | None = None
     """Images of the training split, where the suite says how many."""
     words: str = ""
-    """The suite as the command line names it, with what was laid over it."""
+    """The suite as the command line names it, with what was laid over it and lets its code run."""
 
     @property
     def hash(self) -> str:
