@@ -25,7 +25,7 @@ GAP = 6
 def beside_picture(module: TaskModule, data: TaskData, path: Path) -> None:
     """Draw some images of the scored split, their truth above what is predicted, as a JPEG.
 
-    Of detections and figures the surest are drawn, as many as there are objects: a threshold on the score
+    Of detections and figures the surest are drawn, as many as there are: a threshold on the score
     would show nothing of one network and hundreds of boxes of another.
 
     Args:
@@ -48,7 +48,7 @@ def beside_picture(module: TaskModule, data: TaskData, path: Path) -> None:
 
 
 def _shrunk(image: Tensor, truth: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Shrink a large image, with its boxes, key points and mask, to a short side of `draw.SHORTEST`."""
+    """Shrink a large image, with its truth, to a short side of `draw.SHORTEST`."""
     if min(image.shape[-2:]) <= draw.SHORTEST:
         return image, dict(truth)
     small = F.resize(image, [draw.SHORTEST], antialias=True)
