@@ -12,13 +12,13 @@ KEEP_BYTECODE = {"PYTHONDONTWRITEBYTECODE": None}
 
 
 def install(session: nox.Session, *groups: str) -> None:
-    """Install the project and the dependencies of `groups`, pinned by constraints.txt."""
+    """Install the whole project and the dependencies of `groups`, pinned by constraints.txt."""
     session.install(
         "--constraints",
         "constraints.txt",
         "--editable",
-        ".[fast]",
-        *nox.project.dependency_groups(PYPROJECT, *groups),
+        ".[bench,fast]",
+        *nox.project.dependency_groups(PYPROJECT, "headless", *groups),
     )
 
 

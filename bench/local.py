@@ -46,3 +46,13 @@ def located(root: Path | str) -> Path:
         '/sets/coco'
     """
     return Path(os.environ.get("CONVBOARD_DATA", "")) / root
+
+
+def found(file: Path | str) -> Path:
+    """Return where a file lies that a configuration names: as it is named, or below the sets.
+
+    Example:
+        >>> found("nowhere.pth").as_posix()
+        'nowhere.pth'
+    """
+    return Path(file) if Path(file).is_file() else located(file)

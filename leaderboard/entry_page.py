@@ -47,6 +47,7 @@ def entry_view(
         "view": view,
         "board": board,
         "row": row,
+        "started": next((r.entry for r in row.records if r.entry.slots_carried is not None), None),
         "show": show,
         "verdicts": _verdicts(view, row),
         "commands": _distinct(r.provenance.reproduce for r in records),

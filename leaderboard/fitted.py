@@ -129,6 +129,7 @@ def _marked(
             lacking=[seed for seed in seeds if row.scores and seed not in run],
             stopped=stopped_words(row, show),
             noisy=[name for name, time in columns.items() if marks.unclear_for_noise(time)],
+            start=marks.fresh_start(row.records),
         ),
     )
 

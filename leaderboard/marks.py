@@ -10,7 +10,9 @@ from bench.record import Record
 from leaderboard.show import Show
 from leaderboard.wording import STATUS, capitalised, counted, listed
 
-Kind = Literal["stale", "conflict", "superseded", "missing", "stopped", "failed", "unfit", "noise"]
+Kind = Literal[
+    "stale", "conflict", "superseded", "missing", "stopped", "failed", "unfit", "noise", "fresh"
+]
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,22 @@ def seeds_of(records: Sequence[Record]) -> str:
     return f"seed{'' if len(seeds) == 1 else 's'} {listed([str(seed) for seed in seeds])}"
 
 
+def fresh_start(records: Sequence[Record]) -> str | None:
+    """Say which slots of an arm start fresh where its host starts from trained weights."""
+    entries = [record.entry for record in records if record.entry.slots_carried is not None]
+    if not entries or not entries[0].slots_swapped:
+        return None
+    carried, swapped = entries[0].slots_carried, entries[0].slots_swapped
+    assert carried is not None
+    if carried == swapped:
+        return None
+    which = f"{swapped - carried} of {swapped} slots" if carried else "all of its slots"
+    return (
+        f"The host starts from trained weights, the operator fresh in {which}: it does not contain "
+        "the convolution that was there."
+    )
+
+
 def of_row(
     *,
     scored: bool,
@@ -111,6 +129,7 @@ def of_row(
     lacking: Sequence[int],
     stopped: str | None,
     noisy: Sequence[str],
+    start: str | None = None,
 ) -> tuple[Mark, ...]:
     """Return the marks of a row.
 
@@ -124,6 +143,7 @@ def of_row(
         lacking: seeds of the board that the arm was never run with.
         stopped: why a decision left it, in words, if one did.
         noisy: the columns of times whose verdict is unclear because of noise.
+        start: which of its slots start fresh in a host with trained weights, in words, if any do.
     """
     marks = []
     unfit = [record for record in failures if record.status == "unsupported"]
@@ -157,6 +177,8 @@ def of_row(
         )
     if noisy:
         marks.append(Mark("noise", f"Too noisy to judge: {listed(list(noisy))}."))
+    if start:
+        marks.append(Mark("fresh", start))
     if superseded:
         older = capitalised(counted(len(superseded), "older result"))
         marks.append(Mark("superseded", f"{older} replaced."))

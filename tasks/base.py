@@ -5,19 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import lightning as L
 import numpy as np
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import UserError, near, require
+from bench.operators import Operator
 from tasks.averaging import Averaging
 from tasks.data.order import share_of
+from tasks.layer_decay import rates_of
 from tasks.normalisation import Normalize
-from tasks.optimisation import can_fuse, make_optimizer, parameter_groups, warmup_cosine
+from tasks.optimisation import can_fuse, make_optimizer, parameter_groups
+from tasks.schedule import Schedule
 from tasks.seeds import derive
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -44,10 +48,19 @@ class TaskModule(L.LightningModule, ABC):
     Args:
         backbone: the network whose operators are compared.
         optimizer: "adamw" or "sgd" (with Nesterov momentum).
-        lr: peak learning rate, > 0; it falls to 0 along a cosine, step by step.
+        lr: peak learning rate, > 0; it moves step by step, see `schedule`.
         weight_decay: ≥ 0; not applied to norms, biases and other one-dimensional parameters.
         momentum: of SGD, in [0, 1).
         warmup_epochs: epochs (may be a fraction) of linear warm-up.
+        schedule: how the learning rate falls: "cosine" (None), "linear", or "steps", by ten at
+            each of `milestones`; see `tasks.schedule.Schedule`.
+        milestones: epochs (may be fractions) of "steps".
+        final_lr: share of the peak at the end of "cosine" and "linear"; None for 0.
+        nesterov: whether SGD's momentum is Nesterov's; None for yes.
+        layer_decay: factor, in (0, 1), of the learning rate from a layer of the backbone, of three
+            blocks, to the one before it; see `tasks.layer_decay`. None for one rate.
+        frozen_norm: whether the host's batch norms keep their statistics, as detectors on few
+            images a device do; those inside operators learn theirs. None for no.
         ema_decay: decay, in (0, 1), of an exponential moving average of the weights; then
             validation and checkpoints use the average. None for no average.
         channels_last: lay out images and weights channels last.
@@ -78,6 +91,12 @@ class TaskModule(L.LightningModule, ABC):
         weight_decay: float = 0.05,
         momentum: float = 0.9,
         warmup_epochs: float = 0.0,
+        schedule: Literal["cosine", "linear", "steps"] | None = None,
+        milestones: Sequence[float] | None = None,
+        final_lr: float | None = None,
+        nesterov: bool | None = None,
+        layer_decay: float | None = None,
+        frozen_norm: bool | None = None,
         ema_decay: float | None = None,
         channels_last: bool = False,
         compile: bool = False,
@@ -95,7 +114,8 @@ class TaskModule(L.LightningModule, ABC):
         require("lr", lr, lr > 0, "> 0")
         require("weight_decay", weight_decay, weight_decay >= 0, ">= 0")
         require("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
-        require("warmup_epochs", warmup_epochs, warmup_epochs >= 0, ">= 0")
+        slower = layer_decay is None or 0 < layer_decay < 1
+        require("layer_decay", layer_decay, slower, "in (0, 1) or None")
         require("ema_decay", ema_decay, ema_decay is None or 0 < ema_decay < 1, "in (0, 1) or None")
         require("seed", seed, isinstance(seed, int) and seed >= 0, "an integer >= 0")
         self.backbone = backbone
@@ -103,7 +123,10 @@ class TaskModule(L.LightningModule, ABC):
         self.lr = lr
         self.weight_decay = weight_decay
         self.momentum = momentum
-        self.warmup_epochs = warmup_epochs
+        self.schedule = Schedule(schedule, warmup_epochs, final_lr, tuple(milestones or ()))
+        self.nesterov = nesterov is not False
+        self.layer_decay = layer_decay
+        self.frozen_norm = bool(frozen_norm)
         self.ema_decay = ema_decay
         self.channels_last = channels_last
         self.compile_backbone = compile
@@ -157,6 +180,14 @@ class TaskModule(L.LightningModule, ABC):
         """Return the standard error of the headline from the finite scored set, if known."""
         return None
 
+    @property
+    def behind(self) -> nn.Module | None:
+        """What stands behind the backbone, by the names of its public checkpoints; None for none.
+
+        Its weights are its own: those of the backbone are not among them.
+        """
+        return None
+
     # What a task uses.
 
     @property
@@ -192,9 +223,21 @@ class TaskModule(L.LightningModule, ABC):
         if self.compile_backbone and stage == "fit":
             self.backbone.compile()
 
+    def train(self, mode: bool = True) -> Self:
+        """Train or evaluate; batch norms that are frozen always evaluate."""
+        super().train(mode)
+        if self.frozen_norm:
+            _freeze_norms(self.backbone)
+        return self
+
     def forward(self, images: Tensor) -> Any:
         """Predict: the same as `predict`."""
         return self.predict(images)
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze norms, where asked: Lightning does not call `train`."""
+        if self.frozen_norm:
+            _freeze_norms(self.backbone)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make the draws of this step a function of the seed, the step and the process."""
@@ -276,22 +319,27 @@ class TaskModule(L.LightningModule, ABC):
             self.log(f"{stage}/{name}", value, prog_bar=in_bar, sync_dist=True, reduce_fx="max")
 
     def configure_optimizers(self) -> Any:
-        """AdamW or SGD with linear warm-up and a cosine, step by step."""
+        """AdamW or SGD with linear warm-up and its schedule, step by step."""
         trainer = self.trainer
-        groups = parameter_groups(self, self.weight_decay)
+        rates = None if self.layer_decay is None else rates_of(self.backbone, self.layer_decay)
+        groups = parameter_groups(self, self.weight_decay, self.lr, rates)
         fused = can_fuse(
             [parameter for group in groups for parameter in group["params"]],
             trainer.precision_plugin,
             clipped=bool(trainer.gradient_clip_val),
         )
         optimizer = make_optimizer(
-            self.optimizer_name, groups, lr=self.lr, momentum=self.momentum, fused=fused
+            self.optimizer_name,
+            groups,
+            lr=self.lr,
+            momentum=self.momentum,
+            fused=fused,
+            nesterov=self.nesterov,
         )
         total = int(trainer.estimated_stepping_batches)
         epochs = trainer.max_epochs or 1
-        warmup = round(self.warmup_epochs * total / max(1, epochs))
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, total, warmup)
+            optimizer, lambda step: self.schedule.factor(step, total, epochs)
         )
         return {
             "optimizer": optimizer,
@@ -303,3 +351,12 @@ class TaskModule(L.LightningModule, ABC):
         if self.ema_decay is None:
             return []
         return [Averaging(self.ema_decay, self.trainer.strategy.root_device)]
+
+
+def _freeze_norms(module: nn.Module) -> None:
+    """Let batch norms evaluate, but those inside operators, which may be fresh."""
+    for child in module.children():
+        if isinstance(child, _BatchNorm):
+            child.eval()
+        elif not isinstance(child, Operator):
+            _freeze_norms(child)

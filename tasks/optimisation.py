@@ -1,9 +1,8 @@
-"""The optimiser: which parameters decay, how the learning rate moves, when one kernel does it."""
+"""The optimiser: which parameters decay, and when one kernel does a step."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,40 +13,42 @@ FUSED_DEVICES = ("cpu", "cuda")
 """Devices whose kernels do a whole step of AdamW and SGD at once."""
 
 
-def warmup_cosine(step: int, total: int, warmup: int) -> float:
-    """Return the factor of the learning rate: (step + 1)/(warmup + 1) rising, then a cosine to 0.
-
-    Example:
-        >>> [round(warmup_cosine(s, 10, 2), 2) for s in (0, 1, 2, 6, 10)]
-        [0.33, 0.67, 1.0, 0.5, 0.0]
-    """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module,
+    weight_decay: float,
+    lr: float | None = None,
+    rates: Mapping[nn.Parameter, float] | None = None,
+) -> list[dict[str, Any]]:
     """Split the trained parameters of a module into those with and without weight decay.
 
     Biases and all parameters with at most one axis longer than 1 (norms, layer scales, GRN's
     (1, 1, 1, C)) get none.
+
+    Args:
+        module: whose parameters are trained.
+        weight_decay: of those that decay.
+        lr: learning rate, of which `rates` are factors.
+        rates: parameter → factor of its learning rate, where it is not 1; then there are two
+            groups of every factor.
 
     Example:
         >>> groups = parameter_groups(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)), 0.1)
         >>> [(len(g["params"]), g["weight_decay"]) for g in groups]
         [(1, 0.1), (3, 0.0)]
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    if not rates:
+        groups = {(True, 1.0): [], (False, 1.0): []}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         axes = sum(size > 1 for size in parameter.shape)
-        (plain if axes <= 1 or name.endswith("bias") else decayed).append(parameter)
+        decays = axes > 1 and not name.endswith("bias")
+        groups.setdefault((decays, (rates or {}).get(parameter, 1.0)), []).append(parameter)
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0}
+        | ({"lr": lr * rate} if rates and lr else {})
+        for (decays, rate), parameters in groups.items()
     ]
 
 
@@ -74,9 +75,15 @@ def can_fuse(parameters: Iterable[nn.Parameter], precision: Precision, clipped: 
 
 
 def make_optimizer(
-    name: str, groups: list[dict[str, Any]], *, lr: float, momentum: float, fused: bool
+    name: str,
+    groups: list[dict[str, Any]],
+    *,
+    lr: float,
+    momentum: float,
+    fused: bool,
+    nesterov: bool = True,
 ) -> torch.optim.Optimizer:
-    """Return AdamW, or SGD with Nesterov momentum, over groups of parameters.
+    """Return AdamW, or SGD with momentum, over groups of parameters.
 
     Args:
         name: "adamw" or "sgd".
@@ -84,7 +91,10 @@ def make_optimizer(
         lr: learning rate.
         momentum: of SGD.
         fused: whether one kernel does a step; see `can_fuse`.
+        nesterov: whether the momentum of SGD is Nesterov's.
     """
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=fused)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+    return torch.optim.SGD(
+        groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=fused
+    )

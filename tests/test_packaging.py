@@ -61,15 +61,54 @@ def undeclared(found, declared):
     }
 
 
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+GROUPS = PYPROJECT["dependency-groups"]
+BASE = names(PYPROJECT["project"]["dependencies"])
+# pyproject.toml's [tool.uv] puts the one in the place of the other
+BOTH_OPENCVS = {"opencv-python", "opencv-python-headless"}
+
+
 @pytest.fixture(scope="module")
 def declared():
-    return names(PYPROJECT["project"]["dependencies"])
+    """The whole harness, as `convboard[bench]` installs it."""
+    assert "convboard" in names(EXTRAS["bench"])
+    return BASE | names(EXTRAS["backbones"]) | names(EXTRAS["bench"]) - {"convboard"} | BOTH_OPENCVS
 
 
 @pytest.fixture(scope="module")
 def extras():
-    lists = PYPROJECT["project"]["optional-dependencies"].values()
-    return {name for requirements in lists for name in names(requirements)}
+    return {name for requirements in EXTRAS.values() for name in names(requirements)} - {
+        "convboard"
+    }
+
+
+def closure(folder):
+    """The files of a package, and the modules of `bench` that it imports, itself or by another."""
+    files, waiting = set(), [*folder.rglob("*.py")]
+    while waiting:
+        file = waiting.pop()
+        if file in files:
+            continue
+        files.add(file)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bench."):
+                place = ROOT.joinpath(*node.module.split("."))
+                places = (place.with_suffix(".py"), place / "__init__.py")
+                waiting += [path for path in places if path.is_file()]
+    return files
+
+
+@pytest.mark.parametrize(
+    ("folder", "extra"), [("bench/operators", ["fast"]), ("bench/backbones", ["fast", "backbones"])]
+)
+def test_a_part_needs_no_more_than_its_extra(folder, extra):
+    brought = set().union(*(names(EXTRAS[name]) for name in extra))
+    assert undeclared(imports(*closure(ROOT / folder)), BASE | brought) == {}
+
+
+def test_the_operators_are_the_base():
+    assert EXTRAS["operators"] == []
+    assert {"torch", "numpy", "filelock"} == BASE
 
 
 def test_what_the_packages_import_is_declared(declared, extras):
@@ -80,20 +119,22 @@ def test_what_the_tests_import_is_declared(declared):
     local = {path.stem for path in (ROOT / "tests").rglob("*.py")}
     found = imports(ROOT / "tests", ROOT / "conftest.py")
     found = {module: files for module, files in found.items() if module not in local}
-    assert undeclared(found, declared | names(PYPROJECT["dependency-groups"]["test"])) == {}
+    assert undeclared(found, declared | names(GROUPS["test"])) == {}
 
 
 def test_nothing_is_declared_for_nothing(declared, extras):
     distributions = packages_distributions()
     used = imports(*(ROOT / top for top in OURS))
     imported = {normal(name) for module in used for name in distributions.get(module, [module])}
-    assert (declared | extras) - imported <= set(NOT_IMPORTED)
+    assert (declared | extras) - imported - BOTH_OPENCVS <= set(NOT_IMPORTED)
+    assert "opencv-python" in declared
+    assert "cv2" in used
 
 
 def test_everything_declared_is_pinned_with_hashes(declared, extras):
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pins = re.findall(r"^(\S+)==\S+(?: ;[^\n\\]*)? \\\n    --hash=sha256:", text, re.MULTILINE)
-    groups = PYPROJECT["dependency-groups"].values()
-    wanted = declared | extras | {name for group in groups for name in names(group)}
+    groups = {name for group in GROUPS.values() for name in names(group)}
+    wanted = (declared | extras | groups) - {"opencv-python"}
     assert wanted <= {normal(pin) for pin in pins}
     assert "://" not in text

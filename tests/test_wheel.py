@@ -44,25 +44,62 @@ def test_the_wheel_holds_code_configs_and_templates_only(wheel):
     }
 
 
-@pytest.mark.slow
-def test_it_works_from_an_empty_folder(wheel, tmp_path, cache):
-    """Dependencies come from uv's cache, which `nox -s tests` has filled: no network."""
+def installed(folder, *requirements):
+    """Make an environment; dependencies come from uv's cache, which `nox -s tests` has filled."""
     uv = [sys.executable, "-m", "uv"]
-    overrides = tmp_path / "overrides.txt"
-    overrides.write_text("opencv-python ; sys_platform == 'never'\nopencv-python-headless\n")
-    run(*uv, "venv", "--python", sys.executable, tmp_path / "venv", folder=tmp_path)
-    python = tmp_path / "venv" / "bin" / "python"
+    overrides = folder / "overrides.txt"
+    overrides.write_text("opencv-python ; sys_platform == 'never'\n")
+    run(*uv, "venv", "--python", sys.executable, folder / "venv", folder=folder)
+    python = folder / "venv" / "bin" / "python"
     run(
         *(*uv, "pip", "install", "--offline", "--python", python),
-        *("--constraints", ROOT / "constraints.txt", "--overrides", overrides, wheel),
-        folder=tmp_path,
+        *("--constraints", ROOT / "constraints.txt", "--overrides", overrides, *requirements),
+        folder=folder,
     )
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    env = {
+    return python
+
+
+@pytest.fixture
+def empty(tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def env(cache):
+    kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "CONVBOARD", "MLFLOW"))
     }
-    env |= {"CONVBOARD_CACHE": str(cache), "COLUMNS": "200"}
+    return kept | {"CONVBOARD_CACHE": str(cache), "COLUMNS": "200"}
+
+
+@pytest.mark.slow
+def test_operators_need_torch_alone_and_the_rest_says_what_it_needs(wheel, tmp_path, empty, env):
+    python = installed(tmp_path, f"{wheel}[operators]")
+    code = (
+        "import torch; from bench import operators\n"
+        "for name in operators.names():\n"
+        "    op = operators.create(name, in_channels=8, out_channels=8, kernel_size=7,\n"
+        "        resolution=14, **({'small_kernel': 3} if name == 'slak' else {})).eval()\n"
+        "    print(name, tuple(op.fuse()(torch.zeros(1, 8, 14, 14)).shape))\n"
+    )
+    lines = run(python, "-W", "error", "-c", code, folder=empty, env=env).splitlines()
+    assert "parc (1, 8, 14, 14)" in lines
+    for extra, command in (
+        ("bench", ["-m", "bench.cli", "plan", "quick"]),
+        ("backbones", ["-c", "import bench.backbones"]),
+    ):
+        done = subprocess.run(
+            [python, *command], cwd=empty, env=env, capture_output=True, text=True
+        )
+        assert done.returncode in (1, 2)
+        assert f"pip install 'convboard[{extra}]'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_it_works_from_an_empty_folder(wheel, tmp_path, empty, env):
+    python = installed(tmp_path, f"{wheel}[bench]", "opencv-python-headless")
     convboard = tmp_path / "venv" / "bin" / "convboard"
     small = [
         *("--only", "operator=dwconv", "--only", "seed=0", "--only", "task=scenes-classification"),

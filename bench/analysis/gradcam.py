@@ -1,4 +1,4 @@
-"""Grad-CAM: where a classifier looks for a class; the library grad-cam, imported here alone."""
+"""Grad-CAM: where a classifier looks for a class."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from bench.errors import UserError
+from bench.backbones.wrapped import maps_of
 
 POSITIONS = 7
 """A heat map with fewer positions a side says nothing of where."""
@@ -23,7 +24,7 @@ def gradcam(
     is the mean of the class's gradient over channel c of the map f; resized to the image.
 
     Args:
-        network: a timm classifier, in evaluation mode; it is left as it was.
+        network: a classifier, in evaluation mode; it is left as it was.
         images: (N, C', H, W) as the network takes them.
         classes: (N) labels to explain; None for the predicted ones.
         stage: name of the module whose output is f; None for `deepest_stage`.
@@ -33,7 +34,7 @@ def gradcam(
         speaks for the class.
 
     Raises:
-        ValueError: a network without timm's `feature_info`, where `stage` is not given.
+        ValueError: a network that makes no maps, where `stage` is not given.
 
     Example:
         >>> import timm
@@ -41,32 +42,32 @@ def gradcam(
         >>> gradcam(network, torch.rand(2, 3, 64, 64)).shape
         torch.Size([2, 64, 64])
     """
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
     name = deepest_stage(network, images.shape[-2:]) if stage is None else stage
-    targets = None
-    if classes is not None:
-        targets = [ClassifierOutputTarget(int(label)) for label in classes]
-    gradients = [parameter.grad for parameter in network.parameters()]
+    maps: list[Tensor] = []
+    hook = network.get_submodule(name).register_forward_hook(lambda _, __, f: maps.append(f))
     try:
-        with GradCAM(model=network, target_layers=[network.get_submodule(name)]) as explain:
-            heat = torch.from_numpy(explain(input_tensor=images.detach(), targets=targets))
+        with torch.enable_grad():
+            # of an input that asks for it the gradient is there in a frozen network too
+            logits = network(images.detach().requires_grad_())
+            labels = logits.argmax(1) if classes is None else classes.to(logits.device)
+            (slopes,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), maps)
     finally:
-        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-    return heat
+        hook.remove()
+    heat = (slopes.mean((2, 3), keepdim=True) * maps[0].detach()).sum(1, keepdim=True).relu()
+    heat = F.interpolate(heat.float(), images.shape[-2:], mode="bilinear")[:, 0].cpu()
+    low, high = heat.amin((1, 2), keepdim=True), heat.amax((1, 2), keepdim=True)
+    return (heat - low) / (high - low).clamp_min(torch.finfo(heat.dtype).tiny)
 
 
 def deepest_stage(network: nn.Module, size: Sequence[int]) -> str:
     """Name the deepest stage whose map has POSITIONS a side, or the finest if none has.
 
     Args:
-        network: a timm model.
+        network: a timm model, or any network of images.
         size: (height, width) of the image.
 
     Raises:
-        ValueError: a network without timm's `feature_info`.
+        ValueError: a network that makes no maps.
 
     Example:
         >>> import timm
@@ -75,11 +76,10 @@ def deepest_stage(network: nn.Module, size: Sequence[int]) -> str:
         ('stages.3', 'stages.1')
     """
     info: Any = getattr(network, "feature_info", None)
-    if not info:
-        raise UserError(
-            f"`network` (a {type(network).__name__}) must have timm's `feature_info` for Grad-CAM."
-        )
-    stages = [info[i] for i in range(len(info))]
-    fine = [s for s in stages if min(size) // s["reduction"] >= POSITIONS] or stages[:1]
-    name: str = fine[-1]["module"]
+    if info:
+        stages = [(info[i]["module"], info[i]["reduction"]) for i in range(len(info))]
+    else:
+        stages = [(m.module, m.stride) for m in maps_of(network, (size[0], size[1]))]
+    fine = [name for name, stride in stages if min(size) // stride >= POSITIONS]
+    name: str = fine[-1] if fine else stages[0][0]
     return name

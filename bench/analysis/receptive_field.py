@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from bench.backbones.wrapped import maps_of
 from bench.errors import UserError
 from bench.record import FieldArea
 
@@ -128,10 +129,13 @@ def _edges(length: int) -> Tensor:
 
 
 def last_map(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return images → the last map (N, C, h, w) of a timm model or of any network that gives maps.
+    """Return images → the last map (N, C, h, w) of a network.
+
+    That is the map of a timm model in front of its head, or the last of those that a network gives;
+    of a network that gives classes alone, its coarsest (`bench.backbones.wrapped.maps_of`).
 
     Raises:
-        ValueError: when called, if the network gives none.
+        ValueError: when called, if the network makes none.
 
     Example:
         >>> import timm
@@ -139,15 +143,33 @@ def last_map(network: nn.Module) -> Callable[[Tensor], Tensor]:
         torch.Size([1, 64, 2, 2])
     """
     whole = getattr(network, "forward_features", None)
+    within: list[str] = []
 
     def features(images: Tensor) -> Tensor:
+        if within:
+            return output_of(network, within[0], images)
         made = whole(images) if callable(whole) else network(images)
         last: object = made[-1] if isinstance(made, list | tuple) else made
-        if not isinstance(last, Tensor) or last.ndim != 4:
+        if isinstance(last, Tensor) and last.ndim == 4:
+            return last
+        if images.ndim != 4 or callable(whole):
             raise UserError(
                 f"`network` (a {type(network).__name__}) must give maps (N, C, h, w): "
                 "a timm model, or one made with features_only=True."
             )
-        return last
+        height, width = images.shape[-2:]
+        within.append(maps_of(network, (height, width))[-1].module)
+        return features(images)
 
     return features
+
+
+def output_of(network: nn.Module, module: str, images: Tensor) -> Tensor:
+    """Return what a module of a network makes of images, with its gradient."""
+    outputs: list[Tensor] = []
+    hook = network.get_submodule(module).register_forward_hook(lambda _, __, y: outputs.append(y))
+    try:
+        network(images)
+    finally:
+        hook.remove()
+    return outputs[-1]

@@ -189,9 +189,12 @@ def _enlarged(module: TaskModule, images: Tensor, short_side: int | None) -> Ten
         factor = short_side / min(height, width)
         return resized(images, [round(side * factor) for side in (height, width)])
     # A larger image tells the strides: on a small one much is lost to rounding.
-    probe = entering(module, resized(images[:1], [4 * height, 4 * width]))
-    with torch.no_grad():
-        positions = receptive_field.last_map(module.backbone)(probe).shape[-2:]
+    try:
+        probe = entering(module, resized(images[:1], [4 * height, 4 * width]))
+        with torch.no_grad():
+            positions = receptive_field.last_map(module.backbone)(probe).shape[-2:]
+    except Exception:  # made for one size
+        return images
     strides = [round(a / b) for a, b in zip(probe.shape[-2:], positions, strict=True)]
     if min(height / strides[0], width / strides[1]) > POSITIONS - 1:
         return images
@@ -217,12 +220,12 @@ def entering(module: TaskModule, images: Tensor) -> Tensor:
 
 
 def _explain(module: TaskModule, data: TaskData, images: Tensor, path: Path) -> str | None:
-    """Draw Grad-CAM of a timm classifier; return the name of the stage that it is taken at."""
+    """Draw Grad-CAM of a classifier; return the name of the stage that it is taken at."""
     from bench import pictures
     from bench.analysis.gradcam import deepest_stage, gradcam
     from tasks import Classification
 
-    if not isinstance(module, Classification) or not getattr(module.backbone, "feature_info", None):
+    if not isinstance(module, Classification):
         return None
     stage = deepest_stage(module.backbone, images.shape[-2:])
     best = module.predict(images).max(dim=1)
@@ -274,7 +277,7 @@ def _keep(
         store.keep(run_id, folder / picture.file, "records")
     store.keep(run_id, record.save(folder), "records")
     weights = view.weights
-    areas = {f"erf_{weights}/area_{area.share * 100:.0f}": area.area for area in view.field}
+    areas = {f"view/{weights}_area_{area.share * 100:.0f}": area.area for area in view.field}
     store.metrics(run_id, areas)
     if run is None:
         store.end(run_id)

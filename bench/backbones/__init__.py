@@ -7,6 +7,14 @@ in this folder.
 import importlib
 import pkgutil
 
+try:
+    import safetensors  # noqa: F401
+    import timm  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"bench.backbones: {missing}; pip install 'convboard[backbones]'", name=missing.name
+    ) from None
+
 from bench.backbones.build import build
 from bench.backbones.change import Mixed
 from bench.backbones.cost import macs

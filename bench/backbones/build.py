@@ -12,11 +12,12 @@ import timm
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from bench.backbones.hosts import build_code, code_sha256, is_code
+from bench.backbones.hosts import build_code
 from bench.backbones.recipe import note_build
 from bench.backbones.swap import swap
 from bench.backbones.weights import load_weights
 from bench.errors import UserError, near, require
+from bench.host_code import code_sha256, is_code
 from bench.operators.base import pair
 from bench.operators.registry import get
 
@@ -54,7 +55,7 @@ def build(
         features_only: return the maps of all stages in place of logits.
         host_options: more arguments of `timm.create_model`, such as `num_classes`, or of the
             callable.
-        host_sha256: hash that the callable's file must have (`bench.backbones.hosts.code_sha256`);
+        host_sha256: hash that the callable's code must have (`bench.host_code.code_sha256`);
             None for any.
 
     Raises:
@@ -81,7 +82,7 @@ def build(
         raise UserError(f"`weights` (={weights!r}) must be left out with `pretrained`.")
     if is_code(host):
         if host_sha256 is not None and code_sha256(host) != host_sha256:
-            raise UserError(f"`host` (={host!r}): its file is another than it was; plan it again.")
+            raise UserError(f"`host` (={host!r}): its code is another than it was; plan it again.")
         model = build_code(
             host,
             features_only=features_only,

@@ -7,11 +7,9 @@ code, so a configuration that names one is refused unless it is trusted (`bench.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,30 +20,7 @@ from torch import nn
 
 from bench.backbones.wrapped import classifier, features
 from bench.errors import UserError, near
-
-PLACES = ("hf-hub", "hf_hub", "local-dir")
-"""What may stand before a colon in timm's own names."""
-
-UNPICKLED = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Arguments by which timm reads a file, or a place, of the configuration's choice."""
-
-
-def is_code(host: object) -> bool:
-    """Whether a host is named as code, and not as a model of timm.
-
-    Example:
-        >>> is_code("resnet18"), is_code("hf-hub:timm/resnet18"), is_code("nets/mine.py:Net")
-        (False, False, True)
-    """
-    return isinstance(host, str) and ":" in host and host.partition(":")[0] not in PLACES
-
-
-def code_sha256(host: str) -> str | None:
-    """Return the hash of a host's file, which is part of what a cell is; None of a module."""
-    place = host.rpartition(":")[0]
-    if not place.endswith(".py"):
-        return None
-    return hashlib.sha256(_file(host, place).read_bytes()).hexdigest()[:16]
+from bench.host_code import file_at, look_here
 
 
 def build_code(
@@ -103,7 +78,7 @@ def build_code(
 
 def _callable(host: str) -> Callable[..., Any]:
     place, _, name = host.rpartition(":")
-    module = _from_file(str(_file(host, place).resolve())) if place.endswith(".py") else None
+    module = _from_file(str(file_at(host, place).resolve())) if place.endswith(".py") else None
     module = module or _imported(host, place)
     made = getattr(module, name, None)
     if not callable(made):
@@ -112,13 +87,6 @@ def _callable(host: str) -> Callable[..., Any]:
             f"`host` (={host!r}): {place} has no callable {name!r}; {near(name, public)}"
         )
     return made  # type: ignore[no-any-return]
-
-
-def _file(host: str, place: str) -> Path:
-    path = Path(place)
-    if not path.is_file():
-        raise UserError(f"`host` (={host!r}): there is no file {path.name}.")
-    return path
 
 
 @functools.cache
@@ -138,8 +106,7 @@ def _from_file(path: str) -> ModuleType:
 
 
 def _imported(host: str, place: str) -> ModuleType:
-    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109  as `python -m` has it
-        sys.path.append(here)
+    look_here()
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:

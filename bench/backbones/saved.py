@@ -9,11 +9,11 @@ from torch import nn
 
 from bench.backbones.build import build
 from bench.backbones.fuse import fuse
-from bench.backbones.hosts import UNPICKLED
 from bench.backbones.recipe import recipe_of
 from bench.backbones.swap import swap
 from bench.backbones.tensors import read_tensors, write_tensors
 from bench.errors import UserError
+from bench.host_code import UNPICKLED
 
 KEY = "convboard.backbone"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -10,9 +10,15 @@ from torch import Tensor, nn
 from bench.backbones.read import read
 from bench.errors import UserError
 from bench.hashing import file_sha256
+from bench.local import found
 
 LEAST = 0.5
 """Share of the host's tensors that a file must hold to be its weights, and not another's."""
+
+PublicReader = Callable[[nn.Module, Mapping[str, Tensor]], bool]
+public_readers: list[PublicReader] = []
+"""What loads tensors by the names that a paper's authors gave them, and says whether it knew them;
+`bench.checkpoints`, which stands above this room, puts its own here."""
 
 
 def load_weights(model: nn.Module, file: str, sha256: str | None = None) -> list[str]:
@@ -20,11 +26,13 @@ def load_weights(model: nn.Module, file: str, sha256: str | None = None) -> list
 
     Names are the host's own, also where it is wrapped or hands out its stages (`layers.0` for
     `layers_0`). What the host does not have is left aside, such as the classifier of a backbone;
-    so is a classifier of other classes.
+    so is a classifier of other classes. A file of a paper's authors, with their names, is read by
+    `bench.checkpoints`, where that is imported.
 
     Args:
         model: a host, not yet swapped.
-        file: .safetensors, or .pth, .pt, .bin or .ckpt, read as weights only.
+        file: .safetensors, or .pth, .pt, .bin or .ckpt, read as weights only; see
+            `bench.local.found`.
         sha256: hash that the file must have; None for any.
 
     Raises:
@@ -40,8 +48,10 @@ def load_weights(model: nn.Module, file: str, sha256: str | None = None) -> list
         ...     load_weights(model, f"{folder}/w.safetensors")
         ['fc.weight', 'fc.bias']
     """
-    given = {_plain(name): value for name, value in read(file).items()}
-    if sha256 is not None and file_sha256(Path(file))[: len(sha256)] != sha256:
+    path = found(file)
+    public = read(path)
+    given = {_plain(name): value for name, value in public.items()}
+    if sha256 is not None and file_sha256(path)[: len(sha256)] != sha256:
         raise UserError(f"`weights` (={Path(file).name!r}): it is another file than it was.")
     own = model.state_dict()
     taken = {
@@ -50,6 +60,8 @@ def load_weights(model: nn.Module, file: str, sha256: str | None = None) -> list
         if _plain(name) in given and given[_plain(name)].shape == value.shape
     }
     if len(taken) < LEAST * len(own):
+        if any(reader(model, public) for reader in public_readers):
+            return []
         raise UserError(
             f"`weights` (={Path(file).name!r}) must be those of the host: it has "
             f"{len(taken)} of its {len(own)} tensors; {_unlike(own, given)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from timm.models import FeatureInfo
 from torch import Tensor, nn
@@ -165,6 +165,38 @@ def features(net: nn.Module, input_size: tuple[int, int]) -> Features:
         >>> features(own, (32, 32)).feature_info.reduction()
         [2, 4]
     """
+    maps = maps_of(net, input_size)
+    model = Features(
+        net, [m.module for m in maps], [m.channels for m in maps], [m.stride for m in maps]
+    )
+    _drop_the_rest(model, input_size)
+    model.early = False
+    try:
+        blank_forward(model, input_size)
+    except Exception:  # what is left behind the last map does not run without what was dropped
+        model.early = True
+    return model
+
+
+class MapOf(NamedTuple):
+    """A map that a network makes on its way: the module whose output it is, its C, its stride."""
+
+    module: str
+    channels: int
+    stride: int
+
+
+def maps_of(net: nn.Module, input_size: tuple[int, int]) -> list[MapOf]:
+    """Return the maps of a network, finest first, of each stride the last; by a blank image.
+
+    Raises:
+        UserError: it makes none at strides of 2, 4, 8, 16 or 32.
+
+    Example:
+        >>> own = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1))
+        >>> [(m.module, m.stride) for m in maps_of(own, (32, 32))]
+        [('1', 2), ('2', 4)]
+    """
     # on a larger image a map that was pooled to one position is not taken for one of stride 32
     try:
         found = _maps(net, (2 * input_size[0], 2 * input_size[1]))
@@ -175,19 +207,10 @@ def features(net: nn.Module, input_size: tuple[int, int]) -> Features:
             f"`host` (a {type(net).__name__}) must make maps (N, C, H, W) at strides of 2, 4, 8, "
             "16 or 32; it makes none."
         )
-    names = [name for name, _, _ in found.values()]
     order = sorted(found, key=lambda stride: found[stride][2])
     if order != sorted(order):  # a decoder, whose finer maps come later: as far as it goes down
         order = [s for i, s in enumerate(order) if all(s > before for before in order[:i])]
-    names = [found[stride][0] for stride in order]
-    model = Features(net, names, [found[stride][1] for stride in order], order)
-    _drop_the_rest(model, input_size)
-    model.early = False
-    try:
-        blank_forward(model, input_size)
-    except Exception:  # what is left behind the last map does not run without what was dropped
-        model.early = True
-    return model
+    return [MapOf(found[stride][0], found[stride][1], stride) for stride in order]
 
 
 def _maps(net: nn.Module, size: tuple[int, int]) -> dict[int, tuple[str, int, int]]:

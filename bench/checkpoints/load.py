@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 import bench.checkpoints.networks  # noqa: F401  (the rules for the networks)
 from bench.backbones.read import read
+from bench.backbones.weights import public_readers
 from bench.checkpoints.operators import take_over
-from bench.checkpoints.transfer import Scope, Transfer
+from bench.checkpoints.transfer import CheckpointError, Scope, Transfer
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -65,3 +66,33 @@ def load_official(
     take_over(module, Scope(transfer))
     module.load_state_dict(transfer.finish(allow))
     return module
+
+
+ENDS = ("head.*", "norm.*", "fc.*", "classifier.*", "feature_norms.*", "norm[0-9].*")
+"""Public keys of what stands behind the stages: a backbone that is fine-tuned may lack them or have
+its own, and a classifier may be of other classes."""
+
+
+def start_from(module: nn.Module, public: Mapping[str, Tensor]) -> bool:
+    """Load the authors' weights into a host that is trained further; say whether they are its.
+
+    All stages must be there, whole; what stands behind them (`ENDS`) is taken where it fits.
+    """
+    try:
+        load_official(module, _without_other_classes(module, public), allow=ENDS)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _without_other_classes(module: nn.Module, public: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Leave out a classifier of other classes than the module's."""
+    classes = getattr(module, "num_classes", 0)
+    return {
+        name: value
+        for name, value in public.items()
+        if not (name.startswith(("head.", "fc.", "classifier.")) and len(value) != classes)
+    }
+
+
+public_readers.append(start_from)

@@ -69,12 +69,12 @@ def compare(options: argparse.Namespace) -> None:
 
     Status 1 where something failed.
     """
-    from bench.backbones.hosts import is_code
     from bench.cli import decide, suites
     from bench.cli.main import parser
     from bench.cli.progress import console
     from bench.config import plan as planning
     from bench.config.schema import load_suite
+    from bench.host_code import is_code
     from tasks.layouts import recognise
 
     layout = recognise(options.images, options.task)
@@ -174,7 +174,7 @@ def _arms(
     from bench.backbones.fits import refusals
     from bench.backbones.select import select
     from bench.cli.progress import console
-    from bench.config.plan import options_of
+    from bench.config.network import options_of
     from bench.config.schema import load_operator
     from bench.config.trust import refuse_code
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +23,8 @@ from bench.errors import Failure, UserError, near
 
 _HOST = re.compile(r"[\w.-]+(?=:\d+$)")
 """A host before its port, as an argument of the command."""
+WHOLE = "lightning"
+"""A package that the extra `bench` brings, and none that is smaller."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,6 +63,10 @@ def commands() -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a user's mistake ends it with a few lines and status 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if find_spec(WHOLE) is None:
+        needs = "the command needs more than is installed: pip install 'convboard[bench]'"
+        print(f"convboard {__version__}: {needs}", file=sys.stderr)
+        sys.exit(2)
     whole, _ = parser()
     options, rest = whole.parse_known_args(given)
     if rest and options.command != "fit":

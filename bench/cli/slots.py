@@ -38,7 +38,7 @@ def slots(options: argparse.Namespace) -> None:
     from bench.backbones.fits import refusals
     from bench.backbones.select import select
     from bench.cli.progress import console
-    from bench.config.plan import options_of
+    from bench.config.network import options_of
     from bench.config.schema import load_host, load_operator
     from bench.config.trust import refuse_code
 

@@ -55,6 +55,7 @@ def plan(options: argparse.Namespace) -> None:
     """Show the cells of a suite and which are done."""
     from rich.table import Table
 
+    from bench.cli.hours import tell_gpu_hours
     from bench.cli.progress import console
     from bench.config.plan import plan
     from bench.run.fits import unfit
@@ -86,6 +87,7 @@ def plan(options: argparse.Namespace) -> None:
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f" {stale} are of older code; `run --stale` runs them again." if stale else ""
     console.print(f"{len(cells)} cells, {left} to run.{more}")
+    tell_gpu_hours(cells)
     tell_estimate(waiting, cells, kept, options)
 
 

@@ -65,6 +65,7 @@ def models() -> dict[str, type[BaseModel]]:
         "board": schema.BoardConfig,
         "operator": schema.OperatorConfig,
         "host": schema.HostConfig,
+        "official": schema.OfficialConfig,
         "speed": schema.SpeedConfig,
         "tune": schema.SearchSpace,
         "tuned": schema.Tuning,

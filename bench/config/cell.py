@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from bench.board_key import board_key
-from bench.config.schema import OperatorConfig, SearchSpace, Tuning
+from bench.config.schema import OfficialConfig, OperatorConfig, SearchSpace, Tuning
 from bench.hashing import digest
 from bench.local import located
 
@@ -69,8 +70,14 @@ class Cell(BaseModel):
     """Metric → what the baseline's mean over seeds must reach for its board to say anything."""
     optional: bool = False
     """Whether it is left out where its data are not there."""
+    official: OfficialConfig | None = None
+    """The checkpoint of the host's authors, of an arm that leaves the host as it is."""
+    scored: bool = False
+    """Whether nothing is trained: its weights are a public checkpoint's (`bench.run.score`)."""
+    train_images: int | None = None
+    """Images of the training split, where the suite says how many."""
     words: str = ""
-    """The suite as the command line names it, with what was laid over it."""
+    """The suite as the command line names it, with what was laid over it and lets its code run."""
 
     @property
     def hash(self) -> str:
@@ -122,9 +129,8 @@ class Cell(BaseModel):
             if place == HOST_OPTIONS:
                 options.pop(option, None)
                 options |= {} if before is None else {option: before}
-        if not options:
-            arguments.pop("host_options", None)
-        return arguments
+        arguments.pop("host_options", None)
+        return arguments | ({"host_options": options} if options else {})
 
     @property
     def starts_trained(self) -> bool:
@@ -161,6 +167,9 @@ class Cell(BaseModel):
     @property
     def reproduce(self) -> str:
         """The one command that runs this cell again in an empty runs folder."""
+        if self.scored:
+            only = shlex.join(["--only", f"task={self.task}", "--only", f"host={self.host}"])
+            return f"convboard score {self.words} {only}"
         if self.words:
             return f"convboard run {self.words} --only cell={self.hash}"
         return "convboard fit --config config.yaml"

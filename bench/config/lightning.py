@@ -15,6 +15,7 @@ import lightning as L
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser
 
+import bench.checkpoints  # noqa: F401  (a host may start from a paper's public weights)
 from bench.config import files
 from bench.config.trust import refuse_code
 from bench.errors import ConfigError, UserError

@@ -13,16 +13,18 @@ from typing import Any
 
 from bench.config import files
 from bench.config.cell import HOST_OPTIONS, Cell
+from bench.config.code_flags import code_flags
+from bench.config.network import backbone_of
 from bench.config.schema import (
     BoardConfig,
     HostConfig,
     OperatorConfig,
+    Suite,
     load_host,
     load_operator,
     load_suite,
 )
 from bench.errors import ConfigError, near
-from bench.hashing import file_sha256
 from bench.memo import remembered
 
 VERSIONED = frozenset(
@@ -139,56 +141,6 @@ def compose(
     return _placed(_resolved(json.dumps(config, sort_keys=True)), backbone, seed)
 
 
-def backbone_of(
-    host: HostConfig, operator: OperatorConfig, where: dict[str, Any] | None, size: Sequence[int]
-) -> dict[str, Any]:
-    """Return the arguments of `bench.backbones.build`; those that are None are left out.
-
-    Args:
-        host: network.
-        operator: what stands in its slots.
-        where: a selection of slots, for an operator that has none of its own.
-        size: height and width of the images, in pixels.
-
-    Example:
-        >>> backbone_of(load_host("resnet18"), load_operator("parc"), None, (64, 64))["operator"]
-        'parc'
-    """
-    whole_host = operator.operator is None
-    arguments = {
-        "host": host.host,
-        "host_options": host.host_options or None,
-        "host_sha256": _code_of(host.host),
-        "pretrained": host.pretrained,
-        "weights": host.weights,
-        "weights_sha256": _hash_of(host.weights),
-        "operator": operator.operator,
-        "options": options_of(operator) or None,
-        "where": operator.where if operator.where is not None or whole_host else where,
-        "mix": operator.mix,
-        "input_size": list(size),
-    }
-    # as jsonargparse leaves them out
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _code_of(host: str) -> str | None:
-    """Hash of the file of a host that is code; timm's are known by their names."""
-    if ":" not in host:
-        return None
-    from bench.backbones.hosts import code_sha256
-
-    return code_sha256(host)
-
-
-def _hash_of(weights: str | None) -> str | None:
-    if weights is None:
-        return None
-    if not Path(weights).is_file():
-        raise ConfigError(f"`weights` (={weights!r}) must be a file.")
-    return file_sha256(Path(weights))[:16]
-
-
 @functools.lru_cache(maxsize=256)
 def _resolved(config: str) -> dict[str, Any]:
     """Resolve a configuration without its axes; many cells share one, and it takes long."""
@@ -226,19 +178,6 @@ def _placed(shared: dict[str, Any], backbone: dict[str, Any], seed: int) -> dict
         part["seed"] = seed
     config["seed_everything"] = seed
     return config
-
-
-def options_of(operator: OperatorConfig) -> dict[str, Any]:
-    """Return an operator's options, with the contents of the files that they name."""
-    if operator.operator is None or not any(map(_may_name_a_file, operator.options.values())):
-        return dict(operator.options)
-    from bench import operators
-
-    return dict(operators.get(operator.operator).with_files(operator.options))
-
-
-def _may_name_a_file(value: Any) -> bool:
-    return isinstance(value, str | Path)
 
 
 def plan(name: str, choice: Choice | None = None) -> list[Cell]:
@@ -310,6 +249,7 @@ def each_arm(cells: Sequence[Cell], choice: Choice) -> list[tuple[str, Choice]]:
 
 def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
     suite = load_suite(name)
+    words = choice.words(name) + _code_flags(suite, choice)
     for board in suite.boards:
         by_label = {load_operator(operator).label: operator for operator in board.operators}
         if board.baseline not in by_label:
@@ -320,7 +260,6 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
         operators: list[str | OperatorConfig] = list(board.operators)
         if choice.operators is not None:
             operators = list(dict.fromkeys([by_label[board.baseline], *choice.operators]))
-        words = choice.words(name)
         hosts = [choice.started(load_host(host)) for host in choice.hosts or board.hosts]
         loaded = [load_operator(o).laid_over(choice.where, choice.mix) for o in operators]
         shared = base(board)
@@ -347,9 +286,23 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
                         untuned=untuned,
                         learnt=board.learnt,
                         optional=board.optional,
+                        official=host.official if operator.operator is None else None,
+                        train_images=board.train_images,
                         words=words,
                     )
                     yield board, cell
+
+
+def _code_flags(suite: Suite, choice: Choice) -> str:
+    """Return what the command line must say so that the code that the suite uses may run."""
+    hosts = [host for board in suite.boards for host in choice.hosts or board.hosts]
+    laid: dict[str, Any] = {}
+    for dotted in choice.sets:
+        files.assign(laid, dotted)
+    configs = [base(board) for board in suite.boards]
+    return code_flags(
+        [*configs, laid, *({"host": load_host(host).host} for host in hosts)], choice.hosts or ()
+    )
 
 
 def _untuned(

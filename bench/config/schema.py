@@ -115,6 +115,24 @@ class OperatorConfig(_Model):
         return self if self.operator is None else self.model_copy(update=changes)
 
 
+class OfficialConfig(_Model):
+    """A checkpoint of a paper's authors, which `convboard score` evaluates as it is."""
+
+    file: str = Field(
+        description="name of the file, looked for here and then below `--data`",
+        examples=["weights/unireplknet_t_in1k_224_acc83.21.pth"],
+    )
+    source: str = Field(
+        description="where its authors publish it",
+        examples=["https://huggingface.co/DingXiaoH/UniRepLKNet"],
+    )
+    published: dict[str, float] = Field(
+        {},
+        description="metric → what its authors print of it, in the metric's own unit",
+        examples=[{"top1": 0.832}],
+    )
+
+
 class HostConfig(_Model):
     """One host (configs/hosts): a timm model and its options."""
 
@@ -141,8 +159,15 @@ class HostConfig(_Model):
     )
     weights: str | None = Field(
         None,
-        description="start from a file's weights: .safetensors, or torch's, read as weights only",
+        description="start from a file's weights: .safetensors, or torch's, read as weights only; "
+        "a paper's public checkpoint too",
         examples=["mine.safetensors"],
+    )
+    official: OfficialConfig | None = Field(
+        None,
+        description="its authors' checkpoint, for `convboard score`; see `convboard explain "
+        "official`",
+        examples=[{"file": "weights/sw_t.pth", "source": "https://arxiv.org/abs/2401.12736"}],
     )
     description: str = Field(
         "", description="one line for `convboard list`", examples=["timm's smallest ConvNeXt"]
@@ -310,6 +335,11 @@ class BoardConfig(_Model):
         False,
         description="left out, with a word, where its data are not there",
         examples=[True],
+    )
+    train_images: PositiveInt | None = Field(
+        None,
+        description="images of the training split, from which `convboard plan` estimates GPU hours",
+        examples=[1281167],
     )
 
 

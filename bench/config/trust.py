@@ -10,11 +10,11 @@ variable CONVBOARD_TRUST=1, never because a file says so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from bench.backbones.hosts import UNPICKLED, is_code
 from bench.errors import ConfigError
+from bench.host_code import UNPICKLED, is_code
 
 VARIABLE = "CONVBOARD_TRUST"
 NAMED = "CONVBOARD_HOSTS"
@@ -40,14 +40,29 @@ def refuse_code(config: Mapping[str, Any]) -> None:
     """
     if os.environ.get(VARIABLE) == "1":
         return
+    for dotted, value in asked(config, named()):
+        raise ConfigError(
+            f"`{dotted.rpartition('init_args.')[2]}` (={value!r}) would run code: if you trust "
+            f"this configuration and the file that it names, say --trust (or {VARIABLE}=1)."
+        )
+
+
+def asked(config: Mapping[str, Any], hosts: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Yield what in a configuration would run code: its dotted name, and the value.
+
+    Args:
+        config: in any form.
+        hosts: those whose code may run.
+
+    Example:
+        >>> list(asked({"backbone": {"host": "net.py:Net", "pretrained": True}}, hosts=[]))
+        [('backbone.host', 'net.py:Net')]
+    """
     for dotted, value in _walk(config):
         key = dotted.rpartition(".")[2]
-        code = key == "host" and is_code(value) and value not in named()
+        code = key == "host" and is_code(value) and value not in hosts
         if code or (key == "trust_config" and value) or (key in UNPICKLED and value is not None):
-            raise ConfigError(
-                f"`{dotted.rpartition('init_args.')[2]}` (={value!r}) would run code: if you trust "
-                f"this configuration and the file that it names, say --trust (or {VARIABLE}=1)."
-            )
+            yield dotted, value
 
 
 def _walk(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

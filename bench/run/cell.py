@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -25,6 +27,9 @@ from bench.run.estimate import GPU_MEMORY, MEMORY
 from bench.run.states import is_stale
 from bench.store import CELL, CHECKPOINT, CLASSES, CODE, DATA, Store
 from bench.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from bench.run.fit import Fitted
 
 WAIT_S = 600
 """How long a store that is locked or away is waited for while a cell is run."""
@@ -125,10 +130,22 @@ def train(
     data: Data | None,
     *,
     progress_bar: bool = False,
+    how: Callable[[dict[str, Any], Path], Fitted] | None = None,
 ) -> tuple[Record, list[str]]:
     """Train and score a cell and keep its record and files; return the record, and words.
 
     A failure is a record too; what the store or the disk refuses is not, as nothing can be kept.
+
+    Args:
+        cell: what to run.
+        store: where it is kept.
+        work: folder of its files.
+        command: the command line that asked for it.
+        run_id: of its run in the store.
+        data: what its data are, for the record of a failure.
+        progress_bar: show Lightning's bar.
+        how: scores its configuration in another way than by training, and leaves the checkpoint in
+            the folder.
     """
     from bench.run import fit
 
@@ -136,12 +153,15 @@ def train(
         config = work / "config.yaml"
         write_whole(config, yaml.safe_dump(cell.config, sort_keys=False))
         store.keep(run_id, config)
-        fitted = fit.fit(
-            cell.config,
-            work,
-            logger=store.logger(cell.suite, run_id),
-            progress_bar=progress_bar,
-        )
+        if how is not None:
+            fitted = how(cell.config, work)
+        else:
+            fitted = fit.fit(
+                cell.config,
+                work,
+                logger=store.logger(cell.suite, run_id),
+                progress_bar=progress_bar,
+            )
         record = Record.make(
             kind="accuracy",
             status="ok",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-import importlib.util
-import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import bench
 from bench import operator_sources
+from bench.code_files import closure as code_closure
+from bench.code_files import code_digest, file_of
 from bench.hashing import digest
 
 OURS = "bench.operators"
@@ -36,8 +35,7 @@ def operator_sha256(name: str | None) -> str:
     """
     if name is None:
         return digest(None)
-    modules = closure(_homes(name))
-    return digest({module: _code(path) for module, path in modules.items()})
+    return code_digest(closure(_homes(name)))
 
 
 def _homes(name: str) -> set[str]:
@@ -53,84 +51,20 @@ def _homes(name: str) -> set[str]:
     return {cls.__module__ for cls in classes if issubclass(cls, operators.Operator)}
 
 
-def closure(start: set[str]) -> dict[str, Path]:
+def closure(start: Iterable[str]) -> dict[str, Path]:
     """Return module → file of some modules and of all that they import of their own packages."""
     roots = {OURS, *(_package(module) for module in start)}
-    files: dict[str, Path] = {}
-    waiting = sorted(start)
-    while waiting:
-        module = waiting.pop()
-        if module in files or module in NO_MATHS:
-            continue
-        path = _file(module)
-        if path is None:
-            continue
-        files[module] = path
-        waiting += [
-            name
-            for name in _imported(module, path)
-            if any(name == root or name.startswith(f"{root}.") for root in roots)
-        ]
-    return dict(sorted(files.items()))
+
+    def own(name: str) -> bool:
+        within = any(name == root or name.startswith(f"{root}.") for root in roots)
+        return within and name not in NO_MATHS
+
+    places = {module: file_of(module) for module in start if module not in NO_MATHS}
+    return code_closure({module: path for module, path in places.items() if path}, own)
 
 
 def _package(module: str) -> str:
     return OURS if module.startswith(f"{OURS}.") else module.partition(".")[0]
-
-
-def _file(module: str) -> Path | None:
-    if module.startswith(f"{OURS}."):  # asking for its place would import the package, and torch
-        path = Path(bench.__file__).parent.joinpath(*module.split(".")[1:])
-        files = (path.with_suffix(".py"), path / "__init__.py")
-        return next((file for file in files if file.is_file()), None)
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return None
-    return Path(spec.origin)
-
-
-def _imported(module: str, path: Path) -> Iterator[str]:
-    """Yield the names of what a module imports; `from a import b` may mean the module a.b."""
-    if path.suffix != ".py":
-        return
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in _imports(path.read_bytes()):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                up = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*up, *([base] if base else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-@functools.lru_cache(maxsize=256)
-def _imports(source: bytes) -> list[ast.Import | ast.ImportFrom]:
-    """Return the statements of a file that import; operators share most of their files."""
-    tree = ast.walk(ast.parse(source))
-    return [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
-
-
-def _code(path: Path) -> str:
-    """Return the code of a file, without docstrings, comments and layout; else its hash."""
-    content = path.read_bytes()
-    return _plain(content) if path.suffix == ".py" else hashlib.sha256(content).hexdigest()
-
-
-@functools.lru_cache(maxsize=256)
-def _plain(source: bytes) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:] or [ast.Pass()]
-    return inspect.cleandoc(ast.unparse(tree))
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from bench.record import Decision as Kept_decision
 from bench.record import Metric, Record
 from bench.run.states import is_stale
 from bench.statistics.decide import Decision, Plan, decide
-from bench.store import DONE, Kept, Store
+from bench.store import Kept, Store
 
 POINT = 0.01
 """The margin that matters where nobody says otherwise: one point of a metric in 0…1."""
@@ -185,8 +185,7 @@ def keep(
             continue
         with TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            with store.artifact(run.run_id, f"records/{run.tags[DONE]}", folder) as path:
-                scored = Record.load(path)
+            scored = store.record(run)
             record = Record.make(
                 kind="decision",
                 status="ok",

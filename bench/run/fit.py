@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,18 +114,15 @@ def fit(
         step, scored = curve.scored
         if step != trainer.global_step:  # the last step was not validated after
             scored = dict(trainer.validate(module, datamodule=datamodule, verbose=False)[0])
-    metrics = {k.removeprefix("val/"): v for k, v in scored.items()}
-    if not math.isfinite(metrics.get(module.headline, math.nan)):
+    try:
+        metrics = finite_scores(module, scored)
+    except NoScore:
         forget(folder)
-        raise NoScore(
-            f"`{module.headline}` is not a number: in the scored split nothing counts (all its "
-            "objects are crowds, or all its pixels are ignored), or the network's outputs are "
-            "not finite"
-        )
+        raise
     return Fitted(
-        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+        metrics=metrics,
         curve=curve.curve,
-        per_class={k: v for k, v in module.per_class().items() if math.isfinite(v)},
+        per_class=finite(module.per_class()),
         outcomes=module.outcomes(),
         data=datamodule.describe(),
         seconds=curve.seconds,
@@ -137,6 +134,27 @@ def fit(
         module=module,
         datamodule=datamodule,
     )
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """Return what is a number."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def finite_scores(module: TaskModule, scored: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of a validation that are numbers, by name.
+
+    Raises:
+        NoScore: the headline is none.
+    """
+    metrics = finite({name.removeprefix("val/"): value for name, value in scored.items()})
+    if module.headline not in metrics:
+        raise NoScore(
+            f"`{module.headline}` is not a number: in the scored split nothing counts (all its "
+            "objects are crowds, or all its pixels are ignored), or the network's outputs are "
+            "not finite"
+        )
+    return metrics
 
 
 def several(value: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from bench import __version__
 from bench.local import PLUGINS
@@ -45,6 +46,27 @@ def surround(variables: Mapping[str, str]) -> None:
 
 
 @dataclass(frozen=True)
+class Sealed:
+    """A function that is unpickled where it is called: its imports are made in that process alone.
+
+    Example:
+        >>> Sealed.of(str.upper)("a")
+        'A'
+    """
+
+    content: bytes
+
+    @classmethod
+    def of(cls, function: Callable[[Any], Any]) -> Self:
+        """Seal a function."""
+        return cls(pickle.dumps(function))
+
+    def __call__(self, job: Any) -> Any:
+        """Call the function."""
+        return pickle.loads(self.content)(job)
+
+
+@dataclass(frozen=True)
 class OnNode(Generic[Job]):
     """A function of a job, where it has been placed: in a fresh process with a time limit.
 
@@ -52,7 +74,7 @@ class OnNode(Generic[Job]):
     loss of a whole machine.
 
     Attributes:
-        function: of the job.
+        function: of the job; see `Sealed`.
         timeout_s: see `LocalProcesses`.
         threads: torch's.
         variables: see `surroundings`.

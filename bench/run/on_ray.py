@@ -14,7 +14,7 @@ from typing import Any
 from bench.errors import Failure, UserError
 from bench.run import gpus
 from bench.run.executor import Event, Job, Needs, one_device
-from bench.run.node import Expected, OnNode, expected, surroundings
+from bench.run.node import Expected, OnNode, Sealed, expected, surroundings
 from bench.run.processes import require_devices
 
 RETRIES = 5
@@ -161,7 +161,7 @@ class OnRay:
             max_retries=RETRIES,
             num_returns="streaming",
         )(_events)
-        return task.remote(OnNode(function, self.timeout_s, cpus, variables), job)
+        return task.remote(OnNode(Sealed.of(function), self.timeout_s, cpus, variables), job)
 
     def _event(self, stream: Any, job: Job) -> Event[Job]:
         """Return what has come of a job."""

@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from bench.errors import Failure, UserError
 from bench.run.executor import Event, Job, Needs, one_device
-from bench.run.node import OnNode, answers, surroundings
+from bench.run.node import OnNode, Sealed, answers, surroundings
 from bench.run.processes import default_workers
 from bench.store import server
 
@@ -127,7 +127,7 @@ class OnSlurm:
             "slurm_additional_parameters": self.parameters,
         }
         executor.update_parameters(**parameters)
-        work = OnNode(function, self.timeout_s, cpus, surroundings())
+        work = OnNode(Sealed.of(function), self.timeout_s, cpus, surroundings())
         return executor.submit(_Requeued(work), job)
 
     def _event(self, task: Any, job: Job) -> Event[Job]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench import machine
@@ -19,7 +18,7 @@ from bench.record import Data, Interval, Record
 from bench.run import suite
 from bench.run.code import operator_sha256
 from bench.run.processes import LocalProcesses
-from bench.store import DONE, Store
+from bench.store import Store
 from bench.store.embedded import server
 
 SAME = 1e-6
@@ -74,11 +73,13 @@ def cell_of(record: Record) -> Cell:
         UserError: it is no score of a cell.
     """
     recipe = record.recipe
-    if record.kind != "accuracy" or record.status != "ok" or recipe is None:
+    scored = record.kind == "accuracy" and record.status == "ok"
+    # of no epochs: a public checkpoint's
+    if not scored or recipe is None or recipe.epochs == 0:
         what = record.kind if record.status == "ok" else f"{record.kind}, {record.status}"
         raise UserError(
-            f"`record` (={record.filename!r}: {what}) must be the score of a cell; this one's own "
-            f"command is `{record.provenance.reproduce}`."
+            f"`record` (={record.filename!r}: {what}) must be the score of a trained cell; this "
+            f"one's own command is `{record.provenance.reproduce}`."
         )
     config = copy.deepcopy(recipe.config)
     data = config.get("data", {}).get("init_args", {})
@@ -208,9 +209,7 @@ def reproduce(cell: Cell, runs: Path, command: str, workers: int, data: Data | N
     store = Store(folder)
     run = store.of_cell(cell.hash)
     assert run is not None
-    name = f"records/{run.tags[DONE]}"
-    with TemporaryDirectory() as scratch, store.artifact(run.run_id, name, Path(scratch)) as path:
-        return Record.load(path)
+    return store.record(run)
 
 
 def compare(before: Record, now: Record, known: tuple[Difference, ...] = ()) -> Reproduced:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.config.plan import backbone_of, options_of
+from bench.config.network import backbone_of, options_of
 from bench.config.schema import HostConfig, OperatorConfig, SpeedConfig
 from bench.config.trust import refuse_code
 from bench.errors import UserError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.backbones.hosts import is_code
+from bench.host_code import is_code
 from bench.whole_files import write_whole
 
 LINES = '''"""Load the network and print what it says of an image: python {file} photo.jpg."""

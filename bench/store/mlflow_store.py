@@ -26,6 +26,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Param, Run, RunTag, ViewType
 
 from bench import locks
+from bench.record import Record
 from bench.store import embedded
 from bench.store.errors import StoreError
 from bench.store.kept import (
@@ -212,6 +213,15 @@ class Store:
         ):
             config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         return config
+
+    def record(self, run: Kept) -> Record:
+        """Return the record of a run that is done."""
+        name = f"records/{run.tags[DONE]}"
+        with (
+            TemporaryDirectory() as scratch,
+            self.artifact(run.run_id, name, Path(scratch)) as path,
+        ):
+            return Record.load(path)
 
     def runs(
         self, experiment: str | None = None, *, cell: str | None = None

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.errors import require
+from tasks.classification.augment import augmentation, scoring
 from tasks.classification.labelled import Labelled, Source
-from tasks.classification.samples import (
-    Images,
-    ScoringSamples,
-    TrainingSamples,
-    augmentation,
-    collate,
-    scoring,
-)
+from tasks.classification.samples import Images, ScoringSamples, TrainingSamples, collate
 from tasks.classification.sources import open_source
 from tasks.data.holdout import Indices, held_out
 from tasks.data.module import TaskData
@@ -46,9 +40,11 @@ class ClassificationData(TaskData):
         crop: smallest share of the area that a random resized crop keeps; 1 for no random crop.
         pad: padding, in pixels, of which a random crop is taken.
         flip: flip half of the training images left to right.
-        randaugment: magnitude of RandAugment, 0 for none.
+        randaugment: magnitude of torchvision's RandAugment, 0 for none.
+        auto_augment: timm's words for its RandAugment, e.g. "rand-m9-mstd0.5-inc1"; None for none.
         erasing: share of the training images in which a rectangle is erased.
         centre: share of the short side that is scored; 0.875 is usual for photographs.
+        interpolation: "bilinear" (None) or "bicubic", of crops and resizes.
         max_skipped: largest share of a folder's images that may be unreadable; they are counted.
         options: knobs of `scenes` (train, val, classes, ratio, contrast, seed), or further
             arguments of the torchvision set.
@@ -84,6 +80,8 @@ class ClassificationData(TaskData):
         randaugment: int = 0,
         erasing: float = 0.0,
         centre: float = 1.0,
+        auto_augment: str | None = None,
+        interpolation: Literal["bilinear", "bicubic"] | None = None,
         max_skipped: float = 0.01,
         options: dict[str, Any] | None = None,
         **loading: Any,
@@ -113,9 +111,16 @@ class ClassificationData(TaskData):
             options=self.options,
         )
         self._augmented = augmentation(
-            image_size, crop=crop, pad=pad, flip=flip, randaugment=randaugment, erasing=erasing
+            image_size,
+            crop=crop,
+            pad=pad,
+            flip=flip,
+            randaugment=randaugment,
+            auto_augment=auto_augment,
+            erasing=erasing,
+            interpolation=interpolation,
         )
-        self._plain = scoring(image_size, centre)
+        self._plain = scoring(image_size, centre, interpolation)
 
     @cached_property
     def source(self) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.errors import DataError
 from bench.hashing import files_digest
-from tasks.data.checked import fault_of
+from tasks.data.checked import fault_of, trained_too
 from tasks.data.faults import some
 from tasks.data.images import read_image
 from tasks.data.lists import require_class_names
@@ -61,6 +61,12 @@ class Source:
         """Reason → files left out of either split."""
         reasons = sorted({*self.train.skipped, *self.scored.skipped})
         return {r: self.train.skipped.get(r, 0) + self.scored.skipped.get(r, 0) for r in reasons}
+
+
+def told_overlap(train: Labelled, scored: Labelled) -> Labelled:
+    """Return a scored split that tells how many of its files are trained on too."""
+    told = trained_too(train.hashes.values(), scored.hashes.values())
+    return replace(scored, skipped=scored.skipped | told)
 
 
 def from_array(

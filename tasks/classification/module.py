@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 
 from bench.errors import UserError, require
 from tasks.base import TaskModule
+from tasks.data.module import resized
 from tasks.data.order import joined
 from tasks.seeds import seeded
 
@@ -37,9 +38,12 @@ class Classification(TaskModule):
         label_smoothing: share of the target spread over all classes, in [0, 1).
         mixup: α of mixup (arXiv 1710.09412), 0 for none.
         cutmix: α of CutMix (arXiv 1905.04899), 0 for none; with both, one of them per batch.
+        sizes: sides, in pixels, to one of which each training batch is resized (multi-scale
+            training); None for none.
         class_names: names for the scores per class; None for those of the data.
-        **training: optimizer, lr, weight_decay, momentum, warmup_epochs, ema_decay, channels_last,
-            compile, mean, std, seed: see `TaskModule`.
+        **training: optimizer, lr, weight_decay, momentum, nesterov, warmup_epochs, schedule,
+            milestones, final_lr, layer_decay, frozen_norm, ema_decay, channels_last, compile, mean,
+            std, seed: see `TaskModule`.
 
     Raises:
         ValueError: names the argument, its value and the rule.
@@ -71,6 +75,7 @@ class Classification(TaskModule):
         label_smoothing: float = 0.1,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        sizes: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
         **training: Any,
     ) -> None:
@@ -79,6 +84,8 @@ class Classification(TaskModule):
         require("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)")
         require("mixup", mixup, mixup >= 0, ">= 0")
         require("cutmix", cutmix, cutmix >= 0, ">= 0")
+        whole = sizes is None or (len(sizes) > 0 and min(sizes) >= 8)
+        require("sizes", sizes, whole, "sides >= 8, or None")
         holds = class_names is None or len(class_names) == num_classes
         require("class_names", class_names, holds, f"`num_classes` (={num_classes}) names")
         reset = getattr(backbone, "reset_classifier", None)
@@ -92,8 +99,10 @@ class Classification(TaskModule):
         self.num_classes = num_classes
         self._class_names = None if class_names is None else tuple(class_names)
         self.label_smoothing = label_smoothing
+        self.sizes = None if sizes is None else tuple(sizes)
         mixes = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
-        chosen = [mix(alpha=alpha, num_classes=num_classes) for mix, alpha in mixes if alpha > 0]
+        with torch.device("cpu"):  # shares are drawn there, wherever the network is made
+            chosen = [mix(alpha=a, num_classes=num_classes) for mix, a in mixes if a > 0]
         self.mix = v2.RandomChoice(chosen) if chosen else None
         self.metrics = nn.ModuleDict(_make_metrics(num_classes))
         self.class_accuracy = MulticlassAccuracy(num_classes, average=None)
@@ -107,9 +116,12 @@ class Classification(TaskModule):
     def loss(self, batch: Any) -> dict[str, Tensor]:
         """Return {"cross_entropy"} of images (N, 3, H, W) in 0…1 and labels (N).
 
-        In training mode the batch is mixed first, where mixup or CutMix are asked for.
+        In training mode the batch is first resized and mixed, where that is asked for.
         """
         images, labels = batch
+        if self.sizes is not None and self.training:
+            side = self.sizes[int(torch.randint(len(self.sizes), ()))]
+            images = resized(images, (side, side))
         if self.mix is not None and self.training:
             images, labels = self.mix(images, labels)
         loss = F.cross_entropy(

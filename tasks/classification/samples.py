@@ -1,4 +1,4 @@
-"""Labelled images as training and scoring samples: augmentation, memory, batches."""
+"""Labelled images as training and scoring samples: memory, draws, batches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from bench.machine import usable_cores
 from tasks.classification.labelled import Labelled
@@ -20,51 +19,6 @@ from tasks.seeds import seeded
 Sample = tuple[Tensor, int]
 SHRINK = 2
 """Images are kept at up to this many times the size at which they are trained."""
-
-
-def augmentation(
-    size: int,
-    *,
-    crop: float = 1.0,
-    pad: int = 0,
-    flip: bool = False,
-    randaugment: int = 0,
-    erasing: float = 0.0,
-) -> nn.Module:
-    """Return the training transform, uint8 (3, H, W) → (3, size, size).
-
-    Args:
-        size: side of the result.
-        crop: smallest share of the area that RandomResizedCrop keeps; 1 resizes and takes the
-            middle.
-        pad: pixels of padding on each side, of which a random crop is taken (CIFAR's recipe).
-        flip: flip half of the images left to right.
-        randaugment: magnitude of RandAugment; 0 is none.
-        erasing: share of the images in which a rectangle is erased.
-    """
-    steps: list[nn.Module] = []
-    if crop < 1:
-        steps.append(v2.RandomResizedCrop(size, scale=(crop, 1.0), antialias=True))
-    else:
-        steps += [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
-    if pad:
-        steps.append(v2.RandomCrop(size, padding=pad))
-    if flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if randaugment:
-        steps.append(v2.RandAugment(magnitude=randaugment))
-    if erasing:
-        steps.append(v2.RandomErasing(p=erasing))
-    transform: nn.Module = v2.Compose(steps)
-    return transform
-
-
-def scoring(size: int, centre: float) -> nn.Module:
-    """Return the transform for scoring: the short side to size / centre, then the middle."""
-    transform: nn.Module = v2.Compose(
-        [v2.Resize(round(size / centre), antialias=True), v2.CenterCrop(size)]
-    )
-    return transform
 
 
 class Images:

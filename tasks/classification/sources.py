@@ -14,7 +14,7 @@ from bench.errors import UserError, near
 from bench.local import located
 from tasks.classification.folders import ClassFolder, read_class_folder
 from tasks.classification.idx import FOLDER, open_debian_fashion
-from tasks.classification.labelled import Labelled, Source, from_files, revision
+from tasks.classification.labelled import Labelled, Source, from_files, revision, told_overlap
 from tasks.classification.torchvision_sets import open_torchvision
 from tasks.data.cache import manifest
 from tasks.data.holdout import Indices, drawn_split
@@ -95,7 +95,7 @@ def _folder(
     train = read_class_folder(root, "train", max_skipped=max_skipped, hashes=hashes)
     other = read_class_folder(root, scored, max_skipped=max_skipped, hashes=hashes)
     splits = [_labelled(train), _labelled(other.renumbered(train.class_names, scored))]
-    return Source(name, version or revision(*splits), splits[0], splits[1])
+    return Source(name, version or revision(*splits), splits[0], told_overlap(*splits))
 
 
 def _drawn(root: Path, max_skipped: float, share: float) -> Source:
@@ -108,7 +108,7 @@ def _drawn(root: Path, max_skipped: float, share: float) -> Source:
     trained, scored = drawn_split(np.array(whole.labels, dtype=np.int64), share)
     splits = [_labelled(whole, trained), _labelled(replace(whole, skipped={}), scored)]
     splits[1].skipped[DRAWN] = len(scored)
-    return Source(root.name, revision(*splits), splits[0], splits[1])
+    return Source(root.name, revision(*splits), splits[0], told_overlap(*splits))
 
 
 def _labelled(split: ClassFolder, chosen: Indices | None = None) -> Labelled:
@@ -116,4 +116,6 @@ def _labelled(split: ClassFolder, chosen: Indices | None = None) -> Labelled:
     labels = np.array(split.labels, dtype=np.int64)
     indices = np.arange(len(labels)) if chosen is None else chosen
     paths = [split.paths[i] for i in indices.tolist()]
-    return from_files(paths, labels[indices], split.class_names, split.hashes, split.skipped)
+    hashes = list(split.hashes.items())  # in the order of the paths
+    chosen_hashes = dict(hashes[i] for i in indices.tolist())
+    return from_files(paths, labels[indices], split.class_names, chosen_hashes, split.skipped)

@@ -22,6 +22,7 @@ from tasks.classification.labelled import (
     require_all_classes,
     require_labels,
     revision,
+    told_overlap,
 )
 from tasks.data.checked import check_images, relative_name
 from tasks.data.faults import require_none
@@ -71,7 +72,7 @@ def open_torchvision(
         for value in values
     )
     require_all_classes(train, scored)
-    return Source(name, revision(train, scored), train, scored)
+    return Source(name, revision(train, scored), train, told_overlap(train, scored))
 
 
 def _labelled(name: str, split: str, dataset: Any, root: Path) -> Labelled:

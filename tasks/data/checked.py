@@ -21,6 +21,7 @@ from tasks.data.images import as_rgb, oddities, orientation
 from tasks.data.locations import cache_folder, cache_folders, spare_cache
 
 TURNED = "photo turned upright by its EXIF orientation"
+TRAINED_TOO = "scored image that is trained on too (a file of the same content)"
 AS_STORED = "photo left as it is stored, in spite of its EXIF orientation: so its labels lie"
 
 
@@ -85,6 +86,22 @@ def relative_name(root: Path, path: Path) -> str:
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     return Path(os.path.relpath(path, root)).as_posix()
+
+
+def trained_too(trained: Iterable[str], scored: Iterable[str]) -> dict[str, int]:
+    """Return how many scored images are trained on too; nothing where none is.
+
+    Args:
+        trained: hashes of the files of the one split.
+        scored: of the other.
+
+    Example:
+        >>> list(trained_too(["1f", "2e"], ["2e", "3d", "2e"]).values()), trained_too(["1f"], [])
+        ([2], {})
+    """
+    known = set(trained)
+    count = sum(sha256 in known for sha256 in scored)
+    return {TRAINED_TOO: count} if count else {}
 
 
 def check_images(root: Path, paths: Sequence[Path]) -> Checked:

@@ -24,6 +24,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+LARGEST = (2**16 - 1, 2**16 - 1)
+"""Height and width of the largest image that is read, in pixels."""
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 DEEP = "grey image of more than 8 bits, stretched from its least to its greatest value"
 TRANSPARENT = "image with transparent parts, laid on white"
@@ -62,6 +64,18 @@ def image_size(path: Path) -> tuple[int, int]:
             return upright_size((height, width), orientation(image))
     except Exception as error:
         raise DataError(f"{path.name} in {path.parent} cannot be read: {error}") from None
+
+
+def size_or_largest(path: Path) -> tuple[int, int]:
+    """Return (height, width) as `image_size` does; of an image that cannot be read, the largest.
+
+    No place lies outside of it, so that a set whose boxes need sizes can be read as far as to where
+    all of its files are checked, and damaged ones are counted and left out, or refused.
+    """
+    try:
+        return image_size(path)
+    except DataError:
+        return LARGEST
 
 
 def oddities(image: Image.Image) -> tuple[str, ...]:

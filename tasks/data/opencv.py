@@ -1,8 +1,8 @@
 """OpenCV, imported here and nowhere else in tasks; where it cannot be, what to do about it.
 
-mmengine and mmcv-lite ask for `opencv-python`, whose windows need libGL, beside the headless one
-that is asked for here. Both write into one folder `cv2`, and the one that is installed last stays.
-uv leaves the first out (pyproject.toml has an override); pip cannot, whatever a package says.
+Which OpenCV is there is the installer's: `opencv-python`, as mmengine and mmcv-lite ask for it,
+whose windows need libGL, or `opencv-python-headless` in its place, as this project's sessions have
+it. Both write into one folder `cv2`, so never both: removing one breaks the other.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import DataError
-from tasks.data.checked import Checked, ImageFile, check_images, relative_name
+from tasks.data.checked import Checked, ImageFile, check_images, relative_name, trained_too
 from tasks.data.faults import Fault, few_enough, require_none, some
 from tasks.data.locations import is_there, shortened
 from tasks.data.upright import fits, lying
@@ -147,7 +147,7 @@ def checked(
     size in which it is stored: then its boxes were drawn on it lying; see `tasks.data.upright`.
 
     Args:
-        sets: the splits, by name.
+        sets: the splits, by name; the first is trained on, the others are scored.
         root: the folder to which the names of the files are relative in the hashes.
         max_skipped: largest share of images that may be unreadable; they are left out and counted.
 
@@ -175,7 +175,17 @@ def checked(
             faults.append(("differ in size from their annotations", f"{name} ({words})"))
     require_none(faults)
     as_stored = lying(photos, sizes)
-    return {k: _standing(boxes, as_stored, found, root) for k, boxes in sets.items()}, found.hashes
+    standing = {k: _standing(boxes, as_stored, found, root) for k, boxes in sets.items()}
+    trained, *scored = standing.values()
+    for boxes in scored:
+        boxes.skipped.update(
+            trained_too(*(_hashes(part, found, root) for part in (trained, boxes)))
+        )
+    return standing, found.hashes
+
+
+def _hashes(boxes: BoxSet, found: Checked, root: Path) -> list[str]:
+    return [found.hashes[relative_name(root, image.path)] for image in boxes.images]
 
 
 def _standing(boxes: Boxes, as_stored: Set[Path], found: Checked, root: Path) -> Boxes:

@@ -44,8 +44,9 @@ class Detection(TaskModule):
         head_options: keys of mmdet's `model` to change, nested as there, e.g.
             {"test_cfg": {"score_thr": 0.01}}.
         trust_config: run `head` if it is a Python file.
-        **training: optimizer, lr, weight_decay, momentum, warmup_epochs, ema_decay, channels_last,
-            compile, mean, std, seed: see `TaskModule`.
+        **training: optimizer, lr, weight_decay, momentum, nesterov, warmup_epochs, schedule,
+            milestones, final_lr, layer_decay, frozen_norm, ema_decay, channels_last, compile, mean,
+            std, seed: see `TaskModule`.
 
     Raises:
         ValueError: an unknown head, a backbone without feature maps, a value out of its range.
@@ -128,6 +129,12 @@ class Detection(TaskModule):
     def has_masks(self) -> bool:
         """Whether the head predicts masks, and needs them to train."""
         return self.detector.has_masks
+
+    @property
+    def behind(self) -> nn.Module:
+        """Neck and heads, as OpenMMLab names them."""
+        model: nn.Module = self.detector.model
+        return model
 
     def loss(self, batch: tuple[Tensor, Sequence[dict[str, Any]]]) -> dict[str, Tensor]:
         """Return the losses of the head by name.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import DataError
-from tasks.data.images import image_size
+from tasks.data.images import size_or_largest
 from tasks.data.lists import read_lines
 from tasks.data.locations import shortened
 from tasks.detection.assemble import Objects, assemble
@@ -59,7 +59,7 @@ def read_visdrone(root: Path, split: str) -> BoxSet:
     labels = np.array([o.label for o in objects], dtype=np.int64)
     images, of_boxes = assemble(
         paths,
-        [image_size(path) for path in paths],
+        [size_or_largest(path) for path in paths],
         Objects(
             np.array([o.image for o in objects], dtype=np.int64),
             np.array([o.box for o in objects], dtype=np.float64).reshape(-1, 4),

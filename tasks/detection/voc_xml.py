@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from bench.errors import DataError
-from tasks.data.images import image_size
+from tasks.data.images import size_or_largest
 from tasks.data.locations import shortened
 from tasks.detection.assemble import Objects, assemble
 from tasks.detection.boxes import BoxSet, require_images
@@ -97,7 +97,7 @@ def read_xml(
     tree = _parse(file)
     if mend_size and _is_without_size(tree):
         repairs[NO_SIZE] += 1
-        return XmlImage(image, image_size(image), _objects(tree, file, class_names, repairs))
+        return XmlImage(image, size_or_largest(image), _objects(tree, file, class_names, repairs))
     sides = tuple(_number(tree, f"size/{side}", file.name) for side in ("height", "width"))
     for side, value in zip(("height", "width"), sides, strict=True):
         if value != int(value) or not 1 <= value <= LONGEST_SIDE:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import DataError
-from tasks.data.images import image_size
+from tasks.data.images import size_or_largest
 from tasks.data.lists import TWICE as IMAGE_TWICE
 from tasks.data.lists import read_lines
 from tasks.data.locations import shortened
@@ -57,7 +57,7 @@ def read_yolo(root: Path, split: str) -> BoxSet:
         )
     paths = list(dict.fromkeys(layout.splits[split]))
     repairs = Counter({IMAGE_TWICE: len(layout.splits[split]) - len(paths)})
-    sizes = [image_size(path) for path in paths]
+    sizes = [size_or_largest(path) for path in paths]
     objects = [
         one
         for image, path in enumerate(paths)

@@ -40,8 +40,9 @@ class Pose(TaskModule):
         peak_threshold: least height of a peak, in (0, 1).
         tag_threshold: distance of tags from which a key point is another figure's, > 0.
         most_figures: of an image, ≥ 1; 20 are scored.
-        **training: optimizer, lr, weight_decay, momentum, warmup_epochs, ema_decay, channels_last,
-            compile, mean, std, seed: see `TaskModule`.
+        **training: optimizer, lr, weight_decay, momentum, nesterov, warmup_epochs, schedule,
+            milestones, final_lr, layer_decay, frozen_norm, ema_decay, channels_last, compile, mean,
+            std, seed: see `TaskModule`.
 
     Raises:
         ValueError: a backbone without feature maps, a value out of its range.

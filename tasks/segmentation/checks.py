@@ -9,7 +9,14 @@ from pathlib import Path
 
 from bench.errors import DataError
 from bench.hashing import files_digest
-from tasks.data.checked import Checked, ImageFile, check_files, check_images, relative_name
+from tasks.data.checked import (
+    Checked,
+    ImageFile,
+    check_files,
+    check_images,
+    relative_name,
+    trained_too,
+)
 from tasks.data.faults import Fault, few_enough, require_none, some
 from tasks.data.upright import fits, lying
 from tasks.segmentation.masks import IGNORED, MaskSet, inspect_mask
@@ -31,7 +38,7 @@ def checked(
     the next run starts at once.
 
     Args:
-        sets: The splits, by name.
+        sets: The splits, by name; the first is trained on, the others are scored.
         root: The folder to which the names of its files are relative in the hash.
         max_skipped: Largest share of images that may be unreadable, they or their masks; they are
             left out and counted.
@@ -79,8 +86,17 @@ def checked(
             skipped=dict(Counter(masks.skipped) + lost),
         )
         mended[split] = _told(read_as, split, root, of_images, of_masks)
+    trained, *scored = mended.values()
+    for masks in scored:
+        masks.skipped.update(
+            trained_too(*(_hashes(part, of_images, root) for part in (trained, masks)))
+        )
     hashes = {name: file.sha256 for name, file in of_masks.items() if not file.fault}
     return mended, files_digest({**of_images.hashes, **hashes})
+
+
+def _hashes(masks: MaskSet, of_images: Checked, root: Path) -> list[str]:
+    return [of_images.hashes[relative_name(root, image)] for image, _ in masks.pairs]
 
 
 def _unreadable(

@@ -50,8 +50,9 @@ class Segmentation(TaskModule):
         window_stride: step between windows; None for two thirds of the window.
         scales: factors of the image's size, over which inference averages probabilities.
         flip: whether inference averages mirror images too.
-        **training: optimizer, lr, weight_decay, momentum, warmup_epochs, ema_decay, channels_last,
-            compile, mean, std, seed: see `TaskModule`.
+        **training: optimizer, lr, weight_decay, momentum, nesterov, warmup_epochs, schedule,
+            milestones, final_lr, layer_decay, frozen_norm, ema_decay, channels_last, compile, mean,
+            std, seed: see `TaskModule`.
 
     Raises:
         ValueError: an unknown head, a backbone without feature maps, a value out of its range.
@@ -142,6 +143,12 @@ class Segmentation(TaskModule):
         self.segmentor = Segmentor(model, self.normalize, inference)
         self.num_classes = num_classes
         self.reset_scores()
+
+    @property
+    def behind(self) -> nn.Module:
+        """Neck and heads, as OpenMMLab names them."""
+        model: nn.Module = self.segmentor.model
+        return model
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Return the losses of the head, and of the auxiliary head, by name.

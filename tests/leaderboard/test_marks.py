@@ -68,6 +68,18 @@ def test_times_that_disagree_are_a_conflict():
     assert "conflict" not in marks([*make.suite(), make.speed(fused, 1.311, provenance=at(20))])
 
 
+def test_a_fresh_start_in_a_trained_host_is_marked():
+    def started(record, carried):
+        return make.changed(record, entry=record.entry.model_copy(update=carried))
+
+    for carried, words in ((0, "all of its slots"), (3, "1 of 4 slots"), (4, None)):
+        slots = {"slots_swapped": 4, "slots_carried": carried}
+        records = [started(r, slots) if r.kind == "accuracy" else r for r in make.suite()]
+        found = marks(records)
+        assert found.keys() == ({"fresh"} if words else set())
+        assert words is None or f"fresh in {words}:" in found["fresh"]
+
+
 def test_missing_failed_stale_and_unfit():
     few = [
         r

@@ -25,7 +25,8 @@ from tasks.classification.data import ClassificationData
 from tasks.classification.module import Classification
 from tasks.data.module import TaskData
 from tasks.data.order import share_of
-from tasks.optimisation import can_fuse, parameter_groups, warmup_cosine
+from tasks.optimisation import can_fuse, parameter_groups
+from tasks.schedule import Schedule
 from tasks.seeds import derive, numpy_generator, seeded
 
 pytestmark = pytest.mark.filterwarnings(
@@ -135,7 +136,7 @@ def test_norms_and_biases_are_not_decayed():
 
 
 def test_the_schedule_rises_then_falls_to_nothing():
-    factors = np.array([warmup_cosine(step, 100, 10) for step in range(101)])
+    factors = np.array([Schedule(warmup_epochs=1).factor(step, 100, 10) for step in range(101)])
     assert (np.diff(factors[:11]) > 0).all()
     assert factors[10] == 1
     assert (np.diff(factors[10:]) < 0).all()
@@ -154,7 +155,7 @@ class LearningRates(Callback):
 def test_the_learning_rate_follows_the_schedule_step_by_step(tmp_path, cache):
     rates = LearningRates()
     fit(3, tmp_path, cache, callbacks=[rates], warmup_epochs=0.5, optimizer="sgd")
-    expected = [0.01 * warmup_cosine(step, 12, 2) for step in range(12)]
+    expected = [0.01 * Schedule(warmup_epochs=0.5).factor(step, 12, 3) for step in range(12)]
     assert rates.seen == pytest.approx(expected)
 
 

@@ -6,13 +6,14 @@ import math
 from statistics import fmean
 from typing import Any
 
+from bench.config import files
 from bench.config.cell import Cell
 from bench.config.schema import SpeedConfig
 from bench.errors import Failure
 from bench.run.describe import entry_of
 from bench.run.races import network
 from bench.run.timing import measured
-from bench.run.tune.spaces import DROP_PATH, default
+from bench.run.tune.spaces import DROP_PATH
 from bench.run.untrained import networks_race
 from bench.speed.protocol import Scope
 from bench.store import Store
@@ -37,7 +38,7 @@ def time_ratio(cell: Cell, config: dict[str, Any], plan: SpeedConfig, store: Sto
     Raises:
         Failure: it cannot be timed.
     """
-    before = {DROP_PATH: default(cell, DROP_PATH)}
+    before = {DROP_PATH: files.value_at(cell.config, DROP_PATH)}
     tried = cell.model_copy(update={"config": config, "untuned": before})
     arms = [("default", cell), ("tried", tried)]
     networks = [
@@ -50,7 +51,7 @@ def time_ratio(cell: Cell, config: dict[str, Any], plan: SpeedConfig, store: Sto
                     "baseline": label == "default",
                 }
             ),
-            network(arm.model_copy(update={"untuned": before})),
+            network(arm),
         )
         for label, arm in arms
     ]

@@ -150,6 +150,26 @@ def test_gradcam_equals_its_formula_and_leaves_the_network_alone():
         torch.testing.assert_close(one, scaled, atol=5e-3, rtol=0)
 
 
+def test_a_network_of_ones_own_is_looked_at_by_its_coarsest_map():
+    torch.manual_seed(0)
+    own = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)),
+    ).eval()
+    images = torch.rand(2, 3, 32, 48)
+    assert last_map(own)(images).equal(own[:4](images))
+    field = receptive_field(last_map(own), [images])
+    assert field.shape == (32, 48)
+    assert [(side > 0).sum() for side in (field.sum(0), field.sum(1))] == [11, 11]
+    assert deepest_stage(own, (32, 48)) == "3"
+    assert deepest_stage(own, (16, 16)) == "1"
+    for parameter in own.parameters():
+        parameter.requires_grad_(False)
+    heat = gradcam(own, images)
+    assert heat.shape == (2, 32, 48)
+    assert (heat.amax((1, 2)) == 1).all()
+
+
 def test_a_name_full_of_markup_is_drawn_as_it_is(tmp_path):
     overlay_picture(
         torch.rand(1, 3, 8, 8), torch.rand(1, 8, 8), ["$x_{ <b>"], tmp_path / "picture.png"
@@ -363,7 +383,7 @@ def test_views_and_predictions_from_the_command_to_the_page(tiny, tmp_path, conv
     assert sum(name.endswith(".png") for name in names) == 4
     assert sum(name.endswith(".jpg") for name in names) == 1
     assert store.client.get_run(done.run_id).data.tags[CELL] == done.cell
-    assert 0 < done.metrics["erf_trained/area_50"] <= 1
+    assert 0 < done.metrics["view/trained_area_50"] <= 1
 
     convboard("export", "--runs", runs, "--records", records)
     seen = [r for r in load_all(records) if r.kind == "view"]

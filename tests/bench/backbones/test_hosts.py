@@ -1,6 +1,7 @@
 """A host may be any network: classes replace its own output, its maps are found by strides."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -8,11 +9,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench.backbones import build, find_slots, fuse, load, save, swap_report
-from bench.backbones.hosts import code_sha256
 from bench.backbones.wrapped import classifier, features
 from bench.config.trust import name as name_hosts
 from bench.config.trust import refuse_code
 from bench.errors import UserError
+from bench.host_code import code_sha256
 
 NET = """
 import torch
@@ -122,8 +123,54 @@ def test_other_code_is_another_host(net, tmp_path):
     build(net, host_sha256=before, input_size=(64, 64))
     (tmp_path / "net.py").write_text(NET.replace("width=8", "width=4"))
     assert code_sha256(net) != before
-    with pytest.raises(UserError, match="its file is another than it was"):
+    with pytest.raises(UserError, match="its code is another than it was"):
         build(net, host_sha256=before, input_size=(64, 64))
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    """A module of somebody's where the command is run, with what it imports beside and below it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "nets"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise RuntimeError('hashing runs nothing')\n")
+    (folder / "mine.py").write_text("import torch\nimport widths\nfrom .blocks import Block\n")
+    (folder / "blocks.py").write_text('"""Words."""\nBlock = 1\n')
+    (folder / "other.py").write_text("OTHER = 1\n")
+    (tmp_path / "widths.py").write_text("WIDTH = 8\n")
+    return folder
+
+
+@pytest.mark.parametrize("named", ["nets.mine:Net", "nets/mine.py:Net"])
+def test_what_a_host_imports_of_its_own_is_its_code(nets, named):
+    before = code_sha256(named)
+    (nets / "blocks.py").write_text('"""Other words."""\n\nBlock = 1  # a remark\n')
+    (nets / "other.py").write_text("OTHER = 2\n")
+    assert code_sha256(named) == before
+    (nets / "mine.py").write_text("import torch\nimport widths\nfrom .blocks import Block as B\n")
+    assert code_sha256(named) != before
+
+
+def test_a_module_is_known_by_its_package_and_what_lies_beside_it(nets):
+    before = code_sha256("nets.mine:Net")
+    (nets / "blocks.py").write_text("Block = 2\n")
+    changed = code_sha256("nets.mine:Net")
+    (nets.parent / "widths.py").write_text("WIDTH = 16\n")
+    assert len({before, changed, code_sha256("nets.mine:Net")}) == 3
+
+
+def test_a_file_is_known_by_what_lies_beside_it(net, tmp_path):
+    (tmp_path / "net.py").write_text("import torch\nimport beside\n")
+    (tmp_path / "beside.py").write_text("X = 1\n")
+    before = code_sha256(net)
+    (tmp_path / "beside.py").write_text("X = 2\n")
+    assert code_sha256(net) != before
+
+
+def test_code_that_is_no_file_has_no_hash():
+    assert code_sha256("sys:exit") is None
+    assert code_sha256("no_such_package.nets:Net") is None
 
 
 def test_code_runs_only_where_somebody_named_it(net, monkeypatch):

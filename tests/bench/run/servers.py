@@ -147,7 +147,7 @@ class RayCluster:
             command += ["--include-dashboard", "false"]
         process = subprocess.Popen(
             command,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -20,7 +20,7 @@ from tasks.data.locations import existing_folder
 REAL = [
     name
     for name in files.known("suites")
-    if any(board.optional for board in schema.load_suite(name).boards)
+    if any(b.optional and b.train_images is None for b in schema.load_suite(name).boards)
 ]
 
 

@@ -285,8 +285,11 @@ def test_where_the_recipe_is_best_no_arm_is_added(store, cell):
     assert arm._operators(run_study(store, cell, [0.7, 0.5]), arm_with(cell)) == ()
 
 
-def test_the_recipe_alone_changes_no_time(cell, monkeypatch):
+@pytest.mark.parametrize("host_options", [True, False])
+def test_the_recipe_alone_changes_no_time(cell, host_options, monkeypatch):
     plan_ = SimpleNamespace()
+    if not host_options:
+        cell.backbone.pop("host_options")
     monkeypatch.setattr(ratio, "measured", lambda *_: pytest.fail("it is measured"))
     above = {}
     spaces.put(above, spaces.LR, 0.1)

@@ -26,8 +26,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def write_image(path, colour, size=(40, 30), **options):
+    """Write a picture; no file has the bytes of another."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path, **options)
+    Image.new("RGB", size, colour).save(path, **{"comment": "/".join(path.parts[-3:]), **options})
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from PIL import Image
 
 from tasks import ClassificationData
 from tasks.data import images
-from tasks.data.checked import TURNED
+from tasks.data.checked import TRAINED_TOO, TURNED
 from tasks.data.images import ORIENTATION
 from tasks.data.listing import HIDDEN
 
@@ -17,7 +17,8 @@ def folder(tmp_path, monkeypatch):
     for split in ("train", "val"):
         for name in ("ant", "bee"):
             (tmp_path / "set" / split / name).mkdir(parents=True)
-            Image.new("RGB", (30, 20), (90, 60, 30)).save(tmp_path / "set" / split / name / "1.jpg")
+            path = tmp_path / "set" / split / name / "1.jpg"
+            Image.new("RGB", (30, 20), (90, 60, 30)).save(path, comment=f"{split} {name}")
     return tmp_path / "set"
 
 
@@ -62,3 +63,13 @@ def test_deep_and_see_through_images_are_counted(folder):
     assert 100 < image.float().mean() < 150
     image, _ = module.example("val", 2)
     assert image.min() == 255
+
+
+def test_a_scored_image_that_is_trained_on_too_is_told(folder):
+    photo = (folder / "train/ant/1.jpg").read_bytes()
+    (folder / "val/bee/of_another_name.jpg").write_bytes(photo)
+    assert data(folder).describe()["skipped"] == {TRAINED_TOO: 1}
+    (folder / "train/ant/again.jpg").write_bytes(photo)
+    (folder / "val").rename(folder / "rest")
+    drawn = ClassificationData("folder", root=str(folder / "train"), val_share=0.5, batch_size=1)
+    assert drawn.describe()["skipped"][TRAINED_TOO] == 1

@@ -30,7 +30,7 @@ needs_fixture = pytest.mark.skipif(
 
 def picture(path, size=(40, 60), colour=(200, 30, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size[::-1], colour).save(path)
+    Image.new("RGB", size[::-1], colour).save(path, comment="/".join(path.parts[-3:]))
 
 
 def coco(root, split="train2017", **changes):

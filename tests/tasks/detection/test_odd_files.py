@@ -8,7 +8,7 @@ from PIL import Image
 
 from bench.errors import DataError
 from tasks import DetectionData
-from tasks.data.checked import AS_STORED, TURNED
+from tasks.data.checked import AS_STORED, TRAINED_TOO, TURNED
 from tasks.data.images import ORIENTATION
 from tasks.detection.coco import ELSEWHERE, ROOT, read_coco
 from tasks.detection.coco_json import OTHER_FORM
@@ -56,8 +56,15 @@ def data(folder, train="a.json", scored="a.json"):
     )
 
 
+def told(module):
+    """What was left out or mended. Both splits are of the same photos, which is told too."""
+    skipped = dict(module.describe()["skipped"])
+    assert skipped.pop(TRAINED_TOO) == module.split_sizes[1]
+    return skipped
+
+
 @pytest.mark.parametrize(
-    ("held", "size", "told", "shape"),
+    ("held", "size", "kind", "shape"),
     [
         (1, (WIDTH, HEIGHT), None, (HEIGHT, WIDTH)),
         (6, (HEIGHT, WIDTH), TURNED, (WIDTH, HEIGHT)),  # the boxes were drawn on it upright
@@ -65,16 +72,16 @@ def data(folder, train="a.json", scored="a.json"):
         (3, (WIDTH, HEIGHT), TURNED, (HEIGHT, WIDTH)),
     ],
 )
-def test_the_files_size_tells_which_way_boxes_were_drawn(tmp_path, held, size, told, shape):
+def test_the_files_size_tells_which_way_boxes_were_drawn(tmp_path, held, size, kind, shape):
     sides = {"width": size[0], "height": size[1]}
     write(tmp_path, content(images=sides), held=held)
     module = data(tmp_path)
     module.prepare_data()
     module.setup("fit")
-    assert module.describe()["skipped"] == ({told: 2} if told else {})
+    assert told(module) == ({kind: 2} if kind else {})
     image, _ = module.example("train", 0)
     assert tuple(image.shape[1:]) == shape
-    top = held == 6 and told == TURNED  # a quarter turn brings the left to the top
+    top = held == 6 and kind == TURNED  # a quarter turn brings the left to the top
     assert bool(image[0, 1, shape[1] // 2] > 200) == top
     assert bool(image[0, shape[0] // 2, -2] > 200) == (held == 3)
     _, target = module.val_set[0]
@@ -86,7 +93,7 @@ def test_photos_upside_down_are_left_where_others_were_drawn_lying(tmp_path):
     images = [{"id": i, "file_name": f"{i}.jpg", **sides} for i in (1, 2)]
     write(tmp_path, content(images=images), held=6)
     photo(tmp_path / "images/2.jpg", held=3)
-    assert data(tmp_path).describe()["skipped"] == {AS_STORED: 4}
+    assert told(data(tmp_path)) == {AS_STORED: 4}
 
 
 def test_a_size_that_fits_neither_way_is_an_error(tmp_path):
@@ -173,7 +180,7 @@ def test_classes_go_by_name(tmp_path):
     assert module.class_names == ("cup", "jug")
     assert module.val_set[0][1]["original"]["labels"].tolist() == [0]
     assert module.class_counts("val") == {"cup": 1, "jug": 0}
-    assert module.describe()["skipped"] == {
+    assert told(module) == {
         "class without an object in 'train' (jug)": 1,
         "class without an object in 'val' (jug)": 1,
     }
@@ -183,7 +190,7 @@ def test_boxes_are_cut_alike_in_every_split(tmp_path):
     write(tmp_path, content(annotations={"bbox": [30, 2, 20, 10]}))
     module = data(tmp_path)
     module.setup("fit")
-    assert module.describe()["skipped"] == {"box cut at the border": 2}
+    assert told(module) == {"box cut at the border": 2}
     for part in (module.train_set, module.val_set):
         assert part.images.images[0].boxes.tolist() == [[30, 2, 40, 12]]
 
@@ -271,7 +278,7 @@ def test_one_damaged_photo_of_a_hundred_is_left_out_and_counted(tmp_path):
     module = data(tmp_path)
     module.prepare_data()
     assert module.split_sizes == (99, 99)
-    assert module.describe()["skipped"] == {
+    assert told(module) == {
         "not an image": 2,
     }
     strict = DetectionData(
@@ -282,4 +289,19 @@ def test_one_damaged_photo_of_a_hundred_is_left_out_and_counted(tmp_path):
         max_skipped=0.001,
     )
     with pytest.raises(DataError, match=r"can't be read: images/2\.jpg \(not an image\)"):
+        strict.prepare_data()
+
+
+def test_one_damaged_photo_of_yolo_is_left_out_and_counted(tmp_path):
+    yolo(tmp_path, "0 0.5 0.5 0.25 0.5")
+    photo(tmp_path / "images/2.jpg")
+    (tmp_path / "labels/2.txt").write_text("0 0.5 0.5 0.25 0.5")
+    (tmp_path / "images/3.jpg").write_bytes(b"no photo")
+    (tmp_path / "labels/3.txt").write_text("1 0.5 0.5 0.25 0.5")
+    module = DetectionData("yolo", str(tmp_path), val_share=0.5, batch_size=1, max_skipped=0.4)
+    module.prepare_data()
+    assert sum(module.split_sizes) == 2
+    assert module.describe()["skipped"]["not an image"] == 1
+    strict = DetectionData("yolo", str(tmp_path), val_share=0.5, batch_size=1)
+    with pytest.raises(DataError, match=r"can't be read: images/3\.jpg \(not an image\)"):
         strict.prepare_data()

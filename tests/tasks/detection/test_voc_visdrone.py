@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.errors import DataError
+from tasks.detection.boxes import checked
 from tasks.detection.visdrone import FIELDS as DRONE_FIELDS
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
@@ -189,9 +190,19 @@ def test_regions_of_every_class_are_counted_once(drone):
     assert image.area.tolist() == [200] + [200] * 10
 
 
-@pytest.mark.parametrize("content", [b"", b"nothing", None])
-def test_images_of_visdrone_that_cannot_be_read(drone, content):
-    path = drone / "VisDrone2019-DET-train" / "images" / "a.jpg"
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.jpg in .* cannot be read"):
+def test_an_image_of_visdrone_that_is_not_there(drone):
+    (drone / "VisDrone2019-DET-train" / "images" / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"images of VisDrone2019-DET-train are not there.* a\.jpg"):
         read_visdrone(drone, "train")
+
+
+@pytest.mark.parametrize(("content", "fault"), [(b"", "empty file"), (b"no", "not an image")])
+def test_a_damaged_image_of_visdrone_is_left_out_or_refused_as_elsewhere(drone, content, fault):
+    path = drone / "VisDrone2019-DET-train" / "images" / "a.jpg"
+    path.write_bytes(content)
+    boxes = read_visdrone(drone, "train")
+    with pytest.raises(DataError, match=rf"can't be read: .*a\.jpg \({fault}\)"):
+        checked({"train": boxes}, drone)
+    left = checked({"train": boxes}, drone, max_skipped=1.0)[0]["train"]
+    assert path not in [image.path for image in left.images]
+    assert left.skipped[fault] == 1

@@ -28,7 +28,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 def photo(path, value=90):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", SIZE, (value, 120, 30)).save(path)
+    Image.new("RGB", SIZE, (value, 120, 30)).save(path, comment="/".join(path.parts[-3:]))
 
 
 def mask(path, low=0, high=1):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from bench.errors import DataError
 from tasks import SegmentationData
-from tasks.data.checked import AS_STORED, TURNED
+from tasks.data.checked import AS_STORED, TRAINED_TOO, TURNED
 from tasks.data.images import ORIENTATION
 from tasks.segmentation.checks import BINARY
 from tasks.segmentation.masks import GREY_AS_COLOUR
@@ -27,7 +27,7 @@ def pair(folder, split, mask, held=1, suffix=".png", **options):
     exif[ORIENTATION] = held
     for part in ("images", "masks"):
         (folder / split / part).mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(folder / split / "images/1.jpg", exif=exif, quality=95)
+    Image.fromarray(pixels).save(folder / split / "images/1.jpg", exif=exif, comment=split)
     Image.fromarray(mask).save(folder / split / f"masks/1{suffix}", **options)
 
 
@@ -130,6 +130,14 @@ def test_grey_masks_stored_in_colours(tmp_path):
     module = data(tmp_path)
     assert module.describe()["skipped"] == {GREY_AS_COLOUR: 2}
     assert module.class_counts("train")["roof"] == WIDTH * HEIGHT // 2
+
+
+def test_a_scored_image_that_is_trained_on_too_is_told(tmp_path):
+    for split in ("train", "val"):
+        pair(tmp_path, split, halves(0, 1))
+    photo = (tmp_path / "train/images/1.jpg").read_bytes()
+    (tmp_path / "val/images/1.jpg").write_bytes(photo)
+    assert data(tmp_path).describe()["skipped"] == {TRAINED_TOO: 1}
 
 
 def test_hidden_files_are_no_pairs(tmp_path):

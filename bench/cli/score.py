@@ -1,0 +1,69 @@
+"""The verb that evaluates public checkpoints without training: score."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of
+from bench.errors import Failure
+
+if TYPE_CHECKING:
+    from bench.record import Metric, Record
+    from bench.run.score import Checkpoint
+
+
+def add(verbs: Verbs) -> None:
+    """Describe the verb."""
+    text = "score the public checkpoints of a suite's networks, without training"
+    add_choice(verbs.add("score", score, text))
+
+
+def score(options: argparse.Namespace) -> None:
+    """Score each checkpoint that is there and put the published figures beside; 1 where any lacks.
+
+    What lacks is told before anything is scored, with the place where it is to be put.
+    """
+    from rich.table import Table
+
+    from bench.cli.progress import Bar, console
+    from bench.config.plan import plan
+    from bench.run import score
+    from bench.run.suite import hush
+
+    hush()
+    every = score.checkpoints(plan(options.suite, choice_of(options)))
+    lacking = score.missing(every)
+    for line in lacking:
+        console.print(line, soft_wrap=True)
+    there = [one for one in every if one.lacks is None]
+    if not there:
+        raise Failure("nothing can be scored; --data says where images and weights lie.")
+    failed = 0
+    table = Table("task", "network", "metric", "here", "published", "difference", box=None)
+    for one in there:
+        with Bar(f"{one.cell.task} · {one.cell.host}", 1) as bar:
+            record = score.score(one, runs_of(options), options.line, bar.step)
+        failed += record.status != "ok"
+        for row in _rows(one, record):
+            table.add_row(one.cell.task, one.cell.host, *row)
+    console.print(table)
+    console.print("Records of public weights stand on no board: nobody here trained them.")
+    if failed or lacking:
+        raise Failure(f"{failed} failed, {len(every) - len(there)} could not be scored.")
+
+
+def _rows(checkpoint: Checkpoint, record: Record) -> list[tuple[str, str, str, str]]:
+    """Return what was scored here, each beside what is published of it."""
+    if record.accuracy is None:
+        return [("", f"{record.status}: {record.error}", "", "")]
+    metrics, headline = record.accuracy.metrics, record.accuracy.headline
+    names = [headline, *(name for name in checkpoint.published if name != headline)]
+    return [_row(name, metrics[name], checkpoint) for name in names if name in metrics]
+
+
+def _row(name: str, metric: Metric, checkpoint: Checkpoint) -> tuple[str, str, str, str]:
+    published = checkpoint.published.get(name)
+    if published is None:
+        return name, f"{metric.value:.4f}", "", ""
+    return name, f"{metric.value:.4f}", f"{published:.4f}", f"{metric.value - published:+.4f}"
