@@ -141,6 +141,7 @@ def example(word: str) -> Any:
         "board": quick["boards"][0],
         "operator": shift,
         "host": _shipped("hosts", "fine_convnext"),
+        "official": _shipped("suites", "imagenet1k")["boards"][0]["hosts"][0]["official"],
         "speed": quick["speed"],
         "tune": shift["tune"]["ghost_ratio"],
         "tuned": {"study": "quick-shift", "trials": 20},

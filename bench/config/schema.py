@@ -167,7 +167,7 @@ class HostConfig(_Model):
         None,
         description="its authors' checkpoint, for `convboard score`; see `convboard explain "
         "official`",
-        examples=[{"file": "weights/sw_t.pth", "source": "https://arxiv.org/abs/2401.12736"}],
+        examples=[{"file": "sw_t.pth", "source": "https://arxiv.org/abs/2401.12736"}],
     )
     description: str = Field(
         "", description="one line for `convboard list`", examples=["timm's smallest ConvNeXt"]
