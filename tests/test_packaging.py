@@ -22,6 +22,8 @@ NOT_IMPORTED = {
     "ftfy": "mmsegmentation imports it without asking for it",
     "regex": "mmsegmentation imports it without asking for it",
     "onnx": "torch's exporter imports it",
+    "optuna-dashboard": "it is started as a program of its own",
+    "psycopg": "SQLAlchemy imports it for PostgreSQL",
 }
 
 
