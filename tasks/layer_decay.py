@@ -57,13 +57,13 @@ def layers_of(names: Sequence[str]) -> list[int]:
 def rates_of(backbone: nn.Module, decay: float) -> dict[nn.Parameter, float]:
     """Return parameter → factor of its learning rate: decay ** (layers behind it).
 
-    What stands behind the backbone learns at factor 1, as its last layer does.
+    What stands behind the backbone learns at factor 1, as does a norm behind its last block.
 
     Example:
         >>> import timm
         >>> net = timm.create_model("test_convnext", features_only=True)
         >>> sorted({round(rate, 3) for rate in rates_of(net, 0.5).values()})
-        [0.125, 0.25, 0.5]
+        [0.062, 0.125, 0.25, 0.5]
     """
     named = list(backbone.named_parameters())
     layers = layers_of([name for name, _ in named])

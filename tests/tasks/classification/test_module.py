@@ -37,8 +37,8 @@ def batch():
 def test_the_classes_are_exported_lazily():
     assert tasks.Classification is Classification
     assert {"ClassificationData", "Detection"} <= set(dir(tasks))
-    with pytest.raises(AttributeError, match="'Pose'"):
-        _ = tasks.Pose
+    with pytest.raises(AttributeError, match="'Depth'"):
+        _ = tasks.Depth
 
 
 @pytest.mark.parametrize(

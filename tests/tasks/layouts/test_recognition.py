@@ -417,8 +417,8 @@ def posed(file, folder, names=("a.jpg", "b.jpg", "c.jpg"), **category):
     ],
 )  # fmt: skip
 def test_key_points_are_learnt_where_asked_for(tmp_path, train, val, folders):
-    for file, folder in zip((train, val), folders, strict=True):
-        posed(tmp_path / file, tmp_path / folder)
+    for file, folder, letters in zip((train, val), folders, ("abc", "def"), strict=True):
+        posed(tmp_path / file, tmp_path / folder, [f"{letter}.jpg" for letter in letters])
     boxes = recognise(tmp_path)
     assert boxes.task == "detection"
     assert boxes.sentence.endswith("1 class (and key points, for `--task pose`)")

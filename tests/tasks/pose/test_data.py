@@ -163,7 +163,7 @@ def coco(folder, names=("a", "b"), count=10, splits=("train", "val")):
         for i in range(1, count + 1):
             path = folder / split / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((40, 60, 3), i, np.uint8)).save(path)
+            Image.fromarray(np.full((40, 60, 3), i + 100 * (split == "val"), np.uint8)).save(path)
             images.append({"id": i, "file_name": path.name, "width": 60, "height": 40})
             points = {"keypoints": [10, 20, 2, 30, 5, 2], "num_keypoints": 2}
             box = {"bbox": [5, 0, 30, 30], "area": 500, "iscrowd": 0}
