@@ -127,8 +127,13 @@ def test_a_study_has_all_its_trials(tiny, shared, server, tmp_path):
     path = suite(tiny, tmp_path / "tuning.yaml", epochs=1)
     command = ["tune", path, "--only", "operator=acb", "--trials", "4"]
     assert "next: convboard run" in shared(*command, "--runs", tmp_path / "runs").stdout
-    (summary,) = optuna.get_all_study_summaries(server.studies)
-    trials = optuna.load_study(study_name=summary.study_name, storage=server.studies).trials
+    studies = optuna.storages.RDBStorage(server.studies)
+    try:
+        (summary,) = optuna.get_all_study_summaries(studies)
+        trials = optuna.load_study(study_name=summary.study_name, storage=studies).trials
+    finally:
+        studies.remove_session()
+        studies.engine.dispose()
     assert 4 <= len(trials) <= 5  # both processes may have had one under way
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
     store = store_of(server, tmp_path / "runs")

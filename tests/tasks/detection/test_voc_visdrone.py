@@ -192,7 +192,9 @@ def test_regions_of_every_class_are_counted_once(drone):
 
 def test_an_image_of_visdrone_that_is_not_there(drone):
     (drone / "VisDrone2019-DET-train" / "images" / "a.jpg").unlink()
-    with pytest.raises(DataError, match=r"images of VisDrone2019-DET-train are not there.* 'a\.jpg'"):
+    with pytest.raises(
+        DataError, match=r"images of VisDrone2019-DET-train are not there.* 'a\.jpg'"
+    ):
         read_visdrone(drone, "train")
 
 
