@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from bench.errors import DataError, UserError, require
-from bench.hashing import digest
-from tasks.data.holdout import drawn_split, held_out
+from bench.errors import DataError, require
+from tasks.data.holdout import drawn_split
 from tasks.data.images import read_image
-from tasks.data.module import TaskData, height_width
+from tasks.data.module import height_width
 from tasks.data.order import AspectSampler
 from tasks.data.sources import (
     DRAWN,
     GENERATORS,
     check_source,
-    folder_of,
-    generated_identity,
     require_drawable,
 )
 from tasks.detection.boxes import BoxSet, checked, rarest_labels, renumbered, told_unlearnt
 from tasks.detection.coco import read_coco
-from tasks.detection.dataset import BoxDataset, Target, collate
+from tasks.detection.dataset import BoxDataset, collate
+from tasks.detection.object_data import ObjectData, require_files_together
 from tasks.detection.transforms import Augmentation, letterbox
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
@@ -41,10 +37,9 @@ from tasks.layouts.coco import coco_files
 SOURCES = ("scenes", "coco", "voc", "visdrone", "yolo", "xml")
 SPLIT = ("coco", "yolo", "xml")
 """Sources of any splits, or of none."""
-Batch = tuple[Tensor, list[Target]]
 
 
-class DetectionData(TaskData):
+class DetectionData(ObjectData[BoxSet]):
     """Images with boxes (and masks), in training and in validation.
 
     Images are fitted to `image_size`, the aspect ratio kept, and padded black at the right and
@@ -85,6 +80,7 @@ class DetectionData(TaskData):
     """
 
     collate = staticmethod(collate)
+    task: ClassVar[str] = "detection"
 
     def __init__(
         self,
@@ -108,11 +104,7 @@ class DetectionData(TaskData):
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **loading)
         check_source(source, SOURCES, root, options or {})
-        if (annotations is None) != (images is None) or (annotations and source != "coco"):
-            raise UserError(
-                f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
-                "and for `source` 'coco'."
-            )
+        require_files_together(annotations, images, source)
         splits = ("val", "test") if source in SPLIT else ("val",)
         require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
         require_drawable(self.val_share, source, scored, SPLIT)
@@ -133,17 +125,6 @@ class DetectionData(TaskData):
         self.masks = masks
         self.group_aspect = group_aspect
         self.options = dict(options or {})
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their labels."""
-        return self._published["train"].class_names
-
-    @cached_property
-    def folder(self) -> Path:
-        """Where the set lies; a generated one is written first, if it is not there."""
-        size = max(self.image_size)
-        return folder_of(self.source, "detection", self.root, size, self.options)
 
     @cached_property
     def _checked(self) -> tuple[dict[str, BoxSet], dict[str, str]]:
@@ -170,10 +151,6 @@ class DetectionData(TaskData):
         val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
         return {"train": whole.subset(trained.tolist()), "val": val}
 
-    @property
-    def _published(self) -> dict[str, BoxSet]:
-        return self._checked[0]
-
     def _read(self, split: str) -> BoxSet:
         if self.source == "voc":
             return read_voc(self.folder, split)
@@ -188,21 +165,6 @@ class DetectionData(TaskData):
         else:
             file, images = (self.folder / names[split != "train"] for names in self.files)
         return read_coco(file, images, masks=self.masks)
-
-    @cached_property
-    def _splits(self) -> tuple[BoxSet, BoxSet]:
-        """What is trained on and what is scored."""
-        train = self._published["train"]
-        if not self.holdout:
-            return train, self._published[self.scored]
-        trained, held = held_out(np.zeros(len(train.images), dtype=np.int64), self.holdout)
-        return train.subset(trained.tolist()), train.subset(held.tolist())
-
-    @property
-    def split_sizes(self) -> tuple[int, int]:
-        """Numbers of images that are trained on and scored."""
-        train, scored = self._splits
-        return len(train.images), len(scored.images)
 
     def check_files(self) -> None:
         """Check every image that is not generated: opening the set does."""
@@ -240,15 +202,6 @@ class DetectionData(TaskData):
         upright = [self.train_set.upright(index) for index in range(len(self.train_set))]
         return AspectSampler(upright, self.batch_size, **order)
 
-    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
-        """Move images and what is trained on; what is only scored stays where it is."""
-        images, targets = batch
-        moved = [
-            {k: v.to(device) if isinstance(v, Tensor) else v for k, v in target.items()}
-            for target in targets
-        ]
-        return images.to(device, non_blocking=True), moved
-
     def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return an image of a split as it is read, and its `boxes` and `labels`."""
         image = self._published[split].images[index]
@@ -274,31 +227,14 @@ class DetectionData(TaskData):
         pixels: Tensor = fitted.as_subclass(Tensor).float() / 255
         return pixels
 
-    def identity(self) -> dict[str, Any]:
-        """Return what the set is known by: images, and all of the annotations that counts."""
-        options: dict[str, Any] = {"image_size": list(self.image_size), "masks": self.masks}
-        if self.source in GENERATORS:
-            generated = generated_identity(self.source, self.folder)
-            return generated | {"options": options | generated["options"]}
-        hashes = self._checked[1]
-        truth = [_truth(part) for part in self._published.values()]
-        files = digest([sorted(hashes.items()), truth])
-        skipped: Counter[str] = Counter()
-        for part in self._published.values():
-            skipped.update(part.skipped)
-        return {
-            "name": Path(self.root or self.source).name,
-            "revision": files[:12],
-            "files_sha256": files,
-            "skipped": dict(skipped),
-            "options": options,
-        }
+    def known_options(self) -> dict[str, Any]:
+        """Return what scores depend on beside the files."""
+        return {"image_size": list(self.image_size), "masks": self.masks}
 
-
-def _truth(boxes: BoxSet) -> Sequence[Any]:
-    """Everything that scores depend on, for the hash of a set."""
-    rows = [
-        [i.path.name, i.boxes.tolist(), i.labels.tolist(), i.crowd.tolist(), i.area.tolist()]
-        for i in boxes.images
-    ]
-    return [list(boxes.class_names), rows]
+    def truth(self, part: BoxSet) -> Sequence[Any]:
+        """Return everything in a split that scores depend on, for the hash of a set."""
+        rows = [
+            [i.path.name, i.boxes.tolist(), i.labels.tolist(), i.crowd.tolist(), i.area.tolist()]
+            for i in part.images
+        ]
+        return [list(part.class_names), rows]

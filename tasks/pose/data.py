@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,34 +13,31 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import resize
 
-from bench.errors import UserError, require
-from bench.hashing import digest
-from tasks.data.holdout import drawn_split, held_out
+from bench.errors import require
+from tasks.data.holdout import drawn_split
 from tasks.data.images import read_image
-from tasks.data.module import TaskData, height_width
+from tasks.data.module import height_width
 from tasks.data.sources import (
     DRAWN,
     GENERATORS,
     check_source,
-    folder_of,
-    generated_identity,
     require_drawable,
 )
 from tasks.detection.boxes import checked
+from tasks.detection.object_data import ObjectData, require_files_together
 from tasks.detection.transforms import fitted_size
 from tasks.layouts.coco import coco_files
 from tasks.pose.coco import read_keypoints
-from tasks.pose.dataset import PoseDataset, Target, collate
+from tasks.pose.dataset import PoseDataset, collate
 from tasks.pose.names import mirrored, sigmas_of, tells_sides
 from tasks.pose.poses import PoseSet, labelled, same_points
 from tasks.pose.transforms import Augmentation
 
 SOURCES = ("figures", "coco")
 UNTOLD = "set whose names tell no left from right: mirror images keep every key point"
-Batch = tuple[Tensor, list[Target]]
 
 
-class PoseData(TaskData):
+class PoseData(ObjectData[PoseSet]):
     """Images with figures and their key points, in training and in validation.
 
     Images are fitted to `image_size`, the aspect ratio kept, and padded black at the right and
@@ -81,6 +76,7 @@ class PoseData(TaskData):
     """
 
     collate = staticmethod(collate)
+    task: ClassVar[str] = "pose"
 
     def __init__(
         self,
@@ -103,11 +99,7 @@ class PoseData(TaskData):
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **loading)
         check_source(source, SOURCES, root, options or {})
-        if (annotations is None) != (images is None) or (annotations and source != "coco"):
-            raise UserError(
-                f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
-                "and for `source` 'coco'."
-            )
+        require_files_together(annotations, images, source)
         splits = ("val", "test") if source == "coco" else ("val",)
         require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
         require_drawable(self.val_share, source, scored, ("coco",))
@@ -131,11 +123,6 @@ class PoseData(TaskData):
         self.options = dict(options or {})
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the key points, in their order."""
-        return self._published["train"].class_names
-
-    @property
     def skeleton(self) -> tuple[tuple[int, int], ...]:
         """Pairs of key points, by place, that lines join in drawings."""
         return self._published["train"].skeleton
@@ -149,11 +136,6 @@ class PoseData(TaskData):
         fits = len(self.given_sigmas) == len(names)
         require("sigmas", self.given_sigmas, fits, f"{len(names)} numbers, one per key point")
         return tuple(float(sigma) for sigma in self.given_sigmas)
-
-    @cached_property
-    def folder(self) -> Path:
-        """Where the set lies; a generated one is written first, if it is not there."""
-        return folder_of(self.source, "pose", self.root, max(self.image_size), self.options)
 
     @cached_property
     def _checked(self) -> tuple[dict[str, PoseSet], dict[str, str]]:
@@ -181,31 +163,12 @@ class PoseData(TaskData):
         val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
         return {"train": whole.subset(trained.tolist()), "val": val}
 
-    @property
-    def _published(self) -> dict[str, PoseSet]:
-        return self._checked[0]
-
     def _read(self, split: str) -> PoseSet:
         if self.files is None:
             file, images = coco_files(self.folder, split, "person_keypoints")
         else:
             file, images = (self.folder / names[split != "train"] for names in self.files)
         return read_keypoints(file, images)
-
-    @cached_property
-    def _splits(self) -> tuple[PoseSet, PoseSet]:
-        """What is trained on and what is scored."""
-        train = self._published["train"]
-        if not self.holdout:
-            return train, self._published[self.scored]
-        trained, held = held_out(np.zeros(len(train.images), dtype=np.int64), self.holdout)
-        return train.subset(trained.tolist()), train.subset(held.tolist())
-
-    @property
-    def split_sizes(self) -> tuple[int, int]:
-        """Numbers of images that are trained on and scored."""
-        train, scored = self._splits
-        return len(train.images), len(scored.images)
 
     def check_files(self) -> None:
         """Check every image that is not generated: opening the set does."""
@@ -222,15 +185,6 @@ class PoseData(TaskData):
             PoseDataset(train, self.image_size, augmentation=augmentation, **shared),
             PoseDataset(scored, self.image_size, **shared),
         )
-
-    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
-        """Move images and what is trained on; what is only scored stays where it is."""
-        images, targets = batch
-        moved = [
-            {k: v.to(device) if isinstance(v, Tensor) else v for k, v in target.items()}
-            for target in targets
-        ]
-        return images.to(device, non_blocking=True), moved
 
     def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return an image of a split as it is read, its `keypoints` (n, K, 3), and `skeleton`."""
@@ -255,33 +209,14 @@ class PoseData(TaskData):
         pixels: Tensor = fitted.as_subclass(Tensor).float() / 255
         return pixels
 
-    def identity(self) -> dict[str, Any]:
-        """Return what the set is known by: images, and all of the annotations that counts."""
-        options: dict[str, Any] = {
-            "image_size": list(self.image_size),
-            "sigmas": list(self.sigmas),
-        }
-        if self.source in GENERATORS:
-            generated = generated_identity(self.source, self.folder)
-            return generated | {"options": options | generated["options"]}
-        truth = [_truth(part) for part in self._published.values()]
-        files = digest([sorted(self._checked[1].items()), truth])
-        skipped: Counter[str] = Counter()
-        for part in self._published.values():
-            skipped.update(part.skipped)
-        return {
-            "name": Path(self.root or self.source).name,
-            "revision": files[:12],
-            "files_sha256": files,
-            "skipped": dict(skipped),
-            "options": options,
-        }
+    def known_options(self) -> dict[str, Any]:
+        """Return what scores depend on beside the files."""
+        return {"image_size": list(self.image_size), "sigmas": list(self.sigmas)}
 
-
-def _truth(poses: PoseSet) -> Sequence[Any]:
-    """Everything that scores depend on, for the hash of a set."""
-    rows = [
-        [i.path.name, i.points.tolist(), i.boxes.tolist(), i.crowd.tolist(), i.area.tolist()]
-        for i in poses.images
-    ]
-    return [list(poses.class_names), rows]
+    def truth(self, part: PoseSet) -> Sequence[Any]:
+        """Return everything in a split that scores depend on, for the hash of a set."""
+        rows = [
+            [i.path.name, i.points.tolist(), i.boxes.tolist(), i.crowd.tolist(), i.area.tolist()]
+            for i in part.images
+        ]
+        return [list(part.class_names), rows]

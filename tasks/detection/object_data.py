@@ -1,0 +1,127 @@
+"""What data of boxes share, and of boxes with more: splits, hold-out, what a set is known by."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Generic
+
+import numpy as np
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.hashing import digest
+from tasks.data.holdout import held_out
+from tasks.data.module import TaskData
+from tasks.data.sources import GENERATORS, folder_of, generated_identity
+from tasks.detection.boxes import Boxes
+
+Batch = tuple[Tensor, list[dict[str, Any]]]
+
+
+def require_files_together(
+    annotations: tuple[str, str] | None, images: tuple[str, str] | None, source: str
+) -> None:
+    """Refuse files of annotations without folders of images, or for another source than COCO's."""
+    if (annotations is None) != (images is None) or (annotations and source != "coco"):
+        raise UserError(
+            f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
+            "and for `source` 'coco'."
+        )
+
+
+class ObjectData(TaskData, Generic[Boxes]):
+    """Images with objects, as annotation files say them.
+
+    Attributes:
+        source: where the set is from.
+        root: its folder; None for what is generated.
+        scored: the split that is scored, where nothing is held out.
+        image_size: height and width of what the network sees.
+        options: knobs of the generator.
+        task: for which a set is generated.
+    """
+
+    source: str
+    root: str | None
+    scored: str
+    image_size: tuple[int, int]
+    options: dict[str, Any]
+    task: ClassVar[str]
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the set lies; a generated one is written first, if it is not there."""
+        size = max(self.image_size)
+        return folder_of(self.source, self.task, self.root, size, self.options)
+
+    @property
+    @abstractmethod
+    def _checked(self) -> tuple[dict[str, Boxes], dict[str, str]]:
+        """The published splits, with what is wrong told or mended, and the hashes of their files.
+
+        What was generated here needs no check.
+        """
+
+    @abstractmethod
+    def known_options(self) -> dict[str, Any]:
+        """Return what scores depend on beside the files."""
+
+    @abstractmethod
+    def truth(self, part: Boxes) -> Sequence[Any]:
+        """Return everything in a split that scores depend on, for the hash of a set."""
+
+    @property
+    def _published(self) -> dict[str, Boxes]:
+        return self._checked[0]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels; of a pose, of its key points."""
+        return self._published["train"].class_names
+
+    @cached_property
+    def _splits(self) -> tuple[Boxes, Boxes]:
+        """What is trained on and what is scored."""
+        train = self._published["train"]
+        if not self.holdout:
+            return train, self._published[self.scored]
+        trained, held = held_out(np.zeros(len(train.images), dtype=np.int64), self.holdout)
+        return train.subset(trained.tolist()), train.subset(held.tolist())
+
+    @property
+    def split_sizes(self) -> tuple[int, int]:
+        """Numbers of images that are trained on and scored."""
+        train, scored = self._splits
+        return len(train.images), len(scored.images)
+
+    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
+        """Move images and what is trained on; what is only scored stays where it is."""
+        images, targets = batch
+        moved = [
+            {k: v.to(device) if isinstance(v, Tensor) else v for k, v in target.items()}
+            for target in targets
+        ]
+        return images.to(device, non_blocking=True), moved
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the set is known by: images, and all of the annotations that counts."""
+        options = self.known_options()
+        if self.source in GENERATORS:
+            generated = generated_identity(self.source, self.folder)
+            return generated | {"options": options | generated["options"]}
+        parts = self._published.values()
+        files = digest([sorted(self._checked[1].items()), [self.truth(part) for part in parts]])
+        skipped: Counter[str] = Counter()
+        for part in parts:
+            skipped.update(part.skipped)
+        return {
+            "name": Path(self.root or self.source).name,
+            "revision": files[:12],
+            "files_sha256": files,
+            "skipped": dict(skipped),
+            "options": options,
+        }
