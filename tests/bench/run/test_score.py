@@ -53,8 +53,8 @@ def suite_in(folder, **board):
             {
                 "task": "classification",
                 "hosts": [host, "test_convnext"],
-                "operators": ["own"],
-                "baseline": "own",
+                "operators": ["as-is"],
+                "baseline": "as-is",
                 "recipe": "classification",
                 "set": small,
                 **board,
