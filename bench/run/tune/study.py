@@ -152,8 +152,10 @@ def opened(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
-        storage = _storage(store.studies(), again)
-        lock = store.folder / locks.FOLDER / f"study-{digest(title)[:12]}.lock"
+        folder = store.folder / locks.FOLDER
+        with locks.lock(folder / "studies.lock", wait_s=60):  # both would make its tables
+            storage = _storage(store.studies(), again)
+        lock = folder / f"study-{digest(title)[:12]}.lock"
         with locks.lock(lock, wait_s=60):  # two that start at once would both queue the default
             study = optuna.create_study(
                 storage=storage,
