@@ -40,7 +40,8 @@ def test_ten_thousand_records_are_grouped():
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     rows = [row for board in every for row in board.rows]
     print(f"{COUNT} records, {len(every)} boards: {wall:.2f} s, {cpu:.2f} s of this process")
-    held = {id(r) for row in rows for r in (*row.records, *row.superseded, *row.speeds)}
+    of_rows = [(*r.records, *r.superseded, *r.speeds, *r.views) for r in rows]
+    held = {id(record) for of_row in of_rows for record in of_row}
     assert len(held) > 0.98 * COUNT  # the last host is cut off: times without scores
 
 
@@ -57,7 +58,7 @@ def test_a_thousand_records_are_a_light_site():
     pages = [name for name in files if name.endswith(".html")]
     assert sum(name.startswith("records/") for name in files) == len(named)
     count = sum(name.startswith("boards/") for name in pages)
-    assert count > 30
+    assert count > 20
     assert len(files["index.html"]) < 30_000 + 1_000 * count  # ten thousand have 340 boards
     assert max(len(files[name]) for name in pages) < 400_000
     assert all(b"<svg" not in files[name] for name in ("index.html", "compare.html"))
