@@ -61,13 +61,14 @@ class Scores(nn.Module):
         self.prefixes = {"": "bbox_" if masks else ""} | ({"mask_": "segm_"} if masks else {})
         # torchmetrics' own thresholds are rounded to single precision, by which objects that lie
         # on one count differently than for pycocotools.
-        self.metric = AveragePrecision(
-            iou_type=types,
-            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
-            rec_thresholds=np.linspace(0, 1, 101).tolist(),
-            extended_summary=True,
-            backend="faster_coco_eval",
-        )
+        with torch.device("cpu"):  # thresholds have no values under torch.device("meta")
+            self.metric = AveragePrecision(
+                iou_type=types,
+                iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+                rec_thresholds=np.linspace(0, 1, 101).tolist(),
+                extended_summary=True,
+                backend="faster_coco_eval",
+            )
         # Some heads return more than the 100 that count.
         self.metric.warn_on_many_detections = False
         self.columns = {"boxes", "labels", "scores", "iscrowd", "area"}

@@ -114,7 +114,8 @@ def build(
     note_progress(0, 0)
     with quiet():
         model: Any = registry.build(mmengine.config.ConfigDict(cfg))
-        model.init_weights()
+        if not any(parameter.is_meta for parameter in model.parameters()):
+            model.init_weights()  # it looks at the values, and on the meta device there are none
     assert model.backbone.module is backbone
     return cast(nn.Module, model)
 
