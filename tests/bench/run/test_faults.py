@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -440,13 +441,14 @@ def test_a_soak_with_random_kills(engine, tiny, convboard, tmp_path):
             if kills >= most:
                 process.wait(900 * SOAK // 16)
                 break
-            family = workers_of(process)
-            victim = psutil.Process(process.pid) if draw.random() < 0.4 else None
-            if victim is None and family:
-                victim = draw.choice(family)
-            if victim is not None and process.poll() is None:
-                victim.kill()
-                kills += 1
+            with suppress(psutil.NoSuchProcess):  # it has ended just now
+                family = workers_of(process)
+                victim = psutil.Process(process.pid) if draw.random() < 0.4 else None
+                if victim is None and family:
+                    victim = draw.choice(family)
+                if victim is not None and process.poll() is None:
+                    victim.kill()
+                    kills += 1
         if process.returncode == 0:
             break
     assert process.returncode == 0
