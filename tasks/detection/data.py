@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
 from bench.errors import DataError, require
-from tasks.data.holdout import drawn_split
 from tasks.data.images import read_image
 from tasks.data.module import height_width
 from tasks.data.order import AspectSampler
 from tasks.data.sources import (
-    DRAWN,
     GENERATORS,
     check_source,
     require_drawable,
@@ -144,12 +142,9 @@ class DetectionData(ObjectData[BoxSet]):
         sets["train"] = told_unlearnt(sets["train"])
         return checked(sets, self.folder, self.max_skipped)
 
-    def _drawn(self, share: float) -> dict[str, BoxSet]:
-        """A set without splits, of which the validation split is drawn."""
-        whole = self._read("train")
-        trained, scored = drawn_split(rarest_labels(whole), share)
-        val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
-        return {"train": whole.subset(trained.tolist()), "val": val}
+    def strata(self, whole: BoxSet) -> NDArray[np.int64]:
+        """Return what each image is, by which a validation split is drawn alike."""
+        return rarest_labels(whole)
 
     def _read(self, split: str) -> BoxSet:
         if self.source == "voc":

@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.errors import UserError
 from bench.hashing import digest
-from tasks.data.holdout import held_out
+from tasks.data.holdout import drawn_split, held_out
 from tasks.data.module import TaskData
-from tasks.data.sources import GENERATORS, folder_of, generated_identity
+from tasks.data.sources import DRAWN, GENERATORS, folder_of, generated_identity
 from tasks.detection.boxes import Boxes
 
 Batch = tuple[Tensor, list[dict[str, Any]]]
@@ -73,6 +75,21 @@ class ObjectData(TaskData, Generic[Boxes]):
     @abstractmethod
     def truth(self, part: Boxes) -> Sequence[Any]:
         """Return everything in a split that scores depend on, for the hash of a set."""
+
+    @abstractmethod
+    def _read(self, split: str) -> Boxes:
+        """Read a published split; of a set without splits "train" is the whole."""
+
+    @abstractmethod
+    def strata(self, whole: Boxes) -> NDArray[np.int64]:
+        """Return what each image is, by which a validation split is drawn alike."""
+
+    def _drawn(self, share: float) -> dict[str, Boxes]:
+        """A set without splits, of which the validation split is drawn."""
+        whole = self._read("train")
+        trained, scored = drawn_split(self.strata(whole), share)
+        val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
+        return {"train": whole.subset(trained.tolist()), "val": val}
 
     @property
     def _published(self) -> dict[str, Boxes]:

@@ -72,15 +72,18 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
     return sane(each(sample, lambda x: F.crop(x, top, left, height, width)))
 
 
+def random_region(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Draw (top, left, height, width) of a region no larger than the frame, anywhere."""
+    (height, width), h, w = size, min(size[0], frame[0]), min(size[1], frame[1])
+    if (h, w) == (height, width):
+        return 0, 0, h, w
+    return int(torch.randint(height - h + 1, ())), int(torch.randint(width - w + 1, ())), h, w
+
+
 def random_crop(sample: Sample, frame: tuple[int, int]) -> Sample:
     """Cut a region no larger than the frame, anywhere."""
-    height, width = size_of(sample)
-    h, w = min(height, frame[0]), min(width, frame[1])
-    if (h, w) == (height, width):
-        return sample
-    top = int(torch.randint(height - h + 1, ()))
-    left = int(torch.randint(width - w + 1, ()))
-    return crop(sample, top, left, h, w)
+    region = random_region(size_of(sample), frame)
+    return sample if region[2:] == size_of(sample) else crop(sample, *region)
 
 
 def mosaic(samples: Sequence[Sample], frame: tuple[int, int], factors: Sequence[float]) -> Sample:

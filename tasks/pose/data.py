@@ -9,16 +9,15 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import resize
 
 from bench.errors import require
-from tasks.data.holdout import drawn_split
 from tasks.data.images import read_image
 from tasks.data.module import height_width
 from tasks.data.sources import (
-    DRAWN,
     GENERATORS,
     check_source,
     require_drawable,
@@ -155,13 +154,10 @@ class PoseData(ObjectData[PoseSet]):
             sets["train"] = replace(train, skipped=train.skipped | {UNTOLD: 1})
         return checked(sets, self.folder, self.max_skipped)
 
-    def _drawn(self, share: float) -> dict[str, PoseSet]:
-        """A set without splits, of which the validation split is drawn."""
-        whole = self._read("train")
+    def strata(self, whole: PoseSet) -> NDArray[np.int64]:
+        """Return what each image is, by which a validation split is drawn alike."""
         posed = [int((~image.unlearnt).any()) for image in whole.images]
-        trained, scored = drawn_split(np.array(posed, dtype=np.int64), share)
-        val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
-        return {"train": whole.subset(trained.tolist()), "val": val}
+        return np.array(posed, dtype=np.int64)
 
     def _read(self, split: str) -> PoseSet:
         if self.files is None:

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from tasks.detection.transforms import Sample, fitted_size, size_of
+from tasks.detection.transforms import Sample, fitted_size, random_region, size_of
 
 MOVED = ("image", "points", "ignored")
 
@@ -62,13 +62,9 @@ def flipped(sample: Sample, mirror: Sequence[int]) -> Sample:
 
 def random_crop(sample: Sample, frame: tuple[int, int]) -> Sample:
     """Cut a region no larger than the frame, anywhere."""
-    height, width = size_of(sample)
-    h, w = min(height, frame[0]), min(width, frame[1])
-    if (h, w) == (height, width):
-        return sample
-    top = int(torch.randint(height - h + 1, ()))
-    left = int(torch.randint(width - w + 1, ()))
-    return each(sample, lambda x: F.crop(x, top, left, h, w))
+    region = random_region(size_of(sample), frame)
+    whole = region[2:] == size_of(sample)
+    return sample if whole else each(sample, lambda x: F.crop(x, *region))
 
 
 def inside(sample: Sample) -> Sample:
