@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
+from bench.run.executor import EXECUTORS
 
 if TYPE_CHECKING:
     from bench.config.plan import Choice
@@ -133,8 +134,8 @@ def add_engine(verb: argparse.ArgumentParser) -> None:
     """Add where cells run, and how many at a time."""
     verb.add_argument(
         "--executor",
-        choices=("processes", "ray", "slurm"),
-        default="processes",
+        choices=EXECUTORS,
+        default=EXECUTORS[0],
         help="where cells run: processes of this machine (default), a Ray cluster, or SLURM",
     )
     verb.add_argument("--workers", type=int, default=None, help="cells at a time")

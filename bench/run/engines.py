@@ -8,11 +8,9 @@ from pathlib import Path
 
 from bench.config.cell import Cell
 from bench.errors import UserError, near
-from bench.run.executor import Executor, Needs
+from bench.run.executor import EXECUTORS, Executor, Needs
 from bench.run.processes import LocalProcesses, default_workers
 from bench.run.ranks import needs_of
-
-EXECUTORS = ("processes", "ray", "slurm")
 
 
 @dataclass(frozen=True)

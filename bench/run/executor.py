@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 Job = TypeVar("Job")
+EXECUTORS = ("processes", "ray", "slurm")
 
 
 @dataclass(frozen=True)
