@@ -57,12 +57,14 @@ class Timed:
         images: what they are timed on, in place of noise.
         data: where the images come from.
         prepare: makes the timed form of a training form, in place of `bench.backbones.fuse`.
+        imports: modules that are imported as the arms are built.
     """
 
     arms: list[Arm]
     images: NDArray[np.float32] | None = None
     data: Data | None = None
     prepare: Callable[[nn.Module], nn.Module] | None = None
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
