@@ -25,12 +25,13 @@ def predict(
 
     An image is resized as the images are on which the cell was scored; what is found is drawn on
     the original. The cell's data need not be there. The first image is read before the network is
-    built.
+    built. One of a folder that cannot be read is left out, and yielded with the words for it.
 
     Args:
         folder: the runs folder; see `bench.store.Store`.
         cell: hash of the cell, or its beginning.
-        images: paths of image files, and of folders that hold some.
+        images: paths of image files, and of folders that hold some, where hidden ones and those
+            in `out` are left out.
         out: folder of the pictures, made where it is not there; `NAME-predicted.png` each.
         threshold: least score of a detection or figure, in [0, 1].
 
@@ -43,13 +44,21 @@ def predict(
         raise ConfigError(f"`--score` (={threshold}) must be in [0, 1].")
     store = Store(folder)
     run = store.find(cell)
-    paths = _files(images)
-    _read(paths[0])
+    paths = _files(images, out)
+    if paths[0] in images:
+        _read(paths[0])
     network = alone(store, run)
     out.mkdir(parents=True, exist_ok=True)
     taken: set[Path] = set()
     for path in paths:
-        drawn = draw(network.module, network.data, network.class_names, _read(path), threshold)
+        try:
+            image = _read(path)
+        except ConfigError as error:
+            if path in images:
+                raise
+            yield path, f"left out: {error}"
+            continue
+        drawn = draw(network.module, network.data, network.class_names, image, threshold)
         target = _free(out, path.stem, taken)
         to_pil_image(drawn.picture).save(target)
         yield target, drawn.words
@@ -96,14 +105,19 @@ def draw(
     raise ConfigError(f"`cell`: there is no drawing of what a {type(module).__name__} predicts.")
 
 
-def _files(images: Sequence[Path]) -> list[Path]:
+def _files(images: Sequence[Path], out: Path) -> list[Path]:
     """Return the image files that are named, those of a folder in the order of their names."""
-    from tasks.data.listing import is_image
+    from tasks.data.listing import is_image, visible_files
 
+    drawn = out.resolve()
     paths: list[Path] = []
     for path in images:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if is_image(file))
+            inside = [
+                file
+                for file in visible_files(path)
+                if is_image(file) and not file.resolve().is_relative_to(drawn)
+            ]
             if not inside:
                 raise ConfigError(f"`image` (={str(path)!r}): there is no image in the folder.")
             paths += inside

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bench import machine
 from bench.analysis import receptive_field
 from bench.config.cell import Cell
 from bench.errors import ConfigError
 from bench.hashing import file_sha256
 from bench.record import Data, Picture, Record, View
-from bench.run.describe import entry_of, recipe_of
+from bench.run.describe import record_of
 from bench.run.trained import trained
 from bench.store import Kept, Store
 from tasks.data.module import resized
@@ -256,22 +255,14 @@ def _keep(
         )
     )
     options = f"--images {view.images}" + (" --fresh" if view.weights == "fresh" else "")
-    record = Record.make(
+    record = record_of(
+        cell,
+        command=command,
+        reproduce=f"convboard erf {cell.words} --only cell={cell.hash} {options}",
+        run_id=run_id,
         kind="view",
-        status="ok",
-        entry=entry_of(cell),
         data=Data.model_validate(data.describe()),
-        recipe=recipe_of(cell, None),
         view=view,
-        machine=machine.machine(),
-        software=machine.software(),
-        provenance=machine.provenance(
-            command=command,
-            reproduce=f"convboard erf {cell.words} --only cell={cell.hash} {options}",
-            mlflow_run=run_id,
-            suite=cell.suite,
-            cell=cell.hash,
-        ),
     )
     for picture in view.pictures:
         store.keep(run_id, folder / picture.file, "records")

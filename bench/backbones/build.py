@@ -16,7 +16,7 @@ from bench.backbones.hosts import build_code
 from bench.backbones.recipe import note_build
 from bench.backbones.swap import swap
 from bench.backbones.weights import load_weights
-from bench.errors import UserError, near, require
+from bench.errors import Failure, UserError, near, require
 from bench.host_code import code_sha256, is_code
 from bench.operators.base import pair
 from bench.operators.registry import get
@@ -61,7 +61,8 @@ def build(
     Raises:
         UserError: unknown host (with near matches), operator, option or key, arguments that the
             host does not take, or options without an operator. What fails though the arguments
-            are right, such as a download, keeps its own error.
+            are right keeps its own error.
+        Failure: weights that cannot be downloaded.
 
     Example:
         >>> import torch
@@ -127,9 +128,15 @@ def _host(
         raise
     except Exception as error:
         mistake = _mistake(host, features_only, host_options, error)
-        if mistake is None:
-            raise
-        raise UserError(mistake) from error
+        if mistake is not None:
+            raise UserError(mistake) from error
+        if pretrained and _works(host, features_only, host_options):
+            first = str(error).strip().partition("\n")[0]
+            raise Failure(
+                f"the weights of {host!r} cannot be fetched: {type(error).__name__}: {first}; "
+                "`weights` reads them from a file."
+            ) from error
+        raise
 
 
 def _create(
@@ -139,6 +146,14 @@ def _create(
         host, pretrained=pretrained, features_only=features_only, **host_options
     )
     return model
+
+
+def _works(host: str, features_only: bool, host_options: Mapping[str, Any]) -> bool:
+    try:
+        _create(host, False, features_only, host_options)
+    except Exception:
+        return False
+    return True
 
 
 def _check_host(host: str, pretrained: bool) -> None:
@@ -169,17 +184,9 @@ def _mistake(
     host: str, features_only: bool, host_options: Mapping[str, Any], error: Exception
 ) -> str | None:
     """Say which argument made timm fail: the one without which it does not."""
-
-    def works(features_only: bool, host_options: Mapping[str, Any]) -> bool:
-        try:
-            _create(host, False, features_only, host_options)
-        except Exception:
-            return False
-        return True
-
-    if works(features_only, host_options) or not works(False, {}):
+    if _works(host, features_only, host_options) or not _works(host, False, {}):
         return None  # the weights are at fault, or the host
-    if not works(features_only, {}):
+    if not _works(host, features_only, {}):
         return f"`features_only` (=True) must be false: {host!r} gives no maps ({error})."
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None or unknown[1] not in host_options:

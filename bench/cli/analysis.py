@@ -37,16 +37,18 @@ def erf(options: argparse.Namespace) -> None:
     from bench.analysis import views
     from bench.analysis.receptive_field import SHARES
     from bench.cli.progress import console
-    from bench.cli.suites import tell_unfit
+    from bench.cli.suites import tell_absent, tell_unfit
     from bench.config.plan import plan
     from bench.run.fits import unfit
     from bench.run.suite import hush
 
     hush()
     planned = plan(options.suite, choice_of(options))
-    reasons = unfit(planned)
-    tell_unfit(planned, reasons)
-    cells = [cell for cell in planned if cell.hash not in reasons]
+    tell_absent(planned)
+    present = [cell for cell in planned if not cell.absent]
+    reasons = unfit(present)
+    tell_unfit(present, reasons)
+    cells = [cell for cell in present if cell.hash not in reasons]
     shares = [f"{share:.0%} in" for share in SHARES]
     table = Table("task", "host", "operator", "seed", "weights", "images", *shares, box=None)
     for cell, record in views.look(

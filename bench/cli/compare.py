@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,13 @@ from bench.cli.arguments import (
     add_start,
     add_trust,
     records_of,
+    require_suite_file,
     runs_of,
-    size_of,
-    split,
-    where_of,
 )
 from bench.errors import Failure, UserError
 
 if TYPE_CHECKING:
-    from bench.config.schema import HostConfig
     from leaderboard.rows import Board, Row
-    from tasks.layouts import Layout
 
 SEEDS_MAX = 3
 """Seeds of an arm at most, where no budget is given."""
@@ -70,6 +66,7 @@ def compare(options: argparse.Namespace) -> None:
     Status 1 where something failed.
     """
     from bench.cli import decide, suites
+    from bench.cli.compare_suite import written
     from bench.cli.main import parser
     from bench.cli.progress import console
     from bench.config import plan as planning
@@ -77,10 +74,13 @@ def compare(options: argparse.Namespace) -> None:
     from bench.host_code import is_code
     from tasks.layouts import recognise
 
+    require_suite_file(options.out)
+    if options.budget:
+        decide.seconds_of(options.budget)
     layout = recognise(options.images, options.task)
     os.environ["CONVBOARD_DATA"] = str(layout.folder.parent)
     console.print(f"{layout.folder.name}: {layout.sentence}.", soft_wrap=True)
-    path = _written(options, layout)
+    path = written(options, layout)
     shared = ["--runs", str(runs_of(options)), "--records", str(records_of(options))]
     whole = parser()[0]
     plan = whole.parse_args(["plan", str(path), *shared[:2]])
@@ -107,114 +107,6 @@ def compare(options: argparse.Namespace) -> None:
     _answer(options, load_suite(str(path)).name, planned)
     if not ended_well:
         sys.exit(1)
-
-
-def _written(options: argparse.Namespace, layout: Layout) -> Path:
-    """Write the suite; return its path."""
-    import torch
-    import yaml
-
-    from bench.cli.progress import console
-    from bench.config import comparison
-    from bench.config.plan import Choice
-    from bench.config.schema import load_host
-    from bench.whole_files import write_whole
-    from leaderboard.wording import counted
-
-    host = load_host(options.host)
-    host = Choice(pretrained=options.pretrained, weights=options.weights).started(host)
-    gpu = torch.cuda.is_available()
-    size = (
-        size_of(options.size)
-        if options.size
-        else comparison.size_for(layout.task, layout.typical_size, gpu=gpu)
-    )
-    if layout.task == "classification" and size[0] != size[1]:
-        raise UserError(
-            f"`--size` (={options.size!r}) must be one number: classification sees squares."
-        )
-    if options.epochs is not None and options.epochs < 1:
-        raise UserError(f"`--epochs` (={options.epochs}) must be at least 1.")
-    names = split(options.operators) if options.operators else list(comparison.OPERATORS)
-    maps = layout.task != "classification"
-    where, arms = _arms(options, host, names, size, maps=maps)
-    wish = comparison.Wish(
-        host=host.model_dump(exclude_defaults=True, exclude={"description"}),
-        operators=arms,
-        where=where,
-        size=size,
-        epochs=options.epochs,
-    )
-    suite = comparison.suite_of(layout, wish, gpu=gpu)
-    path = options.out or Path(f"{suite['name']}.yaml")
-    if path.suffix not in (".yaml", ".yml"):
-        raise UserError(f"`--out` (={str(path)!r}) must end in .yaml.")
-    write_whole(path, yaml.safe_dump(suite, sort_keys=False, allow_unicode=True))
-    board = suite["boards"][0]["set"]
-    height, width = size
-    console.print(
-        f"{options.host}: {_slots_in_words(where)}, images of {height}×{width}, "
-        f"{counted(board['trainer']['max_epochs'], 'epoch')} in batches of "
-        f"{board['data']['init_args']['batch_size']}, against the network as it is.",
-        soft_wrap=True,
-    )
-    return path
-
-
-def _arms(
-    options: argparse.Namespace,
-    host: HostConfig,
-    names: Sequence[str],
-    size: tuple[int, int],
-    *,
-    maps: bool,
-) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Return the slots that are meant, and the arms; those mixed that fit in no other way."""
-    from bench.backbones import build, find_slots
-    from bench.backbones.fits import refusals
-    from bench.backbones.select import select
-    from bench.cli.progress import console
-    from bench.config.network import options_of
-    from bench.config.schema import load_operator
-    from bench.config.trust import refuse_code
-
-    refuse_code({"host": host.host})
-    model = build(host.host, host_options=host.host_options, input_size=size, features_only=maps)
-    slots = find_slots(model, size)
-    where = where_of(options) or _late(slot.stage for slot in slots)
-    slots = select(slots, where)
-    arms, fitting = [], False
-    for name in dict.fromkeys(names):
-        arm = load_operator(name).laid_over(None, options.mix)
-        assert arm.operator is not None
-        given = options_of(arm)
-        refused = refusals(model, slots, arm.operator, mix=arm.mix, options=given)
-        if len(refused) == len(slots) and arm.mix is None:
-            refused = refusals(model, slots, arm.operator, mix="pointwise", options=given)
-            if len(refused) < len(slots):
-                arm = arm.laid_over(None, "pointwise")
-                console.print(f"{name} is depthwise: a 1×1 convolution stands behind it (mix).")
-        fitting = fitting or len(refused) < len(slots)
-        arms.append(arm.model_dump(exclude_defaults=True, exclude={"description", "tune"}))
-    if not fitting:
-        raise UserError(
-            f"`--operators` (={','.join(names)!r}): none fits the {len(slots)} slots chosen; "
-            f"`convboard slots {options.host}` shows what fits where."
-        )
-    return where, arms
-
-
-def _late(stages: Any) -> dict[str, Any] | None:
-    """Return the selection of the last two stages, where a host has them: cheap to replace."""
-    late = sorted({stage for stage in stages if stage in (3, 4)})
-    return {"stages": late} if late else None
-
-
-def _slots_in_words(where: dict[str, Any] | None) -> str:
-    if where is None:
-        return "every slot that an operator fits"
-    said = ", ".join(f"{key} {value}" for key, value in where.items())
-    return f"slots of {said} (--where changes it)"
 
 
 def _answer(options: argparse.Namespace, suite: str, planned: Collection[str]) -> None:

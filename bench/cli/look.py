@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from bench.cli.arguments import Verbs
@@ -55,6 +56,6 @@ def look(options: argparse.Namespace) -> None:
     print("left out or mended:" if findings.mended else "nothing was left out or mended.")
     for kind, number in findings.mended.items():
         print(f"  {kind}: {number:,}")
-    print(f"In a task's YAML, with `--data {layout.folder.parent}`:")
+    print(f"In a task's YAML, with `--data {shlex.quote(str(layout.folder.parent))}`:")
     print(yaml_text({"data": layout.data}).rstrip())
     print(f"{write_page(findings, options.out)} shows samples.")

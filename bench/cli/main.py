@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -23,6 +24,11 @@ from bench.errors import Failure, UserError, near
 
 _HOST = re.compile(r"[\w.-]+(?=:\d+$)")
 """A host before its port, as an argument of the command."""
+_PLACES = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
+"""What is wrong with a place that cannot be written or read, and no fault of the code."""
 WHOLE = "lightning"
 """A package that the extra `bench` brings, and none that is smaller."""
 
@@ -105,11 +111,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Failure as error:
         print(f"convboard: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        told = error.errno in _PLACES and error.filename
+        if not told or os.environ.get("CONVBOARD_TRACEBACK"):
+            raise
+        print(f"convboard: {error.filename}: {error.strerror}.", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
 
 
 def _without_folder(argument: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of
+from bench.cli.arguments import Verbs, add_choice, choice_of, require_suite_file, runs_of
 from bench.errors import UserError
 
 
@@ -30,6 +30,7 @@ def search_dilation(options: argparse.Namespace) -> None:
     from bench.config.plan import each_arm, plan
     from bench.run.dilation import search_dilation
 
+    require_suite_file(options.out)
     choice = choice_of(options)
     cells = [c for c in plan(options.suite, choice) if c.backbone.get("operator") == "icconv"]
     arms = each_arm(cells, choice)

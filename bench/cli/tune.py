@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.arguments import Verbs, add_choice, add_engine, choice_of, runs_of, split
+from bench.cli.arguments import (
+    Verbs,
+    add_choice,
+    add_engine,
+    choice_of,
+    require_suite_file,
+    runs_of,
+    split,
+)
 from bench.errors import Failure, UserError
 
 if TYPE_CHECKING:
@@ -60,6 +68,7 @@ def tune(options: argparse.Namespace) -> None:
     from bench.run.tune.written import file_name, write
     from bench.store import Store
 
+    require_suite_file(options.out)
     search = Search(
         options.trials, options.sampler, options.pruner, tuple(split(options.objectives))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,11 @@ USUAL = {
 STEP = 32
 """Sides are multiples of it, so that maps at every stride are whole."""
 FEWEST_EPOCHS, MOST_EPOCHS = 5, 100
+ROUNDS = 3
+"""Seeds of all arms that a budget is to hold: with fewer a board seldom decides."""
+START_S, DEARER = 10, 1.5
+"""Seconds that a cell takes beside its epochs, and how much more an epoch of an arm takes than of
+the host as it is: what is usual."""
 LR = {"fresh": 1e-3, "trained": 3e-4}
 
 
@@ -58,6 +63,31 @@ def epochs_for(task: str, images: int, *, trained: bool) -> int:
     """
     samples = USUAL[task].samples / (3 if trained else 1)
     return min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(samples / max(1, images))))
+
+
+def seed_seconds(epoch_seconds: float, arms: int, epochs: int) -> float:
+    """Return about how long one seed of all arms takes; arguments as of `epochs_within`."""
+    return arms * START_S + epochs * epoch_seconds * (1 + DEARER * (arms - 1))
+
+
+def epochs_within(seconds: float, epoch_seconds: float, arms: int, usual: int) -> int:
+    """Return how many epochs let `ROUNDS` seeds of all arms end in a time; the usual at most.
+
+    Args:
+        seconds: the time.
+        epoch_seconds: of an epoch of the host as it is.
+        arms: how many, the host as it is among them.
+        usual: number of epochs.
+
+    Example:
+        >>> epochs_within(600, 2.0, arms=3, usual=100), epochs_within(600, 0.1, arms=3, usual=100)
+        (21, 100)
+        >>> epochs_within(60, 20.0, arms=6, usual=100)
+        5
+    """
+    of_seed = seconds / ROUNDS
+    fitting = (e for e in range(usual, 0, -1) if seed_seconds(epoch_seconds, arms, e) <= of_seed)
+    return max(next(fitting, 0), min(usual, FEWEST_EPOCHS))
 
 
 def size_for(task: str, typical: tuple[int, int], *, gpu: bool) -> tuple[int, int]:
@@ -153,6 +183,25 @@ def suite_of(layout: Layout, wish: Wish, *, gpu: bool) -> dict[str, Any]:
         "boards": [board],
         "speed": {"scopes": {"backbone": [1, 8], "end_to_end": [1]}, "warmup_cap_ms": 1000},
     }
+
+
+def epochs_before(written: object, layout: Layout, wish: Wish, *, gpu: bool) -> int | None:
+    """Return the epochs of a suite that was written before, if it is the same but for them.
+
+    So a comparison that goes on trains as it did, however long an epoch takes now.
+
+    Args:
+        written: what its file holds.
+        layout: as of `suite_of`, and so are the others.
+        wish: without epochs.
+        gpu: as of `suite_of`.
+    """
+    try:
+        epochs = written["boards"][0]["set"]["trainer"]["max_epochs"]  # type: ignore[index]
+        same = suite_of(layout, replace(wish, epochs=epochs), gpu=gpu) == written
+    except (KeyError, IndexError, TypeError):
+        return None
+    return int(epochs) if same else None
 
 
 def name_of(host: str, folder: Path) -> str:

@@ -15,14 +15,9 @@ import yaml
 from bench import locks, machine
 from bench.config.cell import Cell
 from bench.failures import out_of_memory
-from bench.record import (
-    Data,
-    Provenance,
-    Record,
-    Status,
-)
+from bench.record import Data, Record, Status
 from bench.run.code import operator_sha256
-from bench.run.describe import accuracy_of, cost_of, entry_of, recipe_of
+from bench.run.describe import accuracy_of, cost_of, entry_of, recipe_of, record_of
 from bench.run.estimate import GPU_MEMORY, MEMORY
 from bench.run.states import is_stale
 from bench.store import CELL, CHECKPOINT, CLASSES, CODE, DATA, Store
@@ -162,17 +157,16 @@ def train(
                 logger=store.logger(cell.suite, run_id),
                 progress_bar=progress_bar,
             )
-        record = Record.make(
+        record = record_of(
+            cell,
+            command=command,
+            run_id=run_id,
             kind="accuracy",
-            status="ok",
             entry=entry_of(cell, fitted),
             data=Data.model_validate(fitted.data),
             recipe=recipe_of(cell, fitted),
             accuracy=accuracy_of(cell, fitted, work),
             cost=cost_of(cell, fitted),
-            machine=machine.machine(),
-            software=machine.software(),
-            provenance=_provenance(cell, command, run_id),
         )
         classes = list(fitted.datamodule.class_names)
         write_whole(work / CLASSES, json.dumps(classes, ensure_ascii=False))
@@ -249,17 +243,8 @@ def keep_unfit(cell: Cell, folder: Path, command: str, why: str, data: Data | No
 def _failure(
     cell: Cell, command: str, run_id: str, status: Status, why: str, data: Data | None
 ) -> Record:
-    return Record.make(
-        kind="accuracy",
-        status=status,
-        error=why,
-        entry=entry_of(cell),
-        data=data,
-        recipe=recipe_of(cell, None),
-        machine=machine.machine(),
-        software=machine.software(),
-        provenance=_provenance(cell, command, run_id),
-    )
+    parts = {"kind": "accuracy", "status": status, "error": why, "data": data}
+    return record_of(cell, command=command, run_id=run_id, **parts)
 
 
 def _keep_failure(store: Store, run_id: str, record: Record, work: Path) -> None:
@@ -310,14 +295,3 @@ def _tags(cell: Cell) -> dict[str, str]:
         "git.commit": str(git["git_commit"]),
         "git.dirty": str(git["git_dirty"]).lower(),
     }
-
-
-def _provenance(cell: Cell, command: str, run_id: str) -> Provenance:
-    return machine.provenance(
-        command=command,
-        reproduce=cell.reproduce,
-        mlflow_run=run_id,
-        optuna_study=cell.tuned.study if cell.tuned else None,
-        suite=cell.suite,
-        cell=cell.hash,
-    )

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import machine
 from bench.config.cell import Cell
 from bench.errors import ConfigError
 from bench.hashing import digest
 from bench.record import Decision as Kept_decision
 from bench.record import Metric, Record
+from bench.run.describe import record_of
 from bench.run.states import is_stale
 from bench.statistics.decide import Decision, Plan, decide
 from bench.store import Kept, Store
@@ -186,22 +186,16 @@ def keep(
         with TemporaryDirectory() as scratch:
             folder = Path(scratch)
             scored = store.record(run)
-            record = Record.make(
+            record = record_of(
+                cells[-1],
+                command=command,
+                reproduce=command,
+                run_id=run.run_id,
                 kind="decision",
-                status="ok",
                 entry=scored.entry,
                 data=scored.data,
                 recipe=scored.recipe,
                 decision=part,
-                machine=machine.machine(),
-                software=machine.software(),
-                provenance=machine.provenance(
-                    command=command,
-                    reproduce=command,
-                    mlflow_run=run.run_id,
-                    suite=cells[-1].suite,
-                    cell=cells[-1].hash,
-                ),
             )
             store.keep(run.run_id, record.save(folder / "new"), "records")
         store.tag(run.run_id, {TAG: content})

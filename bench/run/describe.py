@@ -1,4 +1,4 @@
-"""What a cell's record says of it: entry, recipe, accuracy and cost."""
+"""What a cell's records say of it: entry, recipe, accuracy and cost."""
 
 from __future__ import annotations
 
@@ -8,13 +8,50 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import machine
 from bench.config.cell import Cell
 from bench.hashing import digest, file_sha256
-from bench.record import Accuracy, Cost, Entry, Metric, Outcomes, Recipe
+from bench.record import Accuracy, Cost, Entry, Metric, Outcomes, Recipe, Record
 from bench.run.code import operator_sha256
 
 if TYPE_CHECKING:
     from bench.run.fit import Fitted
+
+
+def record_of(
+    cell: Cell,
+    *,
+    command: str,
+    run_id: str,
+    reproduce: str | None = None,
+    optuna_study: str | None = None,
+    **parts: Any,
+) -> Record:
+    """Return a record of a cell that is made here and now.
+
+    Args:
+        cell: what it is of.
+        command: the command line that asked for it.
+        run_id: MLflow's, of the run that it is kept with.
+        reproduce: the command that makes it again; None for the cell's own.
+        optuna_study: name of Optuna's study; None for that which found the cell's settings, if any.
+        **parts: the other fields of a record; entry and recipe are those of a cell that is not
+            trained, where they are not given.
+    """
+    known = {"status": "ok", "entry": entry_of(cell), "recipe": recipe_of(cell, None)}
+    return Record.make(
+        **(known | parts),
+        machine=machine.machine(),
+        software=machine.software(),
+        provenance=machine.provenance(
+            command=command,
+            reproduce=reproduce or cell.reproduce,
+            mlflow_run=run_id,
+            optuna_study=optuna_study or (cell.tuned.study if cell.tuned else None),
+            suite=cell.suite,
+            cell=cell.hash,
+        ),
+    )
 
 
 def entry_of(cell: Cell, fitted: Fitted | None = None) -> Entry:

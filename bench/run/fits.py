@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from bench.config.cell import START, Cell
+from bench.config.trust import refuse_code
 from bench.errors import ConfigError, DoesNotFit, UserError
 from bench.hashing import digest
 from bench.memo import remembered
@@ -17,7 +18,8 @@ def unfit(cells: Iterable[Cell]) -> dict[str, str]:
     """Return why a cell's operator has no slot in its host, by the cell's hash.
 
     A network is built once for all seeds and tasks that share it. What came of it is remembered,
-    by its arguments and the operator's code, which may be another package's.
+    by its arguments, in which the hash of a host's code is, and by the operator's code, which may
+    be another package's.
 
     Raises:
         ConfigError: the host or the operator's arguments are wrong, with the cell in which they
@@ -31,8 +33,9 @@ def unfit(cells: Iterable[Cell]) -> dict[str, str]:
         network = [backbone, operator_sha256(backbone["operator"])]
         key = digest(network)
         if key not in answers:
+            refuse_code(backbone)
             why = partial(_why, cell, backbone)
-            answers[key] = remembered("fits", network, why) if _is_named(backbone) else why()
+            answers[key] = remembered("fits", network, why) if _is_known(backbone) else why()
         if answers[key]:
             reasons[cell.hash] = answers[key]
     return reasons
@@ -41,9 +44,7 @@ def unfit(cells: Iterable[Cell]) -> dict[str, str]:
 def _why(cell: Cell, backbone: dict[str, Any]) -> str:
     """Build the network; "" where the operator fits."""
     from bench.backbones import build
-    from bench.config.trust import refuse_code
 
-    refuse_code(backbone)
     try:
         build(**backbone)
     except DoesNotFit as refusal:
@@ -53,6 +54,6 @@ def _why(cell: Cell, backbone: dict[str, Any]) -> str:
     return ""
 
 
-def _is_named(backbone: dict[str, Any]) -> bool:
-    """Whether a host is known by its name: code of the user's may be another the next time."""
-    return ":" not in backbone["host"]
+def _is_known(backbone: dict[str, Any]) -> bool:
+    """Whether a host is the same the next time: it is timm's, or code of which there is a hash."""
+    return ":" not in backbone["host"] or "host_sha256" in backbone

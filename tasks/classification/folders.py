@@ -77,17 +77,20 @@ def read_class_folder(
             images, too many unreadable images.
     """
     folder = root if split is None else _split_folder(root, split)
-    class_names = tuple(path.name for path in visible_folders(folder))
-    if not class_names:
+    folders = visible_folders(folder)
+    if not folders:
         raise DataError(f"{folder} must hold one folder per class; it holds none.")
-    listed: list[tuple[Path, int]] = []
+    images: dict[str, list[Path]] = {}
     repairs: Counter[str] = Counter()
-    for label, name in enumerate(class_names):
-        for path in visible_files(folder / name, repairs):
-            if is_image(path):
-                listed.append((path, label))
-            else:
-                repairs[OTHER] += 1
+    for path in folders:
+        files = list(visible_files(path, repairs))
+        images[path.name] = [file for file in files if is_image(file)]
+        repairs[OTHER] += len(files) - len(images[path.name])
+    empty = [name for name, files in images.items() if not files]
+    if split in (None, "train"):
+        repairs[f"folder without an image, no class ({some(empty)})"] += len(empty)
+    class_names = tuple(name for name in images if images[name])
+    listed = [(path, label) for label, name in enumerate(class_names) for path in images[name]]
     if hashes is None:
         checked = check_images(root, [path for path, _ in listed])
     else:
@@ -103,17 +106,17 @@ def read_class_folder(
     good = [(p, label) for p, label in listed if p.relative_to(root).as_posix() not in faults]
     if not good:
         raise DataError(f"The folders of {folder} hold no readable image.")
-    empty = sorted(set(range(len(class_names))) - {label for _, label in good})
-    if empty and split in (None, "train"):
-        shown = some([repr(class_names[i]) for i in empty])
-        raise DataError(f"{len(empty)} class(es) of {folder} have no readable image: {shown}.")
+    lost = sorted(set(range(len(class_names))) - {label for _, label in good})
+    if lost and split in (None, "train"):
+        shown = some([repr(class_names[i]) for i in lost])
+        raise DataError(f"{len(lost)} class(es) of {folder} have no readable image: {shown}.")
     repairs.update(checked.repairs(checked.hashes, upright=True))
     return ClassFolder(
         tuple(path for path, _ in good),
         tuple(label for _, label in good),
         class_names,
         checked.hashes,
-        count_faults(faults.values()) | dict(sorted(repairs.items())),
+        count_faults(faults.values()) | dict(sorted((+repairs).items())),
     )
 
 

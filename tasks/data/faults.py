@@ -51,15 +51,16 @@ def require_none(faults: Iterable[Fault]) -> None:
 
 
 def few_enough(unreadable: Mapping[Any, str], images: int, max_skipped: float) -> bool:
-    """Say whether so many images may be left out: a set is not refused for one damaged file.
+    """Say whether so many images may be left out: no set is refused for one damaged file.
 
     Args:
         unreadable: image → its fault.
         images: of the set, in all.
-        max_skipped: largest share of them that may be unreadable.
+        max_skipped: largest share of them that may be unreadable; unless it is 0, one may be
+            however small the set is.
 
     Example:
-        >>> few_enough({"a.jpg": "truncated"}, 100, 0.01), few_enough({"a.jpg": "?"}, 99, 0.01)
+        >>> few_enough({"a.jpg": "truncated"}, 40, 0.01), few_enough({"a.jpg": "truncated"}, 40, 0)
         (True, False)
     """
-    return len(unreadable) <= max_skipped * images
+    return len(unreadable) <= (max(1, max_skipped * images) if max_skipped else 0)

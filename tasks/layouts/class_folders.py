@@ -54,6 +54,14 @@ def find(folder: Path) -> Layout | None:
     )
 
 
+def almost(folder: Path) -> str | None:
+    """Say what keeps a folder from being of this layout, where little does."""
+    classes = _classes(split_folders(folder).get("train", folder))
+    if len(classes) != 1:
+        return None
+    return f"there is but one folder of images, {next(iter(classes))}; classes are two or more"
+
+
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Return class → images; nothing where a folder is a part of another layout."""
     folders = visible_folders(folder)

@@ -87,6 +87,22 @@ def find(folder: Path) -> Layout | None:
     return None if found is None else _layout(folder, found)
 
 
+def almost(folder: Path) -> str | None:
+    """Say what keeps a folder from being of this layout, where little does."""
+    for file in _json_files(folder):
+        try:
+            content = json.loads(file.read_bytes())
+        except OSError:
+            continue
+        except (ValueError, RecursionError) as error:
+            return f"{file.relative_to(folder)} is no JSON ({error})"
+        lists = [key for key in LISTS if isinstance(content, dict) and key in content]
+        if lists and len(lists) < len(LISTS):
+            missing = ", ".join(f"`{key}`" for key in LISTS if key not in lists)
+            return f"{file.relative_to(folder)} lacks {missing}, which COCO's files have"
+    return None
+
+
 class Files(NamedTuple):
     """What was found of a set.
 

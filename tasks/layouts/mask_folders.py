@@ -66,6 +66,28 @@ def _pair(folder: Path) -> Pair | None:
 
 def find(folder: Path) -> Layout | None:
     """Recognise folders of images and masks; ADE20K's are another layout, in which 0 is ignored."""
+    listed = _listed(folder)
+    if listed is None:
+        return None
+    counts = {split: len(paths) for split, (paths, _) in listed.items()}
+    return _layout(folder, *listed["train"], counts)
+
+
+def almost(folder: Path) -> str | None:
+    """Say what keeps a folder from being of this layout, where little does."""
+    listed = _listed(folder)
+    masks = evenly(listed["train"][1], MOST_MASKS) if listed else []
+    coloured = [path for path in masks if _labels(path) is None]
+    if not coloured:
+        return None
+    return (
+        f"{len(coloured)} masks beside its images hold colours, such as {coloured[0].name}: a mask "
+        "must be a grey or palette image with one class index a pixel"
+    )
+
+
+def _listed(folder: Path) -> dict[str, tuple[list[Path], list[Path]]] | None:
+    """Return split → images and masks; None where none are to train on."""
     if ade20k.is_laid_out(folder):
         return None
     splits = {split: pair for split in SPLITS if (pair := mask_folders(folder, split))}
@@ -74,15 +96,8 @@ def find(folder: Path) -> Layout | None:
         if whole is None:
             return None
         splits = {"train": whole}
-    listed = {
-        split: ([f for f in visible_files(pair.images) if is_image(f)], _mask_files(pair.masks))
-        for split, pair in splits.items()
-    }
-    images, masks = listed["train"]
-    if not images or not masks:
-        return None
-    counts = {split: len(paths) for split, (paths, _) in listed.items()}
-    return _layout(folder, images, masks, counts)
+    listed = {split: (_images(pair.images), _images(pair.masks)) for split, pair in splits.items()}
+    return listed if all(listed["train"]) else None
 
 
 def _layout(
@@ -110,7 +125,7 @@ def _layout(
     )
 
 
-def _mask_files(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     return [path for path in visible_files(folder) if is_image(path)]
 
 

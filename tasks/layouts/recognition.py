@@ -52,7 +52,9 @@ def recognise(data: Path | str, task: str | None = None) -> Layout:
         raise DataError(
             f"`data` (={str(data)!r}) must be a folder, or the name of a set of torchvision's."
         )
+    visited = []
     for _ in range(DEPTH + 1):
+        visited.append(folder)
         found = [layout for module in known if (layout := _in(module, folder))]
         inner = visible_folders(folder)
         if found or len(inner) != 1:
@@ -65,7 +67,7 @@ def recognise(data: Path | str, task: str | None = None) -> Layout:
     if task != "pose" and posed:
         fitting = [replace(layout, has_poses=layout.task == "detection") for layout in fitting]
     if not fitting:
-        _refuse(data, task, found, known)
+        _refuse(data, visited, task, found, known)
     if len({layout.task for layout in fitting}) > 1:
         tasks = " or ".join(sorted({layout.task for layout in fitting}))
         words = "; ".join(layout.sentence for layout in fitting)
@@ -91,12 +93,24 @@ def _by_name(module: ModuleType, name: str) -> Layout | None:
     return found
 
 
+def _almost(module: ModuleType, folder: Path) -> str | None:
+    why: str | None = module.almost(folder) if hasattr(module, "almost") else None
+    return why
+
+
 def _refuse(
-    data: Path | str, task: str | None, found: list[Layout], known: list[ModuleType]
+    data: Path | str,
+    visited: list[Path],
+    task: str | None,
+    found: list[Layout],
+    known: list[ModuleType],
 ) -> NoReturn:
     if found:
         words = "; ".join(layout.sentence for layout in found)
         raise DataError(f"`--task` (={task!r}) does not fit `data` (={str(data)!r}): {words}.")
+    close = [why for folder in visited for module in known if (why := _almost(module, folder))]
+    if close:
+        raise DataError(f"`data` (={str(data)!r}) has no layout that is known: {close[0]}.")
     looked = [module.LOOKED_FOR for module in known]
     wanted = [words for words in looked if task is None or words.startswith(task)]
     raise DataError(

@@ -61,6 +61,22 @@ def find(folder: Path) -> Layout | None:
     )
 
 
+def almost(folder: Path) -> str | None:
+    """Say what keeps a folder from being of this layout, where little does."""
+    for file in (folder / name for name in ("data.yaml", "data.yml", "dataset.yaml")):
+        if not file.is_file():
+            continue
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            return f"{file.name} is no YAML of plain data ({' '.join(str(error).split())})"
+        if not isinstance(content, dict) or "train" not in content:
+            return f"{file.name} lacks `train`, which names the folder of the training images"
+        if not {"names", "nc"} & content.keys():
+            return f"{file.name} lacks `names`, the classes"
+    return None
+
+
 def description_of(folder: Path) -> Path | None:
     """Return the YAML file that describes a set: data.yaml, or the only one that names classes."""
     files = [file for end in (".yaml", ".yml", ".data") for file in sorted(folder.glob(f"*{end}"))]

@@ -13,11 +13,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
-from bench import machine
 from bench.hashing import digest
 from bench.pictures import plot_picture
-from bench.record import Data, Objective, Record, Study, Trial
-from bench.run.describe import entry_of, recipe_of
+from bench.record import Data, Objective, Study, Trial
+from bench.run.describe import record_of
 from bench.run.tune.spaces import short_names, values_of
 from bench.run.tune.study import DEFAULT, Search, best, ended, failed
 from bench.run.tune.trial import EPOCHS, LOST
@@ -119,23 +118,15 @@ def keep(
     content = digest(told.model_dump())
     if store.client.get_run(run_id).data.tags.get(TAG) == content:
         return
-    record = Record.make(
+    record = record_of(
+        arm.cell,
+        command=command,
+        reproduce=command,
+        run_id=run_id,
+        optuna_study=study.study_name,
         kind="study",
-        status="ok",
-        entry=entry_of(arm.cell),
         data=data,
-        recipe=recipe_of(arm.cell, None),
         study=told,
-        machine=machine.machine(),
-        software=machine.software(),
-        provenance=machine.provenance(
-            command=command,
-            reproduce=command,
-            mlflow_run=run_id,
-            optuna_study=study.study_name,
-            suite=arm.cell.suite,
-            cell=arm.cell.hash,
-        ),
     )
     with TemporaryDirectory() as scratch:
         store.keep(run_id, record.save(Path(scratch)), "records")

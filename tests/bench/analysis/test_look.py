@@ -84,6 +84,16 @@ def test_masks_and_classes_are_counted_and_drawn(tmp_path, monkeypatch):
     assert "image drawn into the validation split" in page
 
 
+def test_a_place_that_cannot_be_written_is_told_in_a_line(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("CONVBOARD_TRACEBACK", raising=False)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SystemExit) as ended:
+        main(["look", str(folder), "--out", str(tmp_path / "file" / "out"), "--samples", "1"])
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"convboard: .*file/out: Not a directory\.\n", told)
+
+
 def test_nothing_to_recognise_is_told(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as ended:

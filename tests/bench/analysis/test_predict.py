@@ -1,5 +1,7 @@
 """Predictions drawn on images: what is drawn is where it was found; errors say what is wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,33 @@ def test_mistakes_are_named(tmp_path):
         predicting._read(half)
     with pytest.raises(UserError, match="no such file"):
         predicting._read(tmp_path / "none.png")
+
+
+def test_a_folder_is_drawn_without_hidden_broken_and_drawn_images(tmp_path, monkeypatch):
+    class Cells:
+        def __init__(self, folder):
+            pass
+
+        def find(self, cell):
+            return cell
+
+    said = draw.Drawn(torch.zeros(3, 4, 4, dtype=torch.uint8), "cat 0.90")
+    network = SimpleNamespace(module=None, data=None, class_names=())
+    monkeypatch.setattr(predicting, "Store", Cells)
+    monkeypatch.setattr(predicting, "alone", lambda store, run: network)
+    monkeypatch.setattr(predicting, "draw", lambda *given: said)
+    photos = tmp_path / "photos"
+    for name in ("b ü.png", ".hidden.png", ".ipynb_checkpoints/c.png", "drawn/old.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(photos / name)
+    (photos / "a.png").write_bytes(b"no image")
+    out = photos / "drawn"
+    told = list(predicting.predict(tmp_path, "abc", [photos], out))
+    assert [path.name for path, _ in told] == ["a.png", "b ü-predicted.png"]
+    assert told[0][1].startswith("left out: `image` (=")
+    assert told[1][1] == "cat 0.90"
+    with pytest.raises(UserError, match="cannot be read"):
+        list(predicting.predict(tmp_path, "abc", [photos / "b ü.png", photos / "a.png"], out))
 
 
 TASKS = {

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bench.backbones import build, find_slots, swap, swap_report
-from bench.errors import UserError
+from bench.errors import Failure, UserError
 from bench.operators import Operator, registry
 from bench.operators.dwconv import DepthwiseConv
 
@@ -71,11 +71,11 @@ def test_a_failed_download_is_no_mistake_of_the_user(monkeypatch):
 
     def offline(name, pretrained=False, **kwargs):
         if pretrained:
-            raise ConnectionError("no network")
+            raise ConnectionError("no network\nafter five tries")
         return create(name, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(ConnectionError, match="no network"):
+    with pytest.raises(Failure, match=r"weights of 'resnet18' .*ConnectionError: no network; `"):
         build("resnet18", pretrained=True)
 
 

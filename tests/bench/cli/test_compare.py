@@ -35,6 +35,7 @@ def asked(monkeypatch):
     monkeypatch.setattr(suites, "shown", lambda options: given.update(bench=options) or True)
     monkeypatch.setattr(verb, "_answer", lambda options, suite, planned: given.update(suite=suite))
     monkeypatch.setenv("CONVBOARD_DATA", "nowhere")
+    monkeypatch.setattr("bench.run.pace.epoch_seconds", lambda config: 2.0)
     return given
 
 
@@ -57,6 +58,31 @@ def test_from_a_folder_to_a_suite(photos, tmp_path, asked, convboard):
     assert asked["decide"].line.startswith("convboard compare test_resnet")
 
 
+def test_a_budget_holds_so_many_epochs_and_they_stay(photos, tmp_path, asked, convboard):
+    path = tmp_path / "mine.yaml"
+    line = ["compare", "test_resnet", "--data", photos, "--operators", "acb", "--size", "32"]
+    line += ["--runs", tmp_path / "runs", "--out", path]
+
+    def epochs(*more):
+        told = convboard(*line, *more, at_once=True).stdout
+        return yaml.safe_load(path.read_text())["boards"][0]["set"]["trainer"]["max_epochs"], told
+
+    # three seeds of two networks: 20 s beside 5 s an epoch
+    known, told = epochs("--budget", "4m")
+    assert known == 12
+    assert "An epoch takes about 2 s here, and three seeds of 2 networks about 4 min 0 s." in told
+    assert "12 epochs (usual: 100; the budget holds no more) in batches" in told
+    known, told = epochs("--budget", "2h")
+    assert known == 12
+    assert "12 epochs (as mine.yaml has; --epochs changes it)" in told
+    assert epochs("--budget", "4m", "--epochs", "7")[0] == 7
+    assert epochs()[0] == 100
+    path.unlink()
+    known, told = epochs("--budget", "1m")
+    assert known == 5
+    assert "about 2 min 15 s, more than the budget of 1m." in told
+
+
 def test_mistakes_are_told_before_anything_runs(photos, tmp_path, asked, convboard):
     def refused(*line):
         return convboard("compare", *line, status=2, at_once=True).stderr
@@ -67,9 +93,10 @@ def test_mistakes_are_told_before_anything_runs(photos, tmp_path, asked, convboa
     )  # fmt: skip
     assert "sees squares" in refused("test_resnet", "--data", photos, "--size", "32x64")
     assert "`--epochs` (=0)" in refused("test_resnet", "--data", photos, "--epochs", "0")
+    assert "`--budget` (='soon')" in refused("test_resnet", "--data", photos, "--budget", "soon")
     (tmp_path / "empty").mkdir()
     assert "empty" in refused("test_resnet", "--data", tmp_path / "empty")
-    assert "must end in .yaml" in refused(
+    assert "must be a file that ends in .yaml" in refused(
         "test_resnet", "--data", photos, "--operators", "acb", "--out", tmp_path / "x.txt"
     )  # fmt: skip
     assert not asked

@@ -104,9 +104,17 @@ def test_the_files_hash_follows_the_files(folder):
     assert folder_data(folder).source.files_sha256 != before
 
 
-def test_a_class_folder_without_images_is_an_error(folder):
+def test_a_folder_without_images_is_no_class_and_a_class_of_broken_ones_an_error(folder):
     (folder / "train" / "dog").mkdir()
     (folder / "train" / "dog" / "notes.txt").write_text("none yet")
+    data = folder_data(folder)
+    data.prepare_data()
+    assert data.class_names == ("ant", "bee", "cat")
+    assert data.describe()["skipped"] == {
+        "folder without an image, no class (dog)": 1,
+        "other suffix": 1,
+    }
+    (folder / "train" / "dog" / "1.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"1 class\(es\) of .*train have no readable .*'dog'"):
         folder_data(folder).prepare_data()
 

@@ -286,7 +286,7 @@ def test_one_damaged_photo_of_a_hundred_is_left_out_and_counted(tmp_path):
         str(tmp_path),
         annotations=(file.name,) * 2,
         images=("images",) * 2,
-        max_skipped=0.001,
+        max_skipped=0,
     )
     with pytest.raises(DataError, match=r"can't be read: images/2\.jpg \(not an image\)"):
         strict.prepare_data()
@@ -298,10 +298,10 @@ def test_one_damaged_photo_of_yolo_is_left_out_and_counted(tmp_path):
     (tmp_path / "labels/2.txt").write_text("0 0.5 0.5 0.25 0.5")
     (tmp_path / "images/3.jpg").write_bytes(b"no photo")
     (tmp_path / "labels/3.txt").write_text("1 0.5 0.5 0.25 0.5")
-    module = DetectionData("yolo", str(tmp_path), val_share=0.5, batch_size=1, max_skipped=0.4)
+    module = DetectionData("yolo", str(tmp_path), val_share=0.5, batch_size=1)
     module.prepare_data()
     assert sum(module.split_sizes) == 2
     assert module.describe()["skipped"]["not an image"] == 1
-    strict = DetectionData("yolo", str(tmp_path), val_share=0.5, batch_size=1)
+    strict = DetectionData("yolo", str(tmp_path), val_share=0.5, batch_size=1, max_skipped=0)
     with pytest.raises(DataError, match=r"can't be read: images/3\.jpg \(not an image\)"):
         strict.prepare_data()

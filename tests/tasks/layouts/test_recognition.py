@@ -333,6 +333,45 @@ def test_what_fits_nothing_is_told_what_was_looked_for(tmp_path):
         recognise("cifar10")
 
 
+def _cut_json(root):
+    text(root / "train/_annotations.coco.json", '{"images": [')
+
+
+def _without_boxes(root):
+    text(root / "annotations/instances_train.json", '{"images": [], "categories": []}')
+
+
+def _without_train(root):
+    text(root / "data.yaml", "names: [a, b]")
+
+
+def _no_yaml(root):
+    text(root / "data.yaml", "names: [a, b")
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [
+        (_cut_json, r"train.*coco\.json is no JSON \(Expecting"),
+        (_without_boxes, r"instances_train\.json lacks `annotations`, which COCO's"),
+        (_without_train, r"data\.yaml lacks `train`"),
+        (_no_yaml, r"data\.yaml is no YAML of plain data"),
+        (lambda root: photo(root / "cat/1.jpg"), "one folder of images, cat; classes are two"),
+    ],
+)
+def test_what_is_almost_a_layout_is_told_what_keeps_it(tmp_path, write, why):
+    write(tmp_path / "set")
+    with pytest.raises(DataError, match=why):
+        recognise(tmp_path / "set")
+
+
+def test_masks_of_colours_are_told(tmp_path):
+    photo(tmp_path / "set/train/images/a.jpg")
+    photo(tmp_path / "set/train/masks/a.png")
+    with pytest.raises(DataError, match=r"1 masks .* hold colours, such as a\.png: a mask must be"):
+        recognise(tmp_path / "set")
+
+
 def test_a_file_in_the_folder_names_it(tmp_path):
     yolo(
         tmp_path / "set", "train: train/images\nval: valid/images\nnames: [a, b]", "train", "valid"

@@ -160,8 +160,8 @@ def test_one_damaged_pair_of_many_is_left_out_and_counted(tmp_path):
             first = tmp_path / "train" / part / ("1.jpg" if part == "images" else "1.png")
             (tmp_path / "train" / part / f"{number}{suffix}").write_bytes(first.read_bytes())
     (tmp_path / "train/masks/2.png").write_bytes(b"no mask")
-    module = data(tmp_path, max_skipped=0.2)
+    module = data(tmp_path)
     assert module.split_sizes == (3, 1)
     assert module.describe()["skipped"] == {"not an image": 1}
     with pytest.raises(DataError, match=r"can't be read: 2\.png \(not an image\)"):
-        data(tmp_path).prepare_data()
+        data(tmp_path, max_skipped=0).prepare_data()
