@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.hashing import digest
 from bench.machine import machine, software
 from bench.record import Data, Entry, Recipe

@@ -17,7 +17,7 @@ from typing import Any
 from bench import board_key
 from bench.config import files
 from bench.config.cell import START, Cell
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.hashing import digest
 from bench.record import Data
 from bench.run.describe import entry_of, recipe_of

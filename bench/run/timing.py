@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.machine import machine, provenance, software
 from bench.record import SETTLED, Record
 from bench.run.cell import WAIT_S
