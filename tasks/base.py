@@ -79,6 +79,8 @@ class TaskModule(L.LightningModule, ABC):
     """Metric → (unit, whether higher is better)."""
     outcomes_kind: ClassVar[str]
     """What a row of `outcomes()` is."""
+    built_with: ClassVar[tuple[str, ...]] = ()
+    """Modules that take seconds to import, and are not before a network is built."""
     num_classes: int
     """Number of classes; labels are 0…num_classes − 1."""
 

@@ -1,6 +1,6 @@
 """How long a cell would train on a GPU of its own, estimated from what is multiplied and added.
 
-    hours = 2 · 3 · MACs · images · epochs / (share · peak) / 3600
+    hours = 2 · 3 · MACs · images · epochs / reached / 3600
 
 A multiply-accumulate is two operations, and a training step does three times a forward pass. MACs
 are those of the form that is trained, at the full image size, up to the maps that the head reads or
@@ -26,22 +26,32 @@ GPU = "A100"
 PEAK = 312e12
 """Operations a second of its dense products in bfloat16, as its maker states them."""
 SHARE = 0.1
-"""Part of the peak that training is taken to reach. Published speeds of such networks on it come to
-6 % (UniRepLKNet-T, 1804 images/s forward) up to 20 % (ResNet-50)."""
-ASSUMED = f"an {GPU} at {SHARE:.0%} of its {PEAK / 1e12:.0f} TFLOPS"
+"""Part of the peak that training is taken to reach."""
+REACHED = SHARE * PEAK
+ASSUMED = (
+    f"on an {GPU} at {SHARE:.0%} of its {PEAK / 1e12:.0f} TFLOPS (published speeds come to 6%, "
+    "UniRepLKNet-T's 1,804 images/s forward, up to 20%, ResNet-50 in training; --tflops says what "
+    "yours reaches)"
+)
 
 
-def hours(macs: int, images: int, epochs: int) -> float:
+def hours(macs: int, images: int, epochs: int, reached: float = REACHED) -> float:
     """Return the GPU hours of a training.
+
+    Args:
+        macs: of a forward pass on one image.
+        images: trained on in an epoch.
+        epochs: of them.
+        reached: operations a second.
 
     Example:
         >>> round(hours(4_900_000_000, 1_281_167, 300))  # UniRepLKNet-T on ImageNet
         101
     """
-    return 6 * macs * images * epochs / (SHARE * PEAK) / 3600
+    return 6 * macs * images * epochs / reached / 3600
 
 
-def gpu_hours(cells: Sequence[Cell]) -> dict[str, float]:
+def gpu_hours(cells: Sequence[Cell], reached: float = REACHED) -> dict[str, float]:
     """Return the estimate of each cell whose suite says how many images it trains on, by its hash.
 
     Networks are built on the meta device, where nothing is allocated or computed; what they cost is
@@ -58,7 +68,7 @@ def gpu_hours(cells: Sequence[Cell]) -> dict[str, float]:
         key = digest(network)
         if key not in known:
             known[key] = remembered("training-macs", network, partial(training_macs, model))
-        estimates[cell.hash] = hours(known[key], cell.train_images, epochs)
+        estimates[cell.hash] = hours(known[key], cell.train_images, epochs, reached)
     return estimates
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -28,11 +28,12 @@ _HOOKS = (
 )
 
 
-def fuse(model: nn.Module, *examples: Tensor) -> nn.Module:
+def fuse(model: nn.Module, *examples: Tensor, inplace: bool = False) -> nn.Module:
     """Return a copy of `model` for inference: evaluation mode, every operator in its fused form.
 
     Args:
         model: any model.
+        inplace: use the model up, in place of copying it.
         examples: inputs of the shapes that it is meant for, on the device and in the dtype that
             are meant: see `fastest`. Without one the rule chooses the forms.
 
@@ -43,7 +44,7 @@ def fuse(model: nn.Module, *examples: Tensor) -> nn.Module:
         >>> fuse(model).training, model.training
         (False, True)
     """
-    fused = copy.deepcopy(model).eval()
+    fused = (model if inplace else copy.deepcopy(model)).eval()
     if isinstance(fused, _FUSING):
         fused = fused.fuse()
     else:
@@ -84,16 +85,22 @@ def fastest(
     choices = choices or forms.Choices()
     if layout != "fastest":
         return _in_layout(model, layout, examples, choices)
-    models = {
-        name: _in_layout(copy.deepcopy(model), name, examples, choices) for name in _MEMORY_FORMAT
-    }
-    totals = dict.fromkeys(models, 0.0)
+    models: dict[str, nn.Module] = {}
+
+    def laid(name: str) -> nn.Module:
+        """Return the model in a layout, made as it is measured."""
+        if name not in models:
+            models[name] = _in_layout(copy.deepcopy(model), name, examples, choices)
+        return models[name]
+
+    totals = dict.fromkeys(_MEMORY_FORMAT, 0.0)
     for x in examples:
-        candidates = {name: partial(_whole, one, x) for name, one in models.items()}
+        candidates = {name: partial(_whole, laid, name, x) for name in _MEMORY_FORMAT}
         of = forms.problem("network", x, model=digest(_shape_of(model))[:16])
         for name, ms in choices.times(of, candidates).items():
             totals[name] += math.log(ms) / len(examples)
-    return models[forms.quickest({name: math.exp(total) for name, total in totals.items()})]
+    best = forms.quickest({name: math.exp(total) for name, total in totals.items()})
+    return models[best] if best in models else _in_layout(model, best, examples, choices)
 
 
 def chosen(model: nn.Module, batch: int) -> dict[str, str]:
@@ -131,9 +138,9 @@ def _in_layout(
 
 
 @torch.inference_mode()
-def _whole(model: nn.Module, x: Tensor) -> Tensor:
+def _whole(laid: Callable[[str], nn.Module], name: str, x: Tensor) -> Tensor:
     """Run a model; what it returns is compared by the gate of a speed run, and not here."""
-    model(x)
+    laid(name)(x)
     return x
 
 

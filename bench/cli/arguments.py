@@ -101,6 +101,12 @@ def add_choice(verb: argparse.ArgumentParser, *, needed: bool = True) -> None:
     )
 
 
+def add_task(verb: argparse.ArgumentParser) -> None:
+    """Add --task, which says what a set of images is for; `recognise` knows the names."""
+    text = "classification, detection, segmentation or pose, where the files can train several"
+    verb.add_argument("--task", help=text)
+
+
 def add_slots(verb: argparse.ArgumentParser) -> None:
     """Add which slots are meant, and how depthwise operators stand in dense ones."""
     verb.add_argument(

@@ -17,6 +17,7 @@ from bench.cli.arguments import (
     add_running,
     add_slots,
     add_start,
+    add_task,
     add_trust,
     records_of,
     require_suite_file,
@@ -41,7 +42,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "--data", dest="images", required=True, help="folder of the images, or a set of torchvision"
     )
-    verb.add_argument("--task", choices=("classification", "detection", "segmentation", "pose"))
+    add_task(verb)
     verb.add_argument("--operators", help="comma-separated; default parc,shift,acb,unireplk,icconv")
     add_slots(verb)
     add_start(verb)

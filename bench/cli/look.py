@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from bench.cli.arguments import Verbs
+from bench.cli.arguments import Verbs, add_task
 
 MOST_CLASSES = 20
 """Lines of classes in the terminal; the page has all."""
@@ -19,9 +19,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "images", metavar="data", help="folder of the set, or the name of one of torchvision's"
     )
-    verb.add_argument(
-        "--task", help="classification, detection, segmentation or pose, where several fit"
-    )
+    add_task(verb)
     verb.add_argument("--out", type=Path, default=Path("look"), help="folder of the page")
     verb.add_argument("--samples", type=int, default=12, help="images to draw")
 

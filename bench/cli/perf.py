@@ -36,7 +36,7 @@ def perf(options: argparse.Namespace) -> None:
     from rich.table import Table
 
     from bench.cli.progress import Bar, console
-    from bench.config.schema import SpeedConfig, speed_plan
+    from bench.config.speed import SpeedConfig, speed_plan
     from bench.machine import provenance, usable_cores
     from bench.run import perf
     from bench.speed.crew import Crew

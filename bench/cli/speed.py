@@ -13,7 +13,7 @@ from bench.errors import UserError
 from bench.speed.protocol import Scope
 
 if TYPE_CHECKING:
-    from bench.config.schema import SpeedConfig
+    from bench.config.speed import SpeedConfig
     from bench.record import Record
     from bench.run.race import Race
 
@@ -120,7 +120,8 @@ def _of_suite(options: argparse.Namespace) -> list[Race]:
     """The races of a suite; says what cannot be timed yet."""
     from bench.cli.progress import console
     from bench.config.plan import plan
-    from bench.config.schema import SpeedConfig, load_suite
+    from bench.config.schema import load_suite
+    from bench.config.speed import SpeedConfig
     from bench.run import races
     from bench.run.fits import unfit
     from bench.store import Store
@@ -148,7 +149,8 @@ def _of_suite(options: argparse.Namespace) -> list[Race]:
 
 def _of_operators(options: argparse.Namespace) -> list[Race]:
     """The races of operators without a suite: in hosts, or alone."""
-    from bench.config.schema import SpeedConfig, load_host, load_operator
+    from bench.config.schema import load_host, load_operator
+    from bench.config.speed import SpeedConfig
     from bench.run.untrained import forms_race, host_race, layers_race
     from bench.speed import SHAPES
 
@@ -204,7 +206,7 @@ def _refuse(flag: str, value: Any, rule: str) -> None:
 
 def _planned(options: argparse.Namespace, plan: SpeedConfig, scope: Scope | None) -> SpeedConfig:
     """The plan with the flags laid over it."""
-    from bench.config.schema import speed_plan
+    from bench.config.speed import speed_plan
 
     given = vars(options)
     return speed_plan(plan, scope, given.get("batch"), **{name: given.get(name) for name in _PLAN})

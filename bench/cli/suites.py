@@ -46,6 +46,8 @@ def add(verbs: Verbs) -> None:
     add_choice(verb)
     verb.add_argument("--machines", type=int, default=1, help="estimate for so many machines")
     verb.add_argument("--workers", type=int, default=None, help="with so many cells on each")
+    text = "what a GPU reaches in training, in 10¹² operations a second, for the GPU hours"
+    verb.add_argument("--tflops", type=float, default=None, help=text)
     verb = verbs.add("run", run, "run the cells of a suite that are not done")
     add_choice(verb)
     add_running(verb)
@@ -65,6 +67,7 @@ def plan(options: argparse.Namespace) -> None:
     for flag in ("machines", "workers"):
         value = getattr(options, flag)
         require(f"--{flag}", value, value is None or value > 0, "at least 1")
+    require("--tflops", options.tflops, options.tflops is None or options.tflops > 0, "> 0")
     cells = plan(options.suite, choice_of(options))
     reasons = unfit(cell for cell in cells if not cell.absent)
     store = look(runs_of(options), wait_s=15)
@@ -87,7 +90,7 @@ def plan(options: argparse.Namespace) -> None:
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f" {stale} are of older code; `run --stale` runs them again." if stale else ""
     console.print(f"{len(cells)} cells, {left} to run.{more}")
-    tell_gpu_hours(cells)
+    tell_gpu_hours(cells, options.tflops)
     tell_estimate(waiting, cells, kept, options)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,11 @@ KINDS: dict[Kind, str] = {
 _NAMED = {"TaskModule", "TaskData", "LightningModule", "LightningDataModule", "Callback"}
 
 # Functions whose arguments are the `options` of a data module with this source.
-SOURCES = {"scenes": "tasks.data.scenes", "paths": "tasks.data.paths"}
+SOURCES = {
+    "scenes": "tasks.data.scenes",
+    "paths": "tasks.data.paths",
+    "figures": "tasks.data.figures",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def first_line(thing: object) -> str:
 
 def models() -> dict[str, type[BaseModel]]:
     """Return the models of a suite's YAML by the topics that explain them."""
-    from bench.config import schema
+    from bench.config import schema, speed
 
     return {
         "suite": schema.Suite,
@@ -66,7 +70,7 @@ def models() -> dict[str, type[BaseModel]]:
         "operator": schema.OperatorConfig,
         "host": schema.HostConfig,
         "official": schema.OfficialConfig,
-        "speed": schema.SpeedConfig,
+        "speed": speed.SpeedConfig,
         "tune": schema.SearchSpace,
         "tuned": schema.Tuning,
     }
@@ -105,6 +109,17 @@ def _summary(name: str) -> str:
     return first_line(operators.get(name))
 
 
+def _base(node: ast.expr) -> str:
+    """Return the name of a base, without its module and its parameters."""
+    return ast.unparse(node).partition("[")[0].rpartition(".")[2]
+
+
+def _is_named(name: str, bases: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a class has a base, near or far, whose classes a configuration names."""
+    above = bases.get(name, ())
+    return any(base in _NAMED or _is_named(base, bases) for base in above)
+
+
 def _of_classes() -> dict[str, Topic]:
     """The public classes of tasks/, read from the source: importing all of it takes seconds."""
     import tasks
@@ -117,12 +132,12 @@ def _of_classes() -> dict[str, Topic]:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     ]
     times = Counter(node.name for _, node in classes)
+    bases = {node.name: [_base(base) for base in node.bases] for _, node in classes}
     by_name = {}
     for module, node in classes:
         name = node.name if times[node.name] == 1 else f"{module}.{node.name}"
         summary = (ast.get_docstring(node) or "").partition("\n")[0]
-        bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
-        kind: Kind = "classes" if bases & _NAMED else "parts"
+        kind: Kind = "classes" if _is_named(node.name, bases) else "parts"
         by_name[name] = Topic(kind, summary, partial(_class, module, node.name))
     for name, module in SOURCES.items():
         summary = f"Data of `source: {name}`, generated; these are its `options`."

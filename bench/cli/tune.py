@@ -21,7 +21,8 @@ from bench.errors import Failure, UserError
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
-    from bench.config.schema import OperatorConfig, SpeedConfig
+    from bench.config.schema import OperatorConfig
+    from bench.config.speed import SpeedConfig
     from bench.record import Data
     from bench.run.executor import Executor
     from bench.run.tune import Arm, Search, Tuned
@@ -59,7 +60,8 @@ def tune(options: argparse.Namespace) -> None:
     from bench.cli.progress import console
     from bench.cli.suites import tell_absent, tell_unfit
     from bench.config.plan import each_arm, plan
-    from bench.config.schema import SpeedConfig, load_suite
+    from bench.config.schema import load_suite
+    from bench.config.speed import SpeedConfig
     from bench.run import suite
     from bench.run.cell import WAIT_S, keep_unfit
     from bench.run.fits import unfit
@@ -128,7 +130,9 @@ def _executor(
             "`--objectives accuracy,time` runs one trial at a time, in this process: what else "
             "runs would be in its times; leave out --workers and --executor."
         )
-    return executor_of(options, cells, minutes * search.trials)
+    if options.executor == "slurm" and options.workers is None:
+        options.workers = 1  # a sampler learns from trials that have ended, not from those queued
+    return executor_of(options, cells, minutes)
 
 
 def _tuned(

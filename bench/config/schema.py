@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from bench import operator_sources
 from bench.config import files
+from bench.config.keys import Keys, check
+from bench.config.speed import SpeedConfig
 from bench.errors import ConfigError, near
-from bench.speed.protocol import Engine, Forms, Layout, Scope, check_engine
-
-Batches = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SearchSpace(_Model):
+class SearchSpace(Keys):
     """The values that a study may draw: a list, or a range (whole numbers if both ends are)."""
 
     values: list[Any] | None = Field(
@@ -51,14 +37,14 @@ class SearchSpace(_Model):
         return self
 
 
-class Tuning(_Model):
+class Tuning(Keys):
     """The study behind an operator's settings; `convboard tune` writes it."""
 
     study: str = Field(description="name of the Optuna study", examples=["quick-parc"])
     trials: int = Field(ge=1, description="how many trials it had", examples=[20])
 
 
-class OperatorConfig(_Model):
+class OperatorConfig(Keys):
     """One operator of a suite (configs/operators): a registered name, options, a selection."""
 
     label: str = Field(
@@ -115,7 +101,7 @@ class OperatorConfig(_Model):
         return self if self.operator is None else self.model_copy(update=changes)
 
 
-class OfficialConfig(_Model):
+class OfficialConfig(Keys):
     """A checkpoint of a paper's authors, which `convboard score` evaluates as it is."""
 
     file: str = Field(
@@ -133,7 +119,7 @@ class OfficialConfig(_Model):
     )
 
 
-class HostConfig(_Model):
+class HostConfig(Keys):
     """One host (configs/hosts): a timm model and its options."""
 
     label: str = Field(
@@ -174,115 +160,7 @@ class HostConfig(_Model):
     )
 
 
-class SpeedConfig(_Model):
-    """How a suite's speed run is made."""
-
-    scopes: dict[Scope, Batches] = Field(
-        {"backbone": [1, 8], "end_to_end": [1]},
-        min_length=1,
-        description="what is timed → its batch sizes: `operator` is one layer at fixed shapes, "
-        "`backbone` image to feature pyramid, `end_to_end` image to labels, boxes, masks or poses, "
-        "`training` a training step of the backbone",
-        examples=[{"backbone": [1, 8]}],
-    )
-    processes: int = Field(
-        5, ge=1, description="fresh processes; intervals are over them", examples=[5]
-    )
-    rounds: int = Field(20, ge=2, description="turns of every arm in each process", examples=[20])
-    min_block_ms: float = Field(
-        10, gt=0, description="the least time of one sample, in ms", examples=[10]
-    )
-    warmup_cap_ms: float = Field(
-        2000, gt=0, description="the longest warm-up of an arm, in ms", examples=[1000]
-    )
-    threads: PositiveInt | None = Field(
-        None,
-        description="CPU threads; null: every core that the process may use",
-        examples=[1],
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of weights and input", examples=["bfloat16"]
-    )
-    layout: Layout = Field(
-        "fastest",
-        description="of weights and maps in memory; fastest: each arm's own, by measuring",
-        examples=["channels_last"],
-    )
-    memory: bool = Field(True, description="measure peak memory too", examples=[False])
-    forms: Forms = Field(
-        "measured",
-        description="exact forms of operators: the fastest, by measuring, or those of the rule",
-        examples=["rule"],
-    )
-    form: Literal["train", "fused"] = Field(
-        "fused",
-        description="of operators: as they are trained, or fused for inference; training steps are "
-        "always those of the form that is trained",
-        examples=["train"],
-    )
-    engine: Engine = Field(
-        "torch",
-        description="what runs the form: torch as it is or under its compiler, not end to end; or "
-        "ONNX Runtime or OpenVINO, for inference in float32 on a CPU alone",
-        examples=["compile"],
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto",
-        description="auto: a GPU, if there is one that the engine runs on",
-        examples=["cuda"],
-    )
-
-    @model_validator(mode="after")
-    def _engine_can_run_it(self) -> Self:
-        device = "cpu" if self.device == "auto" else self.device
-        for scope in self.scopes:
-            check_engine(self.engine, scope, self.dtype, self.layout, device)
-        return self
-
-
-BATCHES: dict[Scope, list[int]] = {
-    "operator": [1, 8],
-    "backbone": [1, 8],
-    "end_to_end": [1],
-    "training": [8],
-}
-"""Batch sizes of a scope that is asked for by name alone."""
-
-
-def speed_plan(
-    plan: SpeedConfig, scope: Scope | None = None, batches: str | None = None, **values: Any
-) -> SpeedConfig:
-    """Return a plan with what a command line says laid over it.
-
-    Args:
-        plan: a suite's, or the default one.
-        scope: time this alone, at the plan's batch sizes of it or else at those of BATCHES.
-        batches: comma-separated, in place of the batch sizes of every scope.
-        **values: more keys of SpeedConfig; what is None stays as it is.
-
-    Raises:
-        ConfigError: a value that SpeedConfig does not allow, or training steps of the fused form;
-            it names key, value and rule.
-
-    Example:
-        >>> speed_plan(SpeedConfig(), "backbone", "1,4", dtype="bfloat16").scopes
-        {'backbone': [1, 4]}
-    """
-    scopes: dict[Any, Any] = dict(plan.scopes)
-    if scope is not None:
-        scopes = {scope: scopes.get(scope, BATCHES[scope])}
-    if batches is not None:
-        scopes = {name: [part.strip() for part in batches.split(",")] for name in scopes}
-    given = {name: value for name, value in values.items() if value is not None}
-    if scope == "training" and given.get("form") == "fused":
-        raise ConfigError("`form` (='fused') must be 'train' for scope 'training'.")
-    planned: SpeedConfig = check(
-        SpeedConfig, {**plan.model_dump(), "scopes": scopes, **given}, "speed"
-    )
-    return planned
-
-
-class BoardConfig(_Model):
+class BoardConfig(Keys):
     """One board of a suite: a task, hosts and operators under one recipe."""
 
     task: str = Field(
@@ -343,7 +221,7 @@ class BoardConfig(_Model):
     )
 
 
-class Suite(_Model):
+class Suite(Keys):
     """A suite (configs/suites): boards, seeds, and the speed run that goes with them."""
 
     name: str = Field(
@@ -389,25 +267,6 @@ class Suite(_Model):
         if len(set(seeds)) != len(seeds):
             raise ValueError(f"`seeds` (={seeds}) must differ.")
         return seeds
-
-
-def check(model: type[BaseModel], value: dict[str, Any], where: str) -> Any:
-    """Validate a mapping against a model; ConfigError names field, value and rule."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_faults(model, error))) from None
-
-
-def _faults(model: type[BaseModel], error: ValidationError) -> Iterable[str]:
-    for fault in error.errors():
-        name = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            yield f"`{name}` is not known; {near(str(fault['loc'][-1]), model.model_fields)}"
-        elif fault["type"] == "value_error":  # ours, which names what is wrong
-            yield f"`{name}`: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
-        else:
-            yield f"`{name}` (={fault['input']!r}): {fault['msg']}"
 
 
 def load_suite(name: str) -> Suite:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.operators.base import ConvSpec, Operator
+from bench.operators.depthwise import DepthwiseConv2d
 from bench.operators.kernels import contained
 from bench.operators.registry import register
 
@@ -44,6 +45,9 @@ class Conv(Operator):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, Cin, H, W) to (N, Cout, H', W')."""
+        conv = self._modules["conv"]
+        if type(conv) is DepthwiseConv2d and conv.is_settled():
+            return conv.direct(x)  # small maps feel every call of a module
         out: Tensor = self.conv(x)
         return out
 

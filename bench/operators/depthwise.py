@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.operators import correlation
 from bench.operators.correlation import Geometry, Pair, trimmed
@@ -220,8 +222,7 @@ class DepthwiseConv2d(Formed, nn.Conv2d):
         torch.Size([1, 4, 8, 8])
     """
 
-    settled = False
-    """Whether torch's own call was the fastest wherever it was measured."""
+    _settled = False
 
     def forms(self, x: Tensor) -> tuple[str, ...]:
         """Return those of `bench.operators.correlation`."""
@@ -234,13 +235,24 @@ class DepthwiseConv2d(Formed, nn.Conv2d):
     def choose(self, x: Tensor, choices: Choices) -> str:
         """Choose the form for inputs like `x`, and return it."""
         form = super().choose(x, choices)
-        self.settled = set(self._chosen.values()) == {"direct"}
+        alone = set(self._chosen.values()) == {"direct"}
+        self._settled = alone and self.padding_mode == "zeros"
         return form
+
+    def is_settled(self) -> bool:
+        """Whether torch's own call is taken now: it was the fastest wherever it was measured."""
+        return self._settled and self.form == "auto" and not torch.is_grad_enabled()
+
+    def direct(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H', W') by torch's own call."""
+        held = self._parameters  # a look at `self.weight` takes longer
+        shape: Any = (self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, held["weight"], held["bias"], *shape)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H', W')."""
-        if self.settled and self.form == "auto" and not torch.is_grad_enabled():
-            return nn.Conv2d.forward(self, x)  # small maps feel every look at what was chosen
+        if self.is_settled():
+            return self.direct(x)
         if self.padding_mode != "zeros" or isinstance(self.padding, str) or x.dim() != 4:
             return nn.Conv2d.forward(self, x)
         if torch.is_grad_enabled() and self._learns(x):

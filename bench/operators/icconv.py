@@ -33,6 +33,8 @@ from bench.operators.registry import register
 FEW = 16
 # The largest share of zeros that a kernel with the taps of all dilations is tried with.
 SPARSEST = 16
+# Bytes of a product whose taps are added up while it lies in a CPU's cache.
+ROOM = 3 * 2**20
 
 
 class Inception(NamedTuple):
@@ -116,22 +118,36 @@ class Inception(NamedTuple):
         return compute
 
     def summed(self, strands: Sequence[Strand]) -> Compute:
-        """Compute as `folded`, the taps of `strands` added up in one compiled pass; dense."""
+        """Compute as `folded`, the taps of `strands` added up in a compiled pass; dense.
+
+        The product is taken of bands of rows, or of several small images at once, and added up
+        while it still lies in the cache; the other strands are convolutions of their own.
+        """
         wide = {strand: self.strand(strand) for strand in self.layout if strand not in strands}
         channels = [channel for s in strands for channel in range(s.start, s.stop)]
-        points = self.weight[channels].flatten(2).transpose(1, 2).flatten(0, 1)
-        points = points[..., None, None].contiguous()
+        points = self.weight[channels].flatten(2).transpose(1, 2).flatten(0, 1).contiguous()
         taps = self.weight.shape[2] * self.weight.shape[3]
         steps = self.steps(strands)
         rows = torch.arange(len(channels) * taps, dtype=torch.int32).view(-1, taps, 1)
         places = torch.cat([rows, steps], 2).contiguous()
         ones, into = torch.ones(len(channels), taps), torch.tensor(channels, dtype=torch.int32)
 
+        pixels = max(1, ROOM // points[:, 0].nbytes)
+
+        def add(x: Tensor, out: Tensor) -> None:
+            """Write the sums of images (N, C, H, W): of one, or of several that have room."""
+            parts = -(-x[:, 0].numel() // pixels)
+            first = 0
+            for band in x.transpose(0, 1).tensor_split(min(parts, x.shape[2]), dim=2):
+                z = torch.mm(points, band.flatten(1)).view(-1, *band.shape[1:])
+                jit.sum_taps(z, first, places, ones, into, out)
+                first += band.shape[2]
+
         def compute(x: Tensor) -> Tensor:
             out = x.new_empty(x.shape[0], self.spec.out_channels, x.shape[2], x.shape[3])
-            for n in range(x.shape[0]):  # one by one, so that z stays in the cache
-                z = F.conv2d(x[n : n + 1], points).contiguous()
-                jit.sum_taps(z, places, ones, into, out[n : n + 1])
+            at_once = max(1, pixels // (x.shape[2] * x.shape[3]))
+            for n in range(0, len(x), at_once):
+                add(x[n : n + at_once], out[n : n + at_once])
             for strand, convolve in wide.items():
                 out[:, strand.start : strand.stop] = convolve(x)
             return like(out, x)
@@ -147,7 +163,8 @@ class Inception(NamedTuple):
 
         def compute(x: Tensor) -> Tensor:
             out = torch.empty_like(x, memory_format=torch.contiguous_format)
-            jit.sum_taps(x.contiguous(), places, weight, into, out)
+            for image, sums in zip(x.contiguous(), out, strict=True):
+                jit.sum_taps(image[:, None], 0, places, weight, into, sums[None])
             return like(out, x)
 
         return compute
@@ -306,15 +323,16 @@ class ICConv(Formed, Operator):
     def prepared(self, form: str, x: Tensor) -> Compute:
         """Return the inception convolution in a form."""
         inception, bias = self.inception, self.bias
-        form, _, more = form.partition(", ")
-        if form == "embedded":
+        if form.startswith("embedded"):
+            _, _, more = form.partition(", ")
             kernel, padding = inception.embedded()
             laid = Geometry(self.spec.stride, padding, (1, 1))
             if more:
                 return correlation.prepared(more, x, kernel, bias, laid)
             return lambda x: depthwise_conv2d(x, kernel, bias, *laid)
-        if form == "summed":
-            compute = inception.summed([s for s in self.layout if more or inception.narrow(s)])
+        if form.startswith("summed"):
+            every = form.endswith("all")
+            compute = inception.summed([s for s in self.layout if every or inception.narrow(s)])
         else:
             compute = getattr(inception, form)()
         return lambda x: add_bias(compute(x), bias)

@@ -6,6 +6,7 @@ innermost loops run along memory, so that they become vector instructions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -21,14 +22,36 @@ def usable(x: Tensor) -> bool:
     return INSTALLED and x.is_cpu and x.dtype == torch.float32
 
 
-def sum_taps(z: Tensor, places: Tensor, weight: Tensor, channels: Tensor, out: Tensor) -> None:
-    """Add maps up, each moved and weighted.
+def preload() -> None:
+    """Load numba and the kernels, where it is installed: that takes longer than many a call.
 
-    out[n, channels[o], i, j] = Σ_t weight[o, t] · z[n, r, i + dy, j + dx] with (r, dy, dx) of
-    places[o, t]; what lies outside of a map is zero.
+    Nothing runs in parallel here, so that a process may be forked afterwards.
+    """
+    if INSTALLED:
+        one, ones = torch.ones(1, 1, 1, 1), torch.ones(1, 1)
+        places, channels = (
+            torch.zeros(1, 1, 3, dtype=torch.int32),
+            torch.zeros(1, dtype=torch.int32),
+        )
+        for name, arguments in (
+            ("sum_taps", (one, 0, places, ones, channels, one.clone())),
+            ("circular", (one, ones, ones, 1, one.clone())),
+        ):
+            _compiled(name, False)(*_arrays(arguments))
+
+
+def sum_taps(
+    z: Tensor, first: int, places: Tensor, weight: Tensor, channels: Tensor, out: Tensor
+) -> None:
+    """Add maps up, each moved and weighted, a band of their rows at a time.
+
+    out[n, channels[o], i, j] = Σ_t weight[o, t] · map[n, r, i + dy, j + dx] with (r, dy, dx) of
+    places[o, t]; what lies outside of a map is zero. The band that holds row 0 starts the sums,
+    every other one adds to them.
 
     Args:
-        z: (N, R, H, W), float32, contiguous.
+        z: rows of the maps from `first` on, (R, N, h, W), float32, contiguous.
+        first: of the rows 0…H − 1.
         places: int32, (O, T, 3).
         weight: (O, T).
         channels: which channels of `out` are written, int32, (O).
@@ -38,10 +61,10 @@ def sum_taps(z: Tensor, places: Tensor, weight: Tensor, channels: Tensor, out: T
         >>> z, out = torch.tensor([[[[1.0, 2.0, 3.0]]]]), torch.zeros(1, 1, 1, 3)
         >>> places = torch.tensor([[[0, 0, 0], [0, 0, 1]]], dtype=torch.int32)
         >>> if usable(z):
-        ...     sum_taps(z, places, torch.ones(1, 2), torch.zeros(1, dtype=torch.int32), out)
+        ...     sum_taps(z, 0, places, torch.ones(1, 2), torch.zeros(1, dtype=torch.int32), out)
         ...     assert out.flatten().tolist() == [3.0, 5.0, 3.0]
     """
-    _run("sum_taps", z, places, weight, channels, out)
+    _run("sum_taps", z, first, places, weight, channels, out)
 
 
 def circular(x: Tensor, weight: Tensor, table: Tensor, split: int, out: Tensor) -> None:
@@ -73,10 +96,13 @@ def _run(name: str, *arguments: Tensor | int) -> None:
     threads = min(wanted, numba.config.NUMBA_NUM_THREADS)
     if threads > 1 and numba.get_num_threads() != threads:
         numba.set_num_threads(threads)
-    arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
-    _compiled(name, threads > 1)(*arrays)
+    _compiled(name, threads > 1)(*_arrays(arguments))
     if torch.get_num_threads() != wanted:  # as it starts, numba sets OpenMP's threads, torch's too
         torch.set_num_threads(wanted)
+
+
+def _arrays(arguments: Sequence[Tensor | int]) -> list[Any]:
+    return [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
 
 
 @cache
@@ -87,21 +113,23 @@ def _compiled(name: str, parallel: bool) -> Any:
     fast = {"contract", "reassoc", "nsz"}
     compiled = numba.njit(parallel=parallel, fastmath=fast, cache=True)
 
-    def sum_taps(z: Any, places: Any, weight: Any, channels: Any, out: Any) -> None:
+    def sum_taps(z: Any, first: Any, places: Any, weight: Any, channels: Any, out: Any) -> None:
         images, _, height, width = out.shape
         count, terms, _ = places.shape
+        rows = z.shape[2]
         for plane in numba.prange(images * count):
             image, o = plane // count, plane % count
-            for y in range(height):
-                row = out[image, channels[o], y]
-                row[:] = 0
-                for term in range(terms):
-                    r, dy, dx = places[o, term, 0], places[o, term, 1], places[o, term, 2]
-                    if 0 <= y + dy < height:
-                        source = z[image, r, y + dy]
-                        factor = weight[o, term]
-                        for x in range(max(0, -dx), min(width, width - dx)):
-                            row[x] += factor * source[x + dx]
+            target = out[image, channels[o]]
+            if first == 0:
+                target[:] = 0
+            for term in range(terms):
+                r, dy, dx = places[o, term, 0], places[o, term, 1], places[o, term, 2]
+                factor = weight[o, term]
+                left, right = max(0, -dx), min(width, width - dx)
+                for y in range(max(first, dy), min(first + rows, height + dy)):
+                    row, source = target[y - dy], z[r, image, y - first]
+                    for x in range(left, right):
+                        row[x] += factor * source[x + dx]
 
     def circular(x: Any, weight: Any, table: Any, split: int, out: Any) -> None:
         images, channels, height, width = x.shape

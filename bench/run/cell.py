@@ -243,7 +243,7 @@ def keep_unfit(cell: Cell, folder: Path, command: str, why: str, data: Data | No
 def _failure(
     cell: Cell, command: str, run_id: str, status: Status, why: str, data: Data | None
 ) -> Record:
-    parts = {"kind": "accuracy", "status": status, "error": why, "data": data}
+    parts: dict[str, Any] = {"kind": "accuracy", "status": status, "error": why, "data": data}
     return record_of(cell, command=command, run_id=run_id, **parts)
 
 

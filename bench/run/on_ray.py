@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +21,8 @@ from bench.run.processes import require_devices
 RETRIES = 5
 """How often a job is placed anew when its machine is lost."""
 _LOOK_S = 120
-"""How long a machine may take to say that it is ready."""
+"""How long a machine may take to join the cluster, and to say that it is ready."""
+_POLL_S = 1.0
 _CANCEL_S = 60
 
 
@@ -61,6 +63,15 @@ class OnRay:
         room = sum(self._room(node) for node in self._nodes())
         return max(1, room if self.most is None else min(room, self.most))
 
+    def _joined(self) -> list[dict[str, Any]]:
+        """Return the nodes, when one that computes has joined: a head may be there before them."""
+        until = time.monotonic() + _LOOK_S
+        while True:
+            nodes = self._nodes()
+            if any(_size(node)[0] for node in nodes) or time.monotonic() > until:
+                return nodes
+            time.sleep(_POLL_S)
+
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self.ray.nodes() if node["Alive"]]
 
@@ -80,7 +91,7 @@ class OnRay:
         Raises:
             UserError: a job finds room on no node, or a node lacks something.
         """
-        nodes = self._nodes()
+        nodes = self._joined()
         cores, graphics = max(map(_size, nodes), key=lambda size: (size[1], size[0]))
         require_devices(needs, int(graphics), int(cores), "the largest node")
         if needs.devices * self.cpus > cores:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.record import Entry, Interval, Record, load_all
 from bench.run.code import operator_sha256
 from bench.run.race import Contender, Race, Timed

@@ -8,10 +8,10 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any, Generic
 
@@ -45,8 +45,13 @@ class LocalProcesses:
         self.threads = threads or max(1, usable_threads() // workers)
 
     def require_ready(self, folder: Path, needs: Needs) -> None:
-        """UserError where a job takes more devices than this machine has."""
+        """UserError where a job takes more devices than this machine has.
+
+        The server of the processes begins its imports, which take seconds, in the meantime.
+        """
         require_devices(needs, len(gpus.visible()), usable_cores(), "this machine")
+        if _context().get_start_method() == "forkserver":
+            forkserver.ensure_running()
 
     def run(
         self,
@@ -63,7 +68,7 @@ class LocalProcesses:
         # not a daemon: a job's data loaders and ranks are processes too
         # (called as a decorator: as a plain call pebble forgets the context, and forks)
         prepare = process(**_options(self, context))
-        start = prepare(_Prepared(function, self.threads))  # type: ignore[no-untyped-call]
+        start = prepare(_Prepared(function, dict(os.environ), self.threads))  # type: ignore[no-untyped-call]
         waiting = deque(jobs)
         running: dict[ProcessFuture[Any], Job] = {}
         try:
@@ -163,11 +168,14 @@ class _Prepared(Generic[Job]):
     """A function of a job, in a process that is made ready for it."""
 
     function: Callable[[Job], Any]
+    environment: Mapping[str, str]
     threads: int
 
     def __call__(self, job: Job) -> Any:
         end_with_parent()
-        os.environ["OMP_NUM_THREADS"] = str(self.threads)
+        # the server's are as they were at its start; Ray gives each job GPUs of its own
+        os.environ.pop(gpus.VISIBLE, None)
+        os.environ.update(self.environment, OMP_NUM_THREADS=str(self.threads))
         import torch
 
         torch.set_num_threads(self.threads)

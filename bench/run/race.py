@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.hashing import digest
 from bench.machine import machine, software
 from bench.record import Data, Entry, Recipe
@@ -57,12 +57,14 @@ class Timed:
         images: what they are timed on, in place of noise.
         data: where the images come from.
         prepare: makes the timed form of a training form, in place of `bench.backbones.fuse`.
+        imports: modules that are imported as the arms are built.
     """
 
     arms: list[Arm]
     images: NDArray[np.float32] | None = None
     data: Data | None = None
     prepare: Callable[[nn.Module], nn.Module] | None = None
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

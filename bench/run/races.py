@@ -17,7 +17,7 @@ from typing import Any
 from bench import board_key
 from bench.config import files
 from bench.config.cell import START, Cell
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.hashing import digest
 from bench.record import Data
 from bench.run.describe import entry_of, recipe_of
@@ -137,7 +137,8 @@ def _trained(
     from bench.run import fit
     from bench.speed import Arm
 
-    data = lightning.build(next(cell.config for cell in cells if cell.baseline)).data
+    built = lightning.build(next(cell.config for cell in cells if cell.baseline))
+    data = built.data
     scored = data.scored_images(images, cells[0].input_size)
     arms = []
     for cell in cells:
@@ -148,7 +149,8 @@ def _trained(
         model = cell.config["model"]
         factory = functools.partial(fit.inference_module, model, data.num_classes, weights)
         arms.append(Arm(cell.operator, factory))
-    return Timed(arms, scored.numpy(), Data.model_validate(data.describe()))
+    described = Data.model_validate(data.describe())
+    return Timed(arms, scored.numpy(), described, imports=built.module.built_with)
 
 
 def waiting(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Cell]:

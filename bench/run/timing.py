@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.machine import machine, provenance, software
 from bench.record import SETTLED, Record
 from bench.run.cell import WAIT_S
@@ -101,7 +102,7 @@ def measured(
         in_channels=race.in_channels,
         images=timed.images,
         folder=folder,
-        prepare=(timed.prepare or fuse) if fused else None,
+        prepare=(timed.prepare or functools.partial(fuse, inplace=True)) if fused else None,
         batches=race.batches,
         dtype=plan.dtype,
         layout=plan.layout,
@@ -116,6 +117,7 @@ def measured(
         memory=plan.memory,
         scope=race.scope,
         fingerprint=race.hash,
+        imports=timed.imports,
         crew=crew,
         progress=progress,
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config.network import backbone_of, options_of
-from bench.config.schema import HostConfig, OperatorConfig, SpeedConfig
+from bench.config.schema import HostConfig, OperatorConfig
+from bench.config.speed import SpeedConfig
 from bench.config.trust import refuse_code
 from bench.errors import UserError
 from bench.record import Entry

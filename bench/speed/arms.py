@@ -69,6 +69,7 @@ def measure(
     memory: bool = True,
     process_limit_s: float = 3600.0,
     fingerprint: str = "",
+    imports: Sequence[str] = (),
     crew: Crew | None = None,
     progress: Progress | None = None,
 ) -> list[ArmResult]:
@@ -109,6 +110,7 @@ def measure(
         process_limit_s: the time after which a process is killed.
         fingerprint: anything else that must be equal for kept samples to count, such as a hash
             of the operators' code.
+        imports: modules that arms import as they are built: workers do so before, side by side.
         crew: workers that go on to the next run; by default workers of this run alone.
         progress: called with (finished processes, all processes, name of the next).
 
@@ -169,6 +171,7 @@ def measure(
             pickled,
             prepared,
             images=file,
+            imports=tuple(imports),
             limit_s=process_limit_s / (len(arms) * len(batches)),
         )
         jobs = {"memory": job(process=0, memory=True)} if wanted else {}

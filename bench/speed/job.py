@@ -33,6 +33,7 @@ class Job:
         process: number of the process, from 0; its orders are drawn by it.
         images: a .npy file of (N, C, H, W) float32 that is timed on in place of noise; workers
             map it into memory, so that it is there once.
+        imports: modules that are imported as arms are built, unless that was done before.
         skip: places that failed before.
         memory: take the memory pass, in place of the times.
         limit_s: the time after which one place of the memory pass is given up.
@@ -43,6 +44,7 @@ class Job:
     prepare: bytes
     process: int
     images: Path | None = None
+    imports: tuple[str, ...] = ()
     skip: frozenset[Place] = frozenset()
     memory: bool = False
     limit_s: float = 3600.0

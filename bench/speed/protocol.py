@@ -1,6 +1,6 @@
 """The rules by which time is taken: settings, warm-up, orders, timers.
 
-Protocol 3, as the workers follow it:
+Protocol 4, as the workers follow it:
 
 * float32 is IEEE float32 (TF32 off); denormal numbers are flushed to zero, since random weights
   meet them by chance and they cost a CPU up to a hundredfold; on a GPU cuDNN picks its algorithms
@@ -15,12 +15,14 @@ Protocol 3, as the workers follow it:
   the same machine and kept in a file that all processes read (`forms: measured`); or those of the
   rule. Whichever they are, the gate comes after.
 * A worker process does its share of one run after the other, so that imports are paid for once.
+* The memory of an arm is measured once everything is imported that it needs.
 * A training step is timed, warmed up and gated like an inference; see `bench.speed.training`.
 
-Protocol 2 held a warm-up for unsettled where times scatter by more than 1 %, as they do on any
-shared machine, and classed the noise of an arm by its times, which move with the machine, in place
-of its ratios. Protocol 1 built the arms in one order in all processes, which favoured some of them,
-and judged its warm-ups by blocks of 2 ms, which settled by chance.
+Protocol 3 counted libraries that an arm was the first to import as its memory. Protocol 2 held a
+warm-up for unsettled where times scatter by more than 1 %, as they do on any shared machine, and
+classed the noise of an arm by its times, which move with the machine, in place of its ratios.
+Protocol 1 built the arms in one order in all processes, which favoured some of them, and judged its
+warm-ups by blocks of 2 ms, which settled by chance.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from bench.errors import UserError
 
-PROTOCOL = "3"
+PROTOCOL = "4"
 
 T = TypeVar("T")
 

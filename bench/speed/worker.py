@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -10,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from bench.operators import jit
 from bench.speed import exported, memory
 from bench.speed.forms import conditions, configure
 from bench.speed.job import READY, Job, Note
@@ -33,6 +35,22 @@ def carry_out(job: Job, note: Note) -> dict[str, Any]:
     }
 
 
+def import_all(job: Job) -> None:
+    """Import what a job needs; what cannot be imported becomes a row when it is built."""
+    for label in job.labels:
+        with suppress(Exception):
+            job.factory(label)
+    with suppress(Exception):
+        job.load_prepare()
+    for name in job.imports:
+        with suppress(Exception):
+            importlib.import_module(name)
+    if job.settings.engine in EXPORTED:
+        with suppress(Exception):
+            exported.preload(job.settings.engine)
+    jit.preload()
+
+
 def serve(connection: Connection, note: Note) -> None:
     """Take jobs, one after the other, until the other end is closed.
 
@@ -48,15 +66,10 @@ def serve(connection: Connection, note: Note) -> None:
         if isinstance(message, Job):
             job = message
             note("import")
-            for label in job.labels:
-                # What cannot be imported becomes a row when it is built.
-                with suppress(Exception):
-                    job.factory(label)
-            with suppress(Exception):
-                job.load_prepare()
-            if job.settings.engine in EXPORTED:
-                with suppress(Exception):
-                    exported.preload(job.settings.engine)
+            import_all(job)
+            # What is there stays: a collection need not look at it again.
+            gc.collect()
+            gc.freeze()
             note("start")
             connection.send(READY)
         else:
@@ -72,6 +85,7 @@ def main(descriptor: str, note_path: str) -> None:
     end_with_parent()
     with Connection(int(descriptor)) as connection:
         serve(connection, Note(Path(note_path)))
+    gc.unfreeze()  # libraries that are never collected complain as the process ends
 
 
 if __name__ == "__main__":

@@ -16,25 +16,17 @@ from bench.errors import DataError, require
 from tasks.data.images import read_image
 from tasks.data.module import height_width
 from tasks.data.order import AspectSampler
-from tasks.data.sources import (
-    GENERATORS,
-    check_source,
-    require_drawable,
-)
+from tasks.data.sources import GENERATORS
 from tasks.detection.boxes import BoxSet, checked, rarest_labels, renumbered, told_unlearnt
 from tasks.detection.coco import read_coco
 from tasks.detection.dataset import BoxDataset, collate
-from tasks.detection.object_data import ObjectData, require_files_together
+from tasks.detection.object_data import ObjectData
 from tasks.detection.transforms import Augmentation, letterbox
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
 from tasks.detection.xml_folders import read_xml_folders
 from tasks.detection.yolo import read_yolo
 from tasks.layouts.coco import coco_files
-
-SOURCES = ("scenes", "coco", "voc", "visdrone", "yolo", "xml")
-SPLIT = ("coco", "yolo", "xml")
-"""Sources of any splits, or of none."""
 
 
 class DetectionData(ObjectData[BoxSet]):
@@ -79,6 +71,8 @@ class DetectionData(ObjectData[BoxSet]):
 
     collate = staticmethod(collate)
     task: ClassVar[str] = "detection"
+    sources: ClassVar[tuple[str, ...]] = ("scenes", "coco", "voc", "visdrone", "yolo", "xml")
+    of_any_splits: ClassVar[tuple[str, ...]] = ("coco", "yolo", "xml")
 
     def __init__(
         self,
@@ -101,11 +95,7 @@ class DetectionData(ObjectData[BoxSet]):
         **loading: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **loading)
-        check_source(source, SOURCES, root, options or {})
-        require_files_together(annotations, images, source)
-        splits = ("val", "test") if source in SPLIT else ("val",)
-        require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
-        require_drawable(self.val_share, source, scored, SPLIT)
+        self._take_from(source, root, annotations, images, scored, options)
         without = source in ("voc", "visdrone", "yolo", "xml")
         require("masks", masks, not (masks and without), f"False for `source` (={source!r})")
         size = height_width(image_size)
@@ -113,16 +103,11 @@ class DetectionData(ObjectData[BoxSet]):
         require("scale", scale, 0 < scale[0] <= scale[1], "0 < smallest <= largest")
         require("flip", flip, 0 <= flip <= 1, "in [0, 1]")
         require("mosaic", mosaic, 0 <= mosaic <= 1, "in [0, 1]")
-        self.source = source
-        self.root = root
         self.image_size = size
-        self.files = None if annotations is None else (tuple(annotations), tuple(images or ()))
-        self.scored = scored
         self.augmentation = Augmentation((float(scale[0]), float(scale[1])), flip, photometric)
         self.mosaic = mosaic
         self.masks = masks
         self.group_aspect = group_aspect
-        self.options = dict(options or {})
 
     @cached_property
     def _checked(self) -> tuple[dict[str, BoxSet], dict[str, str]]:

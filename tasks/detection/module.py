@@ -63,6 +63,7 @@ class Detection(TaskModule):
     """
 
     headline: ClassVar[str] = "mAP"
+    built_with: ClassVar[tuple[str, ...]] = ("tasks.detection.detector",)
     metrics_info: ClassVar[dict[str, tuple[str, bool]]] = {
         prefix + name: ("fraction", True) for prefix in ("", "mask_") for name in NAMES
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,25 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.errors import UserError
+from bench.errors import UserError, require
 from bench.hashing import digest
 from tasks.data.holdout import drawn_split, held_out
 from tasks.data.module import TaskData
-from tasks.data.sources import DRAWN, GENERATORS, folder_of, generated_identity
+from tasks.data.sources import (
+    DRAWN,
+    GENERATORS,
+    check_source,
+    folder_of,
+    generated_identity,
+    require_drawable,
+)
 from tasks.detection.boxes import Boxes
 
 Batch = tuple[Tensor, list[dict[str, Any]]]
-
-
-def require_files_together(
-    annotations: tuple[str, str] | None, images: tuple[str, str] | None, source: str
-) -> None:
-    """Refuse files of annotations without folders of images, or for another source than COCO's."""
-    if (annotations is None) != (images is None) or (annotations and source != "coco"):
-        raise UserError(
-            f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
-            "and for `source` 'coco'."
-        )
 
 
 class ObjectData(TaskData, Generic[Boxes]):
@@ -42,17 +38,47 @@ class ObjectData(TaskData, Generic[Boxes]):
         source: where the set is from.
         root: its folder; None for what is generated.
         scored: the split that is scored, where nothing is held out.
+        files: those of annotations and the folders of images, of training and scoring; None
+            where the source finds them itself.
         image_size: height and width of what the network sees.
         options: knobs of the generator.
         task: for which a set is generated.
+        sources: names of them.
+        of_any_splits: those whose sets may have any splits, or none.
     """
 
     source: str
     root: str | None
     scored: str
+    files: tuple[tuple[str, ...], tuple[str, ...]] | None
     image_size: tuple[int, int]
     options: dict[str, Any]
     task: ClassVar[str]
+    sources: ClassVar[tuple[str, ...]]
+    of_any_splits: ClassVar[tuple[str, ...]]
+
+    def _take_from(
+        self,
+        source: str,
+        root: str | None,
+        annotations: tuple[str, str] | None,
+        images: tuple[str, str] | None,
+        scored: str,
+        options: Mapping[str, Any] | None,
+    ) -> None:
+        """Note where the set is from; UserError unless its parts fit together."""
+        check_source(source, self.sources, root, options or {})
+        if (annotations is None) != (images is None) or (annotations and source != "coco"):
+            raise UserError(
+                f"`annotations` (={annotations}) and `images` (={images}) must be given together, "
+                "and for `source` 'coco'."
+            )
+        splits = ("val", "test") if source in self.of_any_splits else ("val",)
+        require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
+        require_drawable(self.val_share, source, scored, self.of_any_splits)
+        self.source, self.root, self.scored = source, root, scored
+        self.files = None if annotations is None else (tuple(annotations), tuple(images or ()))
+        self.options = dict(options or {})
 
     @cached_property
     def folder(self) -> Path:

@@ -19,7 +19,7 @@ LOOKED_FOR = (
 
 
 def find(folder: Path) -> Layout | None:
-    """Recognise COCO's files, where one of their categories has key points."""
+    """Recognise COCO's files, where categories have key points; the same ones, if several do."""
     files = files_of(folder, "person_keypoints")
     contents = None if files is None else contents_of(files)
     if files is None or contents is None:
@@ -27,7 +27,7 @@ def find(folder: Path) -> Layout | None:
     train = contents["train"]
     names = [c.get("keypoints") for c in train["categories"] if isinstance(c, dict)]
     posed = [points for points in names if isinstance(points, list) and points]
-    if len(posed) != 1:
+    if not posed or any(points != posed[0] for points in posed):
         return None
     counts = {split: len(content["images"]) for split, content in contents.items()}
     return Layout(

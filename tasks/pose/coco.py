@@ -52,7 +52,8 @@ class KeypointAnnotation(Annotation):
 def read_keypoints(file: Path, images: Path) -> PoseSet:
     """Read one split.
 
-    One category has key points; objects of others are left out. Key points without coordinates
+    Categories with key points must have the same ones, such as the species of a set of animals, and
+    are one; objects of others are left out. Key points without coordinates
     or outside of the image count as not labelled, boxes that cannot be are those around the key
     points, and a number or visibility that cannot be is counted anew; all of it is told by kind.
 
@@ -71,8 +72,9 @@ def read_keypoints(file: Path, images: Path) -> PoseSet:
         "categories": KeypointCategory,
     }
     content = read_entries(file, models, repairs)
-    category = _posed(content["categories"], file)
-    names: list[str] = category.keypoints or []
+    posed = _posed(content["categories"], file)
+    names: list[str] = posed[0].keypoints or []
+    poses_of = {category.id for category in posed}
     place, paths = image_places(content["images"], images, file, repairs)
     known = {c.id for c in content["categories"]}
     of_image: dict[int, list[_Figure]] = defaultdict(list)
@@ -86,7 +88,7 @@ def read_keypoints(file: Path, images: Path) -> PoseSet:
                     f"annotation {annotation.id} in {file.name}: `{field}` (={value}) must be that "
                     f"of an entry of `{'images' if field == 'image_id' else 'categories'}`."
                 )
-        if annotation.category_id != category.id:
+        if annotation.category_id not in poses_of:
             repairs[OF_NO_POSE] += 1
             continue
         index = place[annotation.image_id]
@@ -100,20 +102,25 @@ def read_keypoints(file: Path, images: Path) -> PoseSet:
         for index, (path, entry) in enumerate(zip(paths, content["images"], strict=True))
     )
     require_images(pose_images, file.name)
-    skeleton = _skeleton(category.skeleton, len(names), file, repairs)
+    skeleton = _skeleton(posed[0].skeleton, len(names), file, repairs)
     poses = PoseSet(pose_images, tuple(names), {k: n for k, n in repairs.items() if n}, skeleton)
     require_learnable(poses, file.name)
     return poses
 
 
-def _posed(categories: Sequence[KeypointCategory], file: Path) -> KeypointCategory:
-    """Return the category that has key points."""
+def _posed(categories: Sequence[KeypointCategory], file: Path) -> list[KeypointCategory]:
+    """Return the categories that have key points, the same ones in the same order."""
     posed = [category for category in categories if category.keypoints]
-    if len(posed) != 1:
-        named = ", ".join(shortened(category.name) for category in posed) or "none has"
+    if not posed:
         raise DataError(
-            f"{file.name} must have one category with `keypoints`, the names of its key points; "
-            f"{named}."
+            f"{file.name} must have a category with `keypoints`, the names of its key points; "
+            "none has."
+        )
+    other = next((c for c in posed if c.keypoints != posed[0].keypoints), None)
+    if other is not None:
+        raise DataError(
+            f"{file.name}: categories with `keypoints` must have the same in the same order, not "
+            f"{shortened(posed[0].name)} and {shortened(other.name)} others."
         )
     names = posed[0].keypoints or []
     if len(set(names)) < len(names):
@@ -122,7 +129,7 @@ def _posed(categories: Sequence[KeypointCategory], file: Path) -> KeypointCatego
             f"category {posed[0].id} in {file.name}: `keypoints` must be different names, not "
             f"{shortened(twice)} twice."
         )
-    return posed[0]
+    return posed
 
 
 def _skeleton(

@@ -17,22 +17,17 @@ from torchvision.transforms.v2.functional import resize
 from bench.errors import require
 from tasks.data.images import read_image
 from tasks.data.module import height_width
-from tasks.data.sources import (
-    GENERATORS,
-    check_source,
-    require_drawable,
-)
+from tasks.data.sources import GENERATORS
 from tasks.detection.boxes import checked
-from tasks.detection.object_data import ObjectData, require_files_together
+from tasks.detection.object_data import ObjectData
 from tasks.detection.transforms import fitted_size
 from tasks.layouts.coco import coco_files
 from tasks.pose.coco import read_keypoints
 from tasks.pose.dataset import PoseDataset, collate
 from tasks.pose.names import mirrored, sigmas_of, tells_sides
-from tasks.pose.poses import PoseSet, labelled, same_points
+from tasks.pose.poses import PoseSet, labelled, same_points, with_figures
 from tasks.pose.transforms import Augmentation
 
-SOURCES = ("figures", "coco")
 UNTOLD = "set whose names tell no left from right: mirror images keep every key point"
 
 
@@ -57,6 +52,7 @@ class PoseData(ObjectData[PoseSet]):
             those of COCO's layout; with `val_share` the first alone is read.
         images: for "coco": folders of the images of both.
         scored: for "coco": the split that is scored, "val" or "test".
+        empty_images: whether images without any figure are trained on.
         scale: range of a random factor of the size; above 1 the image is cropped.
         rotate: largest random turn to either side, in degrees.
         flip: chance of a mirror image.
@@ -76,6 +72,8 @@ class PoseData(ObjectData[PoseSet]):
 
     collate = staticmethod(collate)
     task: ClassVar[str] = "pose"
+    sources: ClassVar[tuple[str, ...]] = ("figures", "coco")
+    of_any_splits: ClassVar[tuple[str, ...]] = ("coco",)
 
     def __init__(
         self,
@@ -88,6 +86,7 @@ class PoseData(ObjectData[PoseSet]):
         annotations: tuple[str, str] | None = None,
         images: tuple[str, str] | None = None,
         scored: Literal["val", "test"] = "val",
+        empty_images: bool = True,
         scale: tuple[float, float] = (1.0, 1.0),
         rotate: float = 0.0,
         flip: float = 0.5,
@@ -97,11 +96,7 @@ class PoseData(ObjectData[PoseSet]):
         **loading: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **loading)
-        check_source(source, SOURCES, root, options or {})
-        require_files_together(annotations, images, source)
-        splits = ("val", "test") if source == "coco" else ("val",)
-        require("scored", scored, scored in splits, f"one of {splits} for `source` (={source!r})")
-        require_drawable(self.val_share, source, scored, ("coco",))
+        self._take_from(source, root, annotations, images, scored, options)
         size = height_width(image_size)
         require("image_size", image_size, min(size) >= 8, ">= 8")
         require("scale", scale, 0 < scale[0] <= scale[1], "0 < smallest <= largest")
@@ -109,17 +104,13 @@ class PoseData(ObjectData[PoseSet]):
         require("flip", flip, 0 <= flip <= 1, "in [0, 1]")
         positive = sigmas is None or (len(sigmas) > 0 and min(sigmas) > 0)
         require("sigmas", sigmas, positive, "numbers > 0, one per key point, or None")
-        self.source = source
-        self.root = root
         self.image_size = size
-        self.files = None if annotations is None else (tuple(annotations), tuple(images or ()))
-        self.scored = scored
+        self.empty_images = empty_images
         self.scale = (float(scale[0]), float(scale[1]))
         self.rotate = rotate
         self.flip = flip
         self.photometric = photometric
         self.given_sigmas = sigmas
-        self.options = dict(options or {})
 
     @property
     def skeleton(self) -> tuple[tuple[int, int], ...]:
@@ -147,6 +138,8 @@ class PoseData(ObjectData[PoseSet]):
         else:
             sets = {split: self._read(split) for split in ("train", self.scored)}
             same_points(sets["train"], sets[self.scored], self.scored)
+        if not self.empty_images:
+            sets["train"] = with_figures(sets["train"])
         if self.source in GENERATORS:
             return sets, {}
         if self.flip and not tells_sides(sets["train"].class_names):

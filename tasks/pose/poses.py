@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from bench.errors import DataError
 from tasks.detection.boxes import BoxImage, BoxSet
 from tasks.detection.outlines import decode
+
+EMPTY = "image without figures left out of training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,14 @@ class PoseSet(BoxSet):
 
     images: tuple[PoseImage, ...]
     skeleton: tuple[tuple[int, int], ...] = ()
+
+
+def with_figures(poses: PoseSet) -> PoseSet:
+    """Return the images of a set that have figures, be they without key points; told by kind."""
+    filled = [index for index, image in enumerate(poses.images) if len(image.boxes)]
+    left_out = len(poses.images) - len(filled)
+    told = {EMPTY: left_out} if left_out else {}
+    return replace(poses.subset(filled), skipped=poses.skipped | told)
 
 
 def labelled(poses: PoseSet) -> NDArray[np.int64]:

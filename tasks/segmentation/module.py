@@ -69,6 +69,7 @@ class Segmentation(TaskModule):
     """
 
     headline: ClassVar[str] = "mIoU"
+    built_with: ClassVar[tuple[str, ...]] = ("tasks.segmentation.segmentor",)
     metrics_info: ClassVar[dict[str, tuple[str, bool]]] = {
         "mIoU": ("fraction", True),
         "mAcc": ("fraction", True),

@@ -11,14 +11,15 @@ from optuna.trial import TrialState
 
 from bench.config import files, lightning
 from bench.config.cell import Cell
-from bench.config.schema import OperatorConfig, SearchSpace, SpeedConfig, Tuning
+from bench.config.schema import OperatorConfig, SearchSpace, Tuning
+from bench.config.speed import SpeedConfig
 from bench.errors import Failure
 from bench.hashing import digest
 from bench.record import Data, Study
 from bench.run.executor import Executor
 from bench.run.suite import hush
 from bench.run.tune import kept
-from bench.run.tune.share import MOST_FAILURES, Share, share_out
+from bench.run.tune.share import MOST_FAILURES, Share, share_out, work
 from bench.run.tune.spaces import OPTIONS, put, space, values_of
 from bench.run.tune.study import DEFAULT, Search, best, ended, failed
 from bench.store import Store
@@ -111,14 +112,15 @@ def tune(
     how = [search.sampler, search.prunes, search.objectives]
     title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([config, dumped, how])[:12]}"
     share = Share(arm, search, title, plan, store.folder)
-    study, _ = share.opened(store)
+    shared = share.opened(store)
+    study = shared.study
     parent = kept.run_of(study, store, arm)
     before(len(ended(study)))
     if len(ended(study)) < search.trials:
         if executor is None:
-            share.work(store, told)
+            work(share, shared, store, told)
         else:
-            share_out(share, study, executor, told)
+            share_out(share, shared, executor, told)
     if len(failed(study)) >= MOST_FAILURES:
         raise Failure(
             f"{arm.title}: {MOST_FAILURES} trials failed, the last with: "

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.config import files
 from bench.config.cell import Cell
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.errors import Failure
 from bench.run.describe import entry_of
 from bench.run.races import network

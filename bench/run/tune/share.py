@@ -1,29 +1,32 @@
-"""Processes that share a study: each runs trials, until all together have run so many."""
+"""The trials of a study: one after the other in this process, or each in a job of its own."""
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import optuna
-from optuna.study import MaxTrialsCallback
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.errors import Failure
 from bench.run import gpus
 from bench.run.cell import WAIT_S
 from bench.run.executor import Executor
 from bench.run.suite import hush
+from bench.run.tune.database import Shared, opened
 from bench.run.tune.kept import run_of
 from bench.run.tune.ratio import time_ratio
 from bench.run.tune.spaces import default_params
-from bench.run.tune.study import Direction, Search, ended, failed, opened, sampler_of
+from bench.run.tune.study import Direction, Search, ended, failed, sampler_of
 from bench.run.tune.trial import Trials, closed, words_of
 from bench.store import Store
 from tasks.seeds import derive
@@ -32,12 +35,13 @@ if TYPE_CHECKING:
     from bench.run.tune.arm import Arm
 
 MOST_FAILURES = 5
+_WAIT_S = 2
 Told = Callable[[int, str], object]
 
 
 @dataclass(frozen=True)
 class Share:
-    """A process's share of a study.
+    """What runs the trials of a study.
 
     Attributes:
         arm: what is tuned.
@@ -53,15 +57,21 @@ class Share:
     plan: SpeedConfig
     folder: Path
 
-    def __call__(self, number: int) -> None:
-        """Work on the study in a process of its own; the processes' numbers differ."""
+    def __call__(self, job: str) -> None:
+        """Run a trial in a process of its own, if there is room for one more."""
         hush()
         store = Store(self.folder, wait_s=WAIT_S)
+        shared = self.opened(store)
+        shared.lost(job, "its machine was lost")  # the job is placed anew
+        if len(failed(shared.study)) >= MOST_FAILURES:
+            return
+        # drawn anew in every job: it knows nothing of the others' draws
+        trial_of = self.trials_of(shared.study, store, derive(self.arm.cell.seed, job))
         with gpus.one_of(gpus.visible()):
-            self.work(store, number=number)
+            shared.run(trial_of, self.search.trials, job=job)
 
-    def opened(self, store: Store) -> tuple[optuna.Study, Callable[[], None]]:
-        """Return the study, and what retries the trials that Optuna leaves; see `opened`."""
+    def opened(self, store: Store) -> Shared:
+        """Open the study."""
         better: Direction = "maximize" if self.arm.higher_is_better else "minimize"
         directions: list[Direction] = [better, "minimize"]
         return opened(
@@ -73,37 +83,47 @@ class Share:
             partial(closed, store),
         )
 
-    def work(self, store: Store, told: Told = lambda done, words: None, *, number: int = 0) -> None:
-        """Run trials until there are enough, or too many have failed."""
+    def trials_of(self, study: optuna.Study, store: Store, seed: int) -> Trials:
+        """Return what a trial is, and have the study draw by a seed."""
         arm, cell = self.arm, self.arm.cell
-        study, retry_unheard = self.opened(store)
-        retry_unheard()
-        # drawn anew at every start: a study that goes on must not repeat its first draws
-        seed = derive(cell.seed, len(study.trials) + number) % 2**32
-        study.sampler = sampler_of(self.search.sampler, seed)
+        study.sampler = sampler_of(self.search.sampler, seed % 2**32)
         ratio = partial(time_ratio, cell, plan=self.plan, store=store)
         timed = ratio if "time" in self.search.objectives else None
         parent = run_of(study, store, arm)
-        trial_of = Trials(study, cell, arm.held_out.config, arm.spaces, store, parent, timed)
+        return Trials(study, cell, arm.held_out.config, arm.spaces, store, parent, timed)
 
-        def report(study: optuna.Study, trial: FrozenTrial) -> None:
-            retry_unheard()
-            told(len(ended(study)), f"trial {trial.number}{words_of(trial, arm.spaces)}")
-            if len(failed(study)) >= MOST_FAILURES:
-                study.stop()
-
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
-        enough = MaxTrialsCallback(self.search.trials, states=states)
-        study.optimize(trial_of, callbacks=[report, enough], catch=(Exception,))
+    def unfinished(self, study: optuna.Study) -> bool:
+        """Whether trials are wanted, and not too many have failed."""
+        return len(ended(study)) < self.search.trials and len(failed(study)) < MOST_FAILURES
 
 
-def share_out(share: Share, study: optuna.Study, executor: Executor, told: Told) -> None:
-    """Have several processes work on a study until it has its trials; tell of each that ends.
+def work(share: Share, shared: Shared, store: Store, told: Told) -> None:
+    """Run the trials of a study in this process, one after the other; tell of each that ends."""
+    study = shared.study
+    # drawn anew at every start: a study that goes on must not repeat its first draws
+    trial_of = share.trials_of(study, store, derive(share.arm.cell.seed, len(study.trials)))
+
+    def report(study: optuna.Study, trial: FrozenTrial) -> None:
+        told(len(ended(study)), f"trial {trial.number}{words_of(trial, share.arm.spaces)}")
+
+    shared.retry_silent()
+    while share.unfinished(study):
+        if not shared.run(trial_of, share.search.trials, [report]):
+            time.sleep(_WAIT_S)  # another process runs the last, or died there
+        shared.retry_silent()
+
+
+def share_out(share: Share, shared: Shared, executor: Executor, told: Told) -> None:
+    """Have every trial of a study run by a job of its own; tell of each that ends.
+
+    A job that dies is known at once, and its trial is queued again.
 
     Raises:
-        Failure: a process ended before its time, and no trial had ended since.
+        Failure: jobs ended before their time, and no trial had ended since.
     """
+    study = shared.study
     known = {trial.number for trial in study.trials if trial.state.is_finished()}
+    names = map(f"{uuid4().hex[:8]}-{{}}".format, itertools.count())
 
     def tell() -> None:
         for trial in study.get_trials(deepcopy=False):
@@ -112,16 +132,20 @@ def share_out(share: Share, study: optuna.Study, executor: Executor, told: Told)
                 words = f"trial {trial.number}{words_of(trial, share.arm.spaces)}"
                 told(len(ended(study)), words)
 
-    while len(ended(study)) < share.search.trials and len(failed(study)) < MOST_FAILURES:
-        ended_before = len(ended(study))
-        shares = list(range(min(executor.workers, share.search.trials - ended_before)))
-        lost = ""
+    shared.retry_silent()
+    while share.unfinished(study):
+        jobs = list(itertools.islice(names, max(0, share.search.trials - shared.begun())))
+        known_before, lost = len(known), ""
         with _repeating(tell):
-            for event in executor.run(share, shares):
+            for event in executor.run(share, jobs):
                 if event.kind not in ("started", "done"):
                     lost = str(event.value)
+                    shared.lost(event.job, lost, retry=event.kind != "timeout")
+        if not jobs:
+            time.sleep(_WAIT_S)  # another command runs the last, or died there
+        shared.retry_silent()
         tell()
-        if lost and len(ended(study)) == ended_before:
+        if lost and len(known) == known_before:
             raise Failure(f"the study's processes ended before their time, the last by: {lost}")
 
 

@@ -1,31 +1,25 @@
-"""A study in Optuna's database: its sampler and pruner by name, its budget, its dead trials."""
+"""How a study searches: its sampler and pruner by name, its budget, its best trials."""
 
 from __future__ import annotations
 
-import datetime
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
 import optuna
-import sqlalchemy
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import OperationalError
 
-from bench import locks
-from bench.errors import Failure, UserError, near
-from bench.hashing import digest
-from bench.store import STUDIES, Store
+from bench.errors import UserError, near
 
 STARTUP = 5
 """Trials drawn at random before a sampler learns from those that there are."""
-HEARTBEAT_S = 30
-"""How often a trial says that it lives: one that is silent for twice as long is retried."""
 DEFAULT = "default"
 """Attribute of the trial that runs the recipe as it is."""
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of the trials that count."""
 Direction = Literal["maximize", "minimize"]
 OBJECTIVES = ("accuracy", "time")
 _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -118,119 +112,20 @@ def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
         return _SAMPLERS[name](seed)
 
 
-def opened(
-    store: Store,
-    title: str,
-    search: Search,
-    directions: Sequence[Direction],
-    first: dict[str, Any],
-    died: Callable[[FrozenTrial], None] = lambda trial: None,
-) -> tuple[optuna.Study, Callable[[], None]]:
-    """Make or load a study; processes share it, and the trials of those that died are retried.
-
-    Returns:
-        The study, and what retries the trials that Optuna leaves: see `requeue_unheard`.
-
-    Args:
-        store: where its database lies.
-        title: of the study.
-        search: how it is searched.
-        directions: "maximize" or "minimize", one for each objective.
-        first: parameters of the first trial, which is the default.
-        died: called with a trial whose process died, before it is queued again.
-
-    Raises:
-        UserError: the database's driver is not installed.
-        Failure: the database does not answer.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-    def again(study: optuna.Study, trial: FrozenTrial) -> None:
-        died(trial)
-        retry(study, trial)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
-        folder = store.folder / locks.FOLDER
-        with locks.lock(folder / "studies.lock", wait_s=60):  # both would make its tables
-            storage = _storage(store.studies(), again)
-        lock = folder / f"study-{digest(title)[:12]}.lock"
-        with locks.lock(lock, wait_s=60):  # two that start at once would both queue the default
-            study = optuna.create_study(
-                storage=storage,
-                study_name=title,
-                pruner=_PRUNERS[search.prunes](),
-                directions=list(directions),
-                load_if_exists=True,
-            )
-            if not study.get_trials(deepcopy=False):
-                study.enqueue_trial(first, user_attrs={DEFAULT: True})
-
-    def retry_unheard() -> None:
-        with locks.lock(lock, wait_s=60):
-            requeue_unheard(study, storage, again)
-
-    return study, retry_unheard
-
-
-def _storage(
-    address: str, again: Callable[[optuna.Study, FrozenTrial], None]
-) -> optuna.storages.RDBStorage:
-    """Open the database of the studies."""
-    try:
-        return optuna.storages.RDBStorage(
-            address,
-            heartbeat_interval=HEARTBEAT_S,
-            grace_period=2 * HEARTBEAT_S,
-            heartbeat_stale_trial_callback=again,
-        )
-    except ImportError as error:
-        raise UserError(
-            f"`{STUDIES}` needs a database driver ({error}); for PostgreSQL: "
-            "pip install 'convboard[server]'."
-        ) from None
-    except OperationalError as error:
-        words = str(error.orig).strip().splitlines()[-1]
-        raise Failure(f"the database of the studies does not answer: {words}") from None
-
-
-def requeue_unheard(
-    study: optuna.Study,
-    storage: optuna.storages.RDBStorage,
-    again: Callable[[optuna.Study, FrozenTrial], None],
-) -> None:
-    """Fail and queue again the trials whose process died before their first sign of life.
-
-    Optuna fails those that are silent since; of these it has no sign, so they would run for ever.
-    """
-    query = sqlalchemy.text(
-        "SELECT trials.number FROM trials "
-        "JOIN studies ON studies.study_id = trials.study_id "
-        "LEFT JOIN trial_heartbeats ON trial_heartbeats.trial_id = trials.trial_id "
-        "WHERE studies.study_name = :study AND trials.state = 'RUNNING' "
-        "AND trial_heartbeats.trial_id IS NULL"
-    )
-    with storage.engine.connect() as connection:
-        unheard = {row.number for row in connection.execute(query, {"study": study.study_name})}
-    long_ago = datetime.datetime.now() - datetime.timedelta(seconds=2 * HEARTBEAT_S)
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        started = trial.datetime_start
-        if trial.number in unheard and started is not None and started < long_ago:
-            study.tell(trial.number, state=TrialState.FAIL)
-            again(study, trial)
-
-
 def ended(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that count: those that are complete, and those that were pruned."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED)
-    return study.get_trials(deepcopy=False, states=states)
+    return study.get_trials(deepcopy=False, states=ENDED)
 
 
 def failed(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that failed; those that were cut off did not."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     return [trial for trial in trials if "error" in trial.user_attrs]
+
+
+def pruner_of(name: str) -> optuna.pruners.BasePruner:
+    """Return a pruner by its name."""
+    return _PRUNERS[name]()
 
 
 def best(study: optuna.Study) -> list[FrozenTrial]:

@@ -66,6 +66,8 @@ def words_of(trial: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> str:
     lost = trial.user_attrs.get("error") or trial.user_attrs.get(LOST)
     if lost is not None:
         return f"{name}: failed: {lost}"
+    if trial.state == TrialState.FAIL:
+        return f"{name}: cut off"
     drawn = []
     for setting, value in values_of(spaces, trial.params).items():
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)

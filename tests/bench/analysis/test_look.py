@@ -12,6 +12,7 @@ from PIL import Image
 from bench.analysis.look import look, write_page
 from bench.cli.main import main
 from bench.errors import DataError
+from tasks.data.figures import figures
 from tasks.layouts import recognise
 
 
@@ -92,6 +93,25 @@ def test_a_place_that_cannot_be_written_is_told_in_a_line(folder, tmp_path, caps
     assert ended.value.code == 1
     told = capsys.readouterr().err
     assert re.fullmatch(r"convboard: .*file/out: Not a directory\.\n", told)
+
+
+def test_key_points_are_told_where_they_are_not_asked_for(tmp_path, capsys):
+    root = figures(size=48, train=4, val=2, root=tmp_path)
+    main(["look", str(root), "--out", str(tmp_path / "out")])
+    assert (
+        "detection: COCO files, 4 + 2 images, 1 class (and key points, for `--task pose`).\n"
+        in (capsys.readouterr().out)
+    )
+    main(["look", str(root), "--task", "pose", "--out", str(tmp_path / "out")])
+    words = capsys.readouterr().out
+    assert "pose: COCO files, 4 + 2 images, 7 key points.\n" in words
+    assert re.search(r"left_hand +\d+ +\d+", words)
+    assert "class_path: tasks.PoseData" in words
+    page = (tmp_path / "out" / f"{root.name}.html").read_text()
+    assert len(re.findall(r"data:image/jpeg;base64,", page)) == 6
+    with pytest.raises(SystemExit):
+        main(["look", str(root), "--task", "poses"])
+    assert "`--task` (='poses') is not known; did you mean 'pose'?" in capsys.readouterr().err
 
 
 def test_nothing_to_recognise_is_told(tmp_path, capsys):

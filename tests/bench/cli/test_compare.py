@@ -12,6 +12,7 @@ from bench.cli import decide, suites
 from bench.config.plan import plan
 from bench.record import load_all
 from bench.run.winner import write_lines
+from tasks.data.figures import figures
 
 ROOT = Path(__file__).parents[3]
 
@@ -81,6 +82,21 @@ def test_a_budget_holds_so_many_epochs_and_they_stay(photos, tmp_path, asked, co
     known, told = epochs("--budget", "1m")
     assert known == 5
     assert "about 2 min 15 s, more than the budget of 1m, before" in told
+
+
+def test_key_points_are_compared_where_they_are_asked_for(tmp_path, asked, convboard):
+    root = figures(size=48, train=8, val=4, root=tmp_path)
+    path = tmp_path / "poses.yaml"
+    line = ["compare", "test_convnext", "--data", root, "--operators", "parc", "--task", "pose"]
+    out = convboard(*line, "--runs", tmp_path / "runs", "--out", path, at_once=True).stdout
+    assert "pose: COCO files, 8 + 4 images, 7 key points" in out
+    (config, *_) = [cell.config for cell in plan(str(path))]
+    assert config["model"]["class_path"] == "tasks.Pose"
+    assert config["data"]["class_path"] == "tasks.PoseData"
+    assert asked["decide"].suite == str(path)
+    boxes = [word for word in line if word not in ("--task", "pose")]
+    out = convboard(*boxes, "--runs", tmp_path / "runs", "--out", path, at_once=True).stdout
+    assert "1 class (and key points, for `--task pose`)" in out
 
 
 def test_mistakes_are_told_before_anything_runs(photos, tmp_path, asked, convboard):

@@ -16,7 +16,9 @@ from bench.backbones import find_slots
 from bench.backbones.select import keys, select
 from bench.cli import pages, topics
 from bench.cli.main import main
-from bench.config import lightning, plan, schema
+from bench.config import lightning, plan, schema, speed
+from bench.config.keys import check
+from tasks.data.sources import GENERATORS
 
 TOPICS = topics.topics()
 MODELS = topics.models()
@@ -71,11 +73,11 @@ def test_every_key_is_on_its_page_with_type_default_meaning_and_example(word, na
     lines = entry(TOPICS[word].page(), name)
     head = " ".join(lines.split())
     assert re.match(rf"{name}: .+; (required|default)", head)
-    if MODELS[word] is schema.SpeedConfig and not field.description:
+    if MODELS[word] is speed.SpeedConfig and not field.description:
         pytest.xfail("the words of class SpeedConfig are being written with its fields")
     assert field.description
     assert " ".join(field.description.split()) in head
-    if MODELS[word] is schema.SpeedConfig and not field.examples:
+    if MODELS[word] is speed.SpeedConfig and not field.examples:
         pytest.xfail("the examples of class SpeedConfig are being written with its fields")
     assert field.examples
     adapter = TypeAdapter(Annotated[field.annotation, "a key", *field.metadata])
@@ -95,7 +97,7 @@ def test_the_example_of_a_page_is_valid(word):
         shown = shown[word]
     if word == "tune":
         (shown,) = shown["tune"].values()
-    checked = schema.check(MODELS[word], {"name": "x"} | shown if word == "suite" else shown, word)
+    checked = check(MODELS[word], {"name": "x"} | shown if word == "suite" else shown, word)
     assert checked.model_dump(exclude_unset=True)
 
 
@@ -139,7 +141,7 @@ def test_every_option_of_an_operator_is_explained(name):
         assert len(lines) >= 2, f"{option} has no meaning: add it to the Args of the class"
         assert str(parameter.annotation) not in ("", "inspect._empty")
     (arm,) = example(page)["operators"]
-    checked = schema.check(schema.OperatorConfig, arm, name)
+    checked = check(schema.OperatorConfig, arm, name)
     assert set(checked.options) <= set(operators.options(name))
 
 
@@ -164,6 +166,16 @@ def test_every_argument_of_a_configured_class_has_a_meaning(word):
     arguments = re.findall(r"^  (\w+): ", page.partition("Arguments:\n")[2], re.MULTILINE)
     for name in arguments:
         assert len(entry(page, name).splitlines()) >= 2, f"{word}: {name} has no words"
+
+
+@pytest.mark.parametrize("task", ["Classification", "Detection", "Segmentation", "Pose"])
+def test_what_a_task_names_is_listed_as_such(task):
+    assert {TOPICS[word].kind for word in (task, f"{task}Data")} == {"classes"}
+
+
+def test_every_generated_set_has_a_page():
+    assert set(topics.SOURCES) == set(GENERATORS)
+    assert {TOPICS[word].kind for word in GENERATORS} == {"classes"}
 
 
 def test_list_topics_names_all_in_80_columns(capsys):

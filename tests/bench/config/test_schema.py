@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from bench.config import files, schema
+from bench.config import files, keys, schema
 from bench.errors import UserError
 
 
@@ -112,4 +112,4 @@ def test_an_arm_may_be_a_registered_name():
 def test_a_suite_survives_a_round_trip_through_yaml():
     suite = schema.load_suite("quick")
     again = yaml.safe_load(yaml.safe_dump(suite.model_dump()))
-    assert schema.check(schema.Suite, again, "again") == suite
+    assert keys.check(schema.Suite, again, "again") == suite

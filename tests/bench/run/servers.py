@@ -33,6 +33,15 @@ def children(process):
         return []
 
 
+def workers(process):
+    """What the server of a command's workers has started; the server itself is a child."""
+    try:
+        started = psutil.Process(process.pid).children()
+        return [worker for one in started for worker in one.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def stop(process):
     """Kill a process with all that it has started."""
     family = children(process)

@@ -134,7 +134,7 @@ def test_a_study_has_all_its_trials(tiny, shared, server, tmp_path):
     finally:
         studies.remove_session()
         studies.engine.dispose()
-    assert 4 <= len(trials) <= 5  # both processes may have had one under way
+    assert len(trials) == 4
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
     store = store_of(server, tmp_path / "runs")
     of_trials = [run for run, _ in store.runs("tuning-tune") if "trial" in run.data.tags]

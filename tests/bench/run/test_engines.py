@@ -1,12 +1,13 @@
 """Where cells run: what is refused before any work, and what is estimated before it."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from bench.config.plan import plan
 from bench.errors import Failure, UserError
-from bench.run import node
+from bench.run import node, on_ray
 from bench.run.code import all_sha256
 from bench.run.engines import Engine, most_needs
 from bench.run.estimate import MEMORY, SECONDS, estimates
@@ -50,6 +51,19 @@ def test_slurm_needs_its_programs(monkeypatch, tmp_path):
 def test_an_address_where_nobody_listens(tmp_path):
     with pytest.raises(Failure, match="no Ray cluster answers there"):
         Engine("ray", address="127.0.0.1:1").executor(tmp_path, 1)
+
+
+def test_a_head_waits_for_those_that_compute(monkeypatch):
+    """As a cluster starts on Kubernetes: the head has no cores for cells, and is there first."""
+    head, worker = ({"Alive": True, "Resources": cores} for cores in ({}, {"CPU": 4.0}))
+    answers = iter([[head], [head], [head, worker]])
+    monkeypatch.setattr(on_ray, "_POLL_S", 0)
+    executor = object.__new__(on_ray.OnRay)
+    executor.ray = SimpleNamespace(nodes=lambda: next(answers))
+    assert executor._joined() == [head, worker]
+    monkeypatch.setattr(on_ray, "_LOOK_S", -1)
+    executor.ray = SimpleNamespace(nodes=lambda: [head])
+    assert executor._joined() == [head]
 
 
 def test_more_devices_than_there_are(tmp_path):

@@ -1,7 +1,6 @@
 """Faults are injected: nothing ends a suite, nothing is lost, nothing is done twice."""
 
 import os
-import random
 import re
 import runpy
 import signal
@@ -9,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -239,15 +237,6 @@ def test_a_score_that_is_not_a_number_says_why(small, convboard, plugin, tmp_pat
     assert "ignored.yaml" in words
 
 
-def workers(process):
-    """What the server of a command's workers has started; the server itself is a child."""
-    try:
-        servers = psutil.Process(process.pid).children()
-        return [worker for server in servers for worker in server.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
 @pytest.mark.slow
 def test_workers_end_with_their_parent_and_the_repeat_goes_on(tiny, convboard, tmp_path):
     runs = tmp_path / "runs"
@@ -387,80 +376,6 @@ def test_what_is_wrong_with_a_store_is_one_line(tiny, convboard, tmp_path):
     assert len(wrong.stderr.strip().splitlines()) == 1
     assert "mlflow.db" in wrong.stderr
     assert (broken / "mlflow.db").read_bytes().startswith(b"not a database")
-
-
-SOAK = int(os.environ.get("CONVBOARD_SOAK", 16))
-"""Cells of a soak; more, and Ray, where the variable says so."""
-
-
-@pytest.fixture(params=["processes", "ray"])
-def engine(request):
-    """Arguments that name an executor, and what tells its workers, as long as a command runs."""
-    if request.param == "processes":
-        yield [], workers
-        return
-    if "CONVBOARD_SOAK" not in os.environ:
-        pytest.skip("by hand: CONVBOARD_SOAK says how many cells")
-    cluster = servers.RayCluster()
-    try:
-        cluster.start()
-        cluster.start()
-        arguments = ["--executor", "ray", "--address", cluster.address]
-        yield arguments, lambda process: tasks(cluster)
-    finally:
-        cluster.close()
-
-
-def tasks(cluster):
-    """Ray's processes that run convboard's jobs, and what those have started."""
-    found = [task for node in cluster.nodes for task in cluster.works(node)]
-    return [*found, *(job for task in found for job in children(task))]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800 * SOAK // 16)
-def test_a_soak_with_random_kills(engine, tiny, convboard, tmp_path):
-    """Tiny cells, workers and parents killed at random: each is done exactly once."""
-    arguments, workers_of = engine
-    suite = yaml.safe_load(tiny.read_text())
-    board = suite["boards"][0]
-    board["set"]["data"]["init_args"]["options"] = {"train": 16, "val": 6, "classes": 3}
-    board["set"]["trainer"]["max_epochs"] = 1
-    suite["seeds"] = list(range(SOAK // 2))
-    path = tmp_path / "soak.yaml"
-    path.write_text(yaml.safe_dump(suite))
-    runs = tmp_path / "runs"
-    draw = random.Random(0)
-    kills = 0
-    most = max(6, SOAK // 4)
-    for _ in range(30 + most):
-        command = ("run", path, "--runs", runs, "--workers", "2", *arguments)
-        process = convboard(*command, wait=False)
-        while process.poll() is None:
-            time.sleep(draw.uniform(1, 4))
-            if kills >= most:
-                process.wait(900 * SOAK // 16)
-                break
-            with suppress(psutil.NoSuchProcess):  # it has ended just now
-                family = workers_of(process)
-                victim = psutil.Process(process.pid) if draw.random() < 0.4 else None
-                if victim is None and family:
-                    victim = draw.choice(family)
-                if victim is not None and process.poll() is None:
-                    victim.kill()
-                    kills += 1
-        if process.returncode == 0:
-            break
-    assert process.returncode == 0
-    assert kills >= 3
-    store = Store(runs)
-    done = [run for run, _ in store.runs() if "convboard.done" in run.data.tags]
-    assert len({run.data.tags["convboard.cell"] for run in done}) == len(done) == SOAK
-    for run in done:
-        assert store.files(run.info.run_id, "checkpoint") == [CHECKPOINT]
-    convboard("export", "--runs", runs, "--records", tmp_path / "records")
-    good = [r for r in load_all(tmp_path / "records") if r.status == "ok"]
-    assert len({r.provenance.cell for r in good}) == len(good) == SOAK
 
 
 @pytest.mark.slow

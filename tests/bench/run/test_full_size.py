@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ SUITES = [
 ]
 COCO_IDS = sorted({*range(1, 91)} - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 """COCO's 80 categories, of which ids are missing."""
+PARTS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+COCO_POINTS = ["nose", *(f"{side}_{part}" for part in PARTS for side in ("left", "right"))]
 SIDES = (96, 128)
 
 
@@ -66,6 +69,31 @@ def coco(root):
             image(root / f"{split}2017" / f"{k:012}.jpg", k)
 
 
+def keypoints(root):
+    for split in ("train", "val"):
+        points = [[k + 8, 2 * k + 8, 2] for k in range(17)]
+        figure = {
+            "keypoints": [number for point in points for number in point],
+            "num_keypoints": 17,
+            "iscrowd": 0,
+            "category_id": 1,
+        }
+        figure |= {"bbox": [8, 8, 20, 40], "area": 600}
+        images = [
+            {"id": k, "file_name": f"{k:012}.jpg", "width": 128, "height": 96} for k in range(5)
+        ]
+        text = {
+            "images": images,
+            "categories": [{"id": 1, "name": "person", "keypoints": COCO_POINTS}],
+            "annotations": [{"id": k, "image_id": k, **figure} for k in range(4)],
+        }
+        file = root / "annotations" / f"person_keypoints_{split}2017.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(text))
+        for k in range(5):
+            image(root / f"{split}2017" / f"{k:012}.jpg", k)
+
+
 def ade20k(root):
     for split in ("training", "validation"):
         for k in range(4):
@@ -105,18 +133,20 @@ def visdrone(root):
 
 
 WRITERS = {
-    "imagenet1k": imagenet,
-    "coco": coco,
-    "ade20k": ade20k,
-    "voc": voc,
-    "visdrone": visdrone,
+    "imagenet1k": (imagenet, "imagenet1k"),
+    "coco": (coco, "coco"),
+    "coco-pose": (keypoints, "coco"),
+    "ade20k": (ade20k, "ade20k"),
+    "voc": (voc, "voc"),
+    "visdrone": (visdrone, "visdrone"),
 }
+"""Of each suite what writes a tiny set, and the name of its folder."""
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
-    for name, write in WRITERS.items():
+    for write, name in WRITERS.values():
         write(folder / name)
     return folder
 
@@ -136,7 +166,7 @@ def test_every_full_size_suite_has_a_set_here():
 @pytest.mark.parametrize("suite", SUITES)
 def test_absent_data_leave_cells_out_and_nothing_is_downloaded(suite, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVBOARD_DATA", str(tmp_path))
-    assert {cell.absent for cell in plan(suite)} == {tmp_path / suite}
+    assert {cell.absent for cell in plan(suite)} == {tmp_path / WRITERS[suite][1]}
 
 
 METRICS = {"top1": "top1", "mAP": "box_ap", "mask_mAP": "mask_ap", "mIoU": "miou_ss"}
@@ -169,14 +199,14 @@ def small(config):
     config = copy.deepcopy(config)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     data |= {"batch_size": 2, "num_workers": 0}
-    size = 64 if "Detection" not in config["data"]["class_path"] else [64, 96]
-    data["image_size"] = size
+    kind = config["model"]["class_path"].removeprefix("tasks.")
+    data["image_size"] = [64, 96] if kind == "Detection" else 64
     if "eval_size" in data:
         data |= {"eval_size": 64, "eval_longest": 128}
-    if "neck_channels" in model or "Detection" in config["model"]["class_path"]:
+    if "neck_channels" in model or kind == "Detection":
         model["neck_channels"] = 16
         model["head_options"] = narrow(model.get("head_options") or {})
-    if "head_channels" in model or "Segmentation" in config["model"]["class_path"]:
+    if "head_channels" in model or kind == "Segmentation":
         model["head_channels"] = 16
     if model.get("sizes"):
         model["sizes"] = [48, 64]
@@ -242,11 +272,22 @@ def test_gpu_hours_are_by_the_formula(tmp_path, monkeypatch):
     cells = plan("imagenet1k", Choice(only={"host": ["resnet18"]}))
     macs = 1814073344 - 900 * 512  # its published count, with 100 classes in place of 1,000
     assert gpu_hours(cells) == {cells[0].hash: pytest.approx(hours(macs, 1281167, 100))}
+    assert gpu_hours(cells, reached=6.24e13)[cells[0].hash] == pytest.approx(
+        hours(macs, 1281167, 100) / 2
+    )
     assert gpu_hours([cells[0].model_copy(update={"train_images": None})]) == {}
 
 
 def test_plan_tells_the_hours_and_what_they_rest_on(convboard, tmp_path):
-    told = convboard("plan", "imagenet1k", "--only", "host=resnet18", "--data", tmp_path)
+    command = ("plan", "imagenet1k", "--only", "host=resnet18", "--data", tmp_path)
+    told = convboard(*command)
     assert "GPU hours each" in told.stdout
     assert "an estimate from counted operations, on an A100 at 10% of its 312 TFLOPS" in told.stdout
     assert "absent" in told.stdout
+    given = convboard(*command, "--tflops", "62.4").stdout
+    assert "at the 62.4 TFLOPS of --tflops" in given
+    each = [re.search(r"([\d,]+) GPU hours in all", text) for text in (told.stdout, given)]
+    many, few = (int(found[1].replace(",", "")) for found in each)
+    assert few == pytest.approx(many / 2, abs=1)
+    wrong = convboard(*command, "--tflops", "0", status=2)
+    assert "`--tflops` (=0.0) must be > 0" in wrong.stderr

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bench import operators
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.record import load_all
 from bench.run import perf
 from bench.speed.gate import randomise

@@ -75,3 +75,14 @@ def test_jobs_are_not_forked_off_the_command():
     """A process that has computed is no good parent: its threads and CUDA context would come."""
     got = outcomes([os.getppid])
     assert got["done", os.getppid] != os.getpid()
+
+
+@pytest.mark.slow
+def test_a_job_has_the_environment_as_it_is(monkeypatch):
+    """Also one that has changed since the server of the processes was started."""
+    seen = partial(os.getenv, gpus.VISIBLE)
+    for value in ("1", "2"):
+        monkeypatch.setenv(gpus.VISIBLE, value)
+        assert outcomes([seen])["done", seen] == value
+    monkeypatch.delenv(gpus.VISIBLE)
+    assert outcomes([seen])["done", seen] is None

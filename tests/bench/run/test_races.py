@@ -10,7 +10,7 @@ import yaml
 
 from bench.config import schema
 from bench.config.plan import Choice, plan
-from bench.config.schema import SpeedConfig
+from bench.config.speed import SpeedConfig
 from bench.errors import UserError
 from bench.record import Record
 from bench.run import races, timing

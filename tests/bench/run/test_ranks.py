@@ -11,7 +11,16 @@ BOARDS = {
     "scenes-classification": ("quick-classification", {"train": 48, "val": 17, "classes": 3}),
     "scenes-detection": ("quick-detection", {"train": 32, "val": 9, "classes": 3}),
     "scenes-segmentation": ("quick-segmentation", {"train": 32, "val": 9, "classes": 3}),
+    "figures": ("quick-figures", {"train": 32, "val": 9}),
 }
+
+ROWS = {
+    "classification": "label",
+    "detection": "objects",
+    "segmentation": "confusion",
+    "pose": "objects",
+}
+"""What a task's outcomes have of every image that is scored."""
 
 
 def board(task):
@@ -43,16 +52,17 @@ def test_every_task_runs_on_two_processes_and_is_kept_once(tmp_path, convboard):
     convboard("run", path, "--runs", runs, "--workers", "1", "--devices", "2")
     store = Store(runs)
     kept = list(store.runs())
-    assert len(kept) == 3
+    assert len(kept) == len(BOARDS)
     for run, _ in kept:
         assert store.files(run.info.run_id, "checkpoint") == [CHECKPOINT]
     convboard("export", "--runs", runs, "--records", records)
     by_task = {record.entry.task: record for record in load_all(records)}
+    assert set(by_task) == set(ROWS)
     assert {record.status for record in by_task.values()} == {"ok"}
     for task, record in by_task.items():
         scored = record.data.scored_samples
         with np.load(records / record.accuracy.outcomes.file, allow_pickle=False) as outcomes:
-            rows = {"classification": "label", "detection": "objects"}.get(task, "confusion")
+            rows = ROWS[task]
             assert len(outcomes[rows]) == scored  # each once, though two processes shared them
     assert "0 to run" in convboard("plan", path, "--runs", runs, "--devices", "2").stdout
 

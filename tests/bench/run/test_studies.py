@@ -13,7 +13,7 @@ from bench.config import files
 from bench.config.plan import Choice, plan
 from bench.config.schema import SearchSpace
 from bench.errors import ConfigError, Failure, UserError
-from bench.run.tune import Search, arm, kept, ratio, spaces, study, written
+from bench.run.tune import Search, arm, database, kept, ratio, spaces, study, written
 from bench.store import ui
 
 
@@ -123,7 +123,7 @@ def test_names_are_checked_before_anything_starts(given, words):
 
 
 def opened(store, search=None, directions=("maximize",), first=None):
-    return study.opened(store, "s", search or Search(), directions, first or {"x": 0.5})
+    return database.opened(store, "s", search or Search(), directions, first or {"x": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def opened(store, search=None, directions=("maximize",), first=None):
     [("tpe", "median"), ("gp", "percentile"), ("random", "halving"), ("nsgaii", "hyperband")],
 )
 def test_the_first_trial_is_the_default_and_no_tuning_is_worse(store, sampler, pruner):
-    opened_study, _ = opened(store, Search(sampler=sampler, pruner=pruner))
+    opened_study = opened(store, Search(sampler=sampler, pruner=pruner)).study
     opened_study.sampler = study.sampler_of(sampler, 1)
 
     def objective(trial):
@@ -141,7 +141,7 @@ def test_the_first_trial_is_the_default_and_no_tuning_is_worse(store, sampler, p
         return -((x - 0.5) ** 2)  # the default is the optimum
 
     opened_study.optimize(objective, n_trials=4)
-    again, _ = opened(store, Search(sampler=sampler, pruner=pruner))
+    again = opened(store, Search(sampler=sampler, pruner=pruner)).study
     assert len(again.trials) == 4  # the default is queued once
     assert again.trials[0].params == {"x": 0.5}
     assert again.trials[0].user_attrs == {study.DEFAULT: True}
@@ -151,13 +151,13 @@ def test_the_first_trial_is_the_default_and_no_tuning_is_worse(store, sampler, p
 
 
 def test_of_equal_trials_the_default_stands(store):
-    one, _ = opened(store)
+    one = opened(store).study
     one.optimize(lambda trial: 0.0 * trial.suggest_float("x", 0, 1), n_trials=4)
     assert [trial.number for trial in study.best(one)] == [0]
 
 
 def test_no_trial_beats_those_of_the_front_in_both(store):
-    one, _ = opened(store, Search(objectives=study.OBJECTIVES), ("maximize", "minimize"))
+    one = opened(store, Search(objectives=study.OBJECTIVES), ("maximize", "minimize")).study
     values = iter([(0.5, 1.0), (0.6, 1.0), (0.7, 1.2), (0.6, 1.0), (0.4, 0.8), (0.5, 1.1)])
 
     def objective(trial):
@@ -172,7 +172,7 @@ def backdate(folder, number):
     with closing(sqlite3.connect(folder / "optuna.db")) as connection, connection:
         connection.execute(
             "UPDATE trials SET datetime_start = datetime(datetime_start, ?) WHERE number = ?",
-            (f"-{2 * study.HEARTBEAT_S + 1} seconds", number),
+            (f"-{2 * database.HEARTBEAT_S + 1} seconds", number),
         )
 
 
@@ -183,13 +183,15 @@ def signs_of_life(folder):
 
 def test_a_trial_that_died_before_its_first_sign_of_life_is_queued_again(store):
     """`ask` gives the trial; only `optimize` would make it say that it lives."""
-    one, retry = opened(store)
+    shared = opened(store)
+    one, retry = shared.study, shared.retry_silent
     with pytest.warns(UserWarning, match="Heartbeat"):
         one.ask()
     retry()
     assert [trial.state for trial in one.trials] == [TrialState.RUNNING]  # it may be about to
     backdate(store.folder, 0)
-    again, retry = opened(store)
+    shared = opened(store)
+    again, retry = shared.study, shared.retry_silent
     retry()
     assert [trial.state for trial in again.trials] == [TrialState.FAIL, TrialState.WAITING]
     retry()
@@ -200,7 +202,8 @@ def test_a_trial_that_died_before_its_first_sign_of_life_is_queued_again(store):
 
 
 def test_a_trial_that_lives_is_left_alone(store):
-    one, retry = opened(store)
+    shared = opened(store)
+    one, retry = shared.study, shared.retry_silent
 
     def objective(trial):
         deadline = time.monotonic() + 60
@@ -214,6 +217,54 @@ def test_a_trial_that_lives_is_left_alone(store):
     assert [trial.state for trial in one.trials] == [TrialState.COMPLETE]
 
 
+def test_no_more_trials_begin_than_are_wanted(store):
+    shared = opened(store)
+
+    def objective(trial):
+        assert not opened(store).run(lambda other: 0.0, most=2)  # one has ended, this one runs
+        return trial.suggest_float("x", 0, 1)
+
+    assert shared.run(lambda trial: trial.suggest_float("x", 0, 1), most=2)
+    assert shared.run(objective, most=2)
+    assert not shared.run(objective, most=2)
+    assert [trial.state for trial in shared.study.trials] == [TrialState.COMPLETE] * 2
+
+
+class Died(BaseException):
+    """The end of a process, which tells the database nothing."""
+
+
+def test_a_job_that_died_leaves_its_trial_to_another(store):
+    """At once, and not for ever: a draw that kills each of its processes has failed."""
+    shared = opened(store)
+
+    def killed(trial):
+        trial.suggest_float("x", 0, 1)
+        raise Died
+
+    for number in range(database.RETRIES + 1):
+        with pytest.raises(Died):
+            shared.run(killed, most=1, job=f"job {number}")
+        assert not shared.run(killed, most=1)  # it runs, for all that is known
+        shared.lost("another", "SIGKILL")
+        assert shared.study.trials[-1].state == TrialState.RUNNING
+        shared.lost(f"job {number}", "SIGKILL")
+    trials = shared.study.trials
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * (database.RETRIES + 1)
+    assert {trial.params["x"] for trial in trials} == {0.5}
+    assert [trial.user_attrs.get("error") for trial in trials] == [None] * 3 + ["SIGKILL"]
+
+
+def test_a_trial_that_takes_too_long_has_failed(store):
+    shared = opened(store)
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        shared.study.ask().set_user_attr(database.JOB, "job")
+    shared.lost("job", "took more than 1 minutes", retry=False)
+    (trial,) = shared.study.trials
+    assert trial.state == TrialState.FAIL
+    assert study.failed(shared.study) == [trial]
+
+
 def arm_with(cell):
     return arm.Arm(cell, cell, spaces.space(cell), "top1", "fraction", True)
 
@@ -221,7 +272,7 @@ def arm_with(cell):
 def run_study(store, cell, values, objectives=("accuracy",)):
     directions = ("maximize", "minimize")[: len(objectives)]
     first = spaces.default_params(cell, spaces.space(cell))
-    one, _ = opened(store, Search(objectives=objectives), directions, first)
+    one = opened(store, Search(objectives=objectives), directions, first).study
     left = iter(values)
 
     def objective(trial):

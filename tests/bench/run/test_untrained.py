@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bench.backbones import fuse
-from bench.config.schema import SpeedConfig, load_host, load_operator
+from bench.config.schema import load_host, load_operator
+from bench.config.speed import SpeedConfig
 from bench.operators.forms import Formed
 from bench.record import Record
 from bench.run.timing import time_race

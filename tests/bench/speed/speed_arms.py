@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -131,6 +132,14 @@ class Scratch(nn.Module):
         scratch = torch.ones((self.every_mib + self.first_mib) * 2**18)
         self.first_mib = 0
         return x + scratch[0]
+
+
+class Importing(Scratch):
+    """Needs a module that holds 128 MiB."""
+
+    def __init__(self):
+        super().__init__(1)
+        import_module("speed_ballast")
 
 
 def logged(label, file):

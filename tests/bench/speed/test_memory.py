@@ -31,10 +31,12 @@ def test_the_peak_is_that_of_the_calls_after_the_first_and_of_no_other_arm(make,
         "small": partial(make.Scratch, 1),
         "large": partial(make.Scratch, 200),
         "first": partial(make.Scratch, 50, first_mib=300),
+        "importing": make.Importing,
     }
     results = passed(arms, quick, tmp_path)
     peaks = {label: r.memory.peak_rss_bytes / MIB for label, r in results.items()}
     assert peaks["small"] < 40
+    assert peaks["importing"] < 40
     assert 195 < peaks["large"] < 240
     assert 45 < peaks["first"] < 100
 

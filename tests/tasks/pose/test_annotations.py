@@ -58,6 +58,16 @@ def read(folder, *annotations, **options):
     return read_keypoints(write(folder, annotations, **options), folder / "images")
 
 
+def test_categories_of_the_same_key_points_are_one(photos):
+    """As the species of a set of animals are."""
+    categories = [category(), category(id=2, name="dog"), {"id": 3, "name": "tree"}]
+    annotations = [entry(), entry(id=2, category_id=2), entry(id=3, category_id=3)]
+    poses = read(photos, *annotations, categories=categories)
+    assert poses.class_names == ("head", "left_hand", "right_hand")
+    assert len(poses.images[0].points) == 2
+    assert poses.skipped == {coco.OF_NO_POSE: 1}
+
+
 def test_a_sound_file_is_read_as_it_is(photos):
     poses = read(photos, entry())
     (image,) = poses.images
@@ -197,8 +207,11 @@ def test_crowds_and_figures_without_key_points_are_not_learnt_where_they_are(pho
 @pytest.mark.parametrize(
     ("categories", "told"),
     [
-        ([category(keypoints=None)], "one category with `keypoints`.*none has"),
-        ([category(), category(id=2, name="dog")], "one category.*'figure', 'dog'"),
+        ([category(keypoints=None)], "a category with `keypoints`.*none has"),
+        (
+            [category(), category(id=2, name="dog", keypoints=["nose"])],
+            "the same in the same order, not 'figure' and 'dog' others",
+        ),
         ([category(keypoints=["a", "a"])], "must be different names, not 'a' twice"),
         ([category(keypoints=["a", ""])], r"`keypoints` .*, at place 2, must"),
         ([category(keypoints=["a", 3])], r"`keypoints` .*, at place 2, must be a valid string"),

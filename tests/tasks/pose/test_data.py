@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 from bench.errors import DataError, UserError
 from tasks.pose import PoseData
 from tasks.pose.data import UNTOLD
+from tasks.pose.poses import EMPTY
 from tasks.pose.transforms import Augmentation, fit, flipped
 
 OPTIONS = {"train": 12, "val": 6}
@@ -190,6 +191,22 @@ def test_cocos_own_layout_is_scored_in_the_pixels_of_its_files(tmp_path):
     described = data.describe()
     assert described["skipped"] == {UNTOLD: 1}
     assert (described["train_samples"], described["scored_samples"]) == (10, 10)
+
+
+def test_images_without_figures_can_be_left_out_of_training(tmp_path):
+    coco(tmp_path)
+    for split in ("train", "val"):
+        file = tmp_path / "annotations" / f"person_keypoints_{split}.json"
+        content = json.loads(file.read_text())
+        content["annotations"][0] |= {"keypoints": [0] * 6, "num_keypoints": 0}  # a figure still
+        del content["annotations"][3:5]
+        file.write_text(json.dumps(content))
+    whole = PoseData("coco", str(tmp_path), batch_size=2)
+    assert whole.split_sizes == (10, 10)
+    data = PoseData("coco", str(tmp_path), batch_size=2, empty_images=False)
+    assert data.split_sizes == (8, 10)
+    assert data.describe()["skipped"][EMPTY] == 2
+    assert EMPTY not in whole.describe()["skipped"]
 
 
 def test_splits_must_have_the_same_key_points(tmp_path):

@@ -1,0 +1,3 @@
+"""A module that takes memory as it is imported."""
+
+BALLAST = bytearray(b"\1") * 2**27
