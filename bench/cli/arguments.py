@@ -60,6 +60,16 @@ def add_data(verb: argparse.ArgumentParser) -> None:
     add_trust(verb)
 
 
+def add_max_skipped(verb: argparse.ArgumentParser) -> None:
+    """Add how many of a set's images may be damaged."""
+    verb.add_argument(
+        "--max-skipped",
+        type=float,
+        metavar="SHARE",
+        help="of the images that may be unreadable, and are left out; default 0.01",
+    )
+
+
 def add_trust(verb: argparse.ArgumentParser) -> None:
     """Add whether code that the configuration names may run."""
     verb.add_argument(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.cli.arguments import (
     ENGINE,
     Verbs,
+    add_max_skipped,
     add_records,
     add_running,
     add_slots,
@@ -43,6 +44,7 @@ def add(verbs: Verbs) -> None:
         "--data", dest="images", required=True, help="folder of the images, or a set of torchvision"
     )
     add_task(verb)
+    add_max_skipped(verb)
     verb.add_argument("--operators", help="comma-separated; default parc,shift,acb,unireplk,icconv")
     add_slots(verb)
     add_start(verb)
@@ -78,7 +80,7 @@ def compare(options: argparse.Namespace) -> None:
     require_suite_file(options.out)
     if options.budget:
         decide.seconds_of(options.budget)
-    layout = recognise(options.images, options.task)
+    layout = recognise(options.images, options.task).allowing(options.max_skipped)
     os.environ["CONVBOARD_DATA"] = str(layout.folder.parent)
     console.print(f"{layout.folder.name}: {layout.sentence}.", soft_wrap=True)
     path = written(options, layout)

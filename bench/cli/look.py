@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from bench.cli.arguments import Verbs, add_task
+from bench.cli.arguments import Verbs, add_max_skipped, add_task
 
 MOST_CLASSES = 20
 """Lines of classes in the terminal; the page has all."""
@@ -20,6 +20,7 @@ def add(verbs: Verbs) -> None:
         "images", metavar="data", help="folder of the set, or the name of one of torchvision's"
     )
     add_task(verb)
+    add_max_skipped(verb)
     verb.add_argument("--out", type=Path, default=Path("look"), help="folder of the page")
     verb.add_argument("--samples", type=int, default=12, help="images to draw")
 
@@ -28,7 +29,7 @@ def look(options: argparse.Namespace) -> None:
     """Say what a set of images is, and write a page of drawn samples."""
     from tasks.layouts import recognise
 
-    layout = recognise(options.images, options.task)
+    layout = recognise(options.images, options.task).allowing(options.max_skipped)
     # Before the set is read, which takes longer.
     print(f"{layout.sentence}.", flush=True)
 

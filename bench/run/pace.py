@@ -53,7 +53,7 @@ def epoch_seconds(config: dict[str, Any]) -> float:
     """
     run = build(config)
     clock = _Clock()
-    few = {
+    few: dict[str, Any] = {
         "max_epochs": 1,
         "limit_train_batches": STEPS,
         "limit_val_batches": STEPS,

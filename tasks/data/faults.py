@@ -33,8 +33,12 @@ def count_faults(faults: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(faults).items()))
 
 
-def require_none(faults: Iterable[Fault]) -> None:
+def require_none(faults: Iterable[Fault], hint: str = "") -> None:
     """DataError with the number and the first few files of each kind, if there are any.
+
+    Args:
+        faults: what is wrong.
+        hint: what would help, said behind them.
 
     Example:
         >>> require_none([("can't be read", "a.png"), ("can't be read", "b.png")])
@@ -47,7 +51,17 @@ def require_none(faults: Iterable[Fault]) -> None:
         kinds.setdefault(kind, []).append(name)
     if kinds:
         lines = (f"{len(names)} file(s) {kind}: {some(names)}." for kind, names in kinds.items())
-        raise DataError(" ".join(lines))
+        raise DataError(" ".join([*lines, *([hint] if hint else [])]))
+
+
+def allowed(max_skipped: float) -> str:
+    """Say how many images may be left out.
+
+    Example:
+        >>> allowed(0.01)
+        '`max_skipped` (=0.01) is the share of images that may be unreadable.'
+    """
+    return f"`max_skipped` (={max_skipped}) is the share of images that may be unreadable."
 
 
 def few_enough(unreadable: Mapping[Any, str], images: int, max_skipped: float) -> bool:

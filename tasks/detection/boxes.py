@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.errors import DataError
 from tasks.data.checked import Checked, ImageFile, check_images, relative_name, trained_too
-from tasks.data.faults import Fault, few_enough, require_none, some
+from tasks.data.faults import Fault, allowed, few_enough, require_none, some
 from tasks.data.locations import is_there, shortened
 from tasks.data.upright import fits, lying
 from tasks.detection.outlines import Segmentation, decode
@@ -162,7 +162,9 @@ def checked(
     sizes = {image.path: image.size for boxes in sets.values() for image in boxes.images}
     found = check_images(root, sorted(sizes))
     faults: list[Fault] = []
+    hint = ""
     if not few_enough(found.faults, len(sizes), max_skipped):
+        hint = allowed(max_skipped)
         faults += [("can't be read", f"{name} ({why})") for name, why in found.faults.items()]
     photos: dict[Path, ImageFile] = {}
     for path, told in sorted(sizes.items()):
@@ -173,7 +175,7 @@ def checked(
         if not fits(file, told):
             words = f"{file.width}×{file.height} and {told[1]}×{told[0]}"
             faults.append(("differ in size from their annotations", f"{name} ({words})"))
-    require_none(faults)
+    require_none(faults, hint)
     as_stored = lying(photos, sizes)
     standing = {k: _standing(boxes, as_stored, found, root) for k, boxes in sets.items()}
     trained, *scored = standing.values()

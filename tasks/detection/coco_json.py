@@ -18,6 +18,7 @@ OTHER_FORM = "number given in another form (text, true or false, or 7.0 for 7)"
 INTEGERS = ("id", "image_id", "category_id", "height", "width", "iscrowd", "num_keypoints")
 LISTS_OF_NUMBERS = ("bbox", "keypoints")
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
+_LENGTH = re.compile(r"^List should have (at \w+ \d+) items? after validation, not (\d+)")
 SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 
@@ -137,6 +138,7 @@ def _told(file: Path, key: str, entries: list[Any], error: ValidationError) -> s
     if faults[0]["type"] == "missing":
         return f"{name} in {file.name} has no `{field}`.{more}"
     rule = faults[0]["msg"].removeprefix("Input should ").removeprefix("be ")
+    rule = _LENGTH.sub(r"a list of \1 items, not of \2", rule)
     part = f", at place {int(path[1]) + 1}," if len(path) > 1 else ""
     return (
         f"{name} in {file.name}: `{field}` (={shortened(entry[field])}){part} must be {rule}.{more}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median_low
 from typing import Any, Literal
 
-from bench.errors import DataError
+from bench.errors import DataError, require
 from tasks.data.images import image_size
 
 Task = Literal["classification", "detection", "segmentation", "pose"]
@@ -44,6 +44,14 @@ class Layout:
     sizes: tuple[tuple[int, int], ...]
     oddities: dict[str, int] = field(default_factory=dict)
     has_poses: bool = False
+
+    def allowing(self, max_skipped: float | None) -> Layout:
+        """Return the layout with a share of images that may be unreadable; None leaves it."""
+        if max_skipped is None:
+            return self
+        require("--max-skipped", max_skipped, 0 <= max_skipped < 1, "in [0, 1)")
+        arguments = self.data["init_args"] | {"max_skipped": max_skipped}
+        return replace(self, data=self.data | {"init_args": arguments})
 
     @property
     def num_classes(self) -> int:

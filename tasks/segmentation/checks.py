@@ -17,7 +17,7 @@ from tasks.data.checked import (
     relative_name,
     trained_too,
 )
-from tasks.data.faults import Fault, few_enough, require_none, some
+from tasks.data.faults import Fault, allowed, few_enough, require_none, some
 from tasks.data.upright import fits, lying
 from tasks.segmentation.masks import IGNORED, MaskSet, inspect_mask
 
@@ -60,7 +60,9 @@ def checked(
     binary = _is_binary(first, of_masks)
     unreadable = _unreadable(pairs, of_images, of_masks, root)
     faults: list[Fault] = []
+    hint = ""
     if not few_enough(unreadable, len(pairs), max_skipped):
+        hint = allowed(max_skipped)
         faults += [("can't be read", f"{p.name} ({why})") for p, why in unreadable.items()]
     photos: dict[Path, ImageFile] = {}
     sizes: dict[Path, tuple[int, int]] = {}
@@ -71,7 +73,7 @@ def checked(
         photo, labels = of_images.files[image], of_masks[mask]
         photos[image_path], sizes[image_path] = photo, (labels.height, labels.width)
         faults += _faults(first, binary, image_path.name, photo, mask_path.name, labels)
-    require_none(faults)
+    require_none(faults, hint)
     _require_classes(first, binary, of_masks, root)
     as_stored = frozenset(lying(photos, sizes))
     mended = {}

@@ -77,7 +77,9 @@ def test_a_budget_holds_so_many_epochs_and_they_stay(photos, tmp_path, asked, co
     assert known == 12
     assert "12 epochs (as mine.yaml has; --epochs changes it)" in told
     assert epochs("--budget", "4m", "--epochs", "7")[0] == 7
-    assert epochs()[0] == 100
+    assert epochs("--max-skipped", "0.2")[0] == 100
+    board = yaml.safe_load(path.read_text())["boards"][0]
+    assert board["set"]["data"]["init_args"]["max_skipped"] == 0.2
     path.unlink()
     known, told = epochs("--budget", "1m")
     assert known == 5
@@ -109,6 +111,9 @@ def test_mistakes_are_told_before_anything_runs(photos, tmp_path, asked, convboa
     )  # fmt: skip
     assert "sees squares" in refused("test_resnet", "--data", photos, "--size", "32x64")
     assert "`--epochs` (=0)" in refused("test_resnet", "--data", photos, "--epochs", "0")
+    assert "`--max-skipped` (=1.5) must be in [0, 1)" in refused(
+        "test_resnet", "--data", photos, "--max-skipped", "1.5"
+    )
     assert "`--budget` (='soon')" in refused("test_resnet", "--data", photos, "--budget", "soon")
     (tmp_path / "empty").mkdir()
     assert "empty" in refused("test_resnet", "--data", tmp_path / "empty")

@@ -288,7 +288,8 @@ def test_one_damaged_photo_of_a_hundred_is_left_out_and_counted(tmp_path):
         images=("images",) * 2,
         max_skipped=0,
     )
-    with pytest.raises(DataError, match=r"can't be read: images/2\.jpg \(not an image\)"):
+    words = r"can't be read: images/2\.jpg \(not an image\)\. `max_skipped` \(=0\) is the share"
+    with pytest.raises(DataError, match=words):
         strict.prepare_data()
 
 
