@@ -1,6 +1,6 @@
 """A soak: workers and parents are killed at random; each cell is done once, no worker is left.
 
-Few cells by default; CONVBOARD_SOAK=200 says how many, and adds Ray, a full disk and a locked store.
+Few cells by default; CONVBOARD_SOAK=200 says how many, adds Ray, a full disk and a locked store.
 """
 
 import os
