@@ -7,6 +7,7 @@ from functools import cached_property
 
 from bench.record import Interval
 from leaderboard.families import colour
+from leaderboard.front import Front
 from leaderboard.names import entry_file, first_line, operator_file, operator_words
 from leaderboard.rows import Board, Row, status_words
 from leaderboard.show import MISSING, Show
@@ -251,6 +252,13 @@ def show_probability(value: float) -> str:
     return "< 1 %" if value < 0.01 else f"{100 * value:.0f} %"
 
 
+def front_words(front: Front) -> str:
+    """The probability to be on the front; a range where unsteady times leave it open."""
+    if abs(front.high - front.low) > 0.01:
+        return f"{show_probability(front.low)} to {show_probability(front.high)}"
+    return show_probability(front.probability)
+
+
 def _count(value: int | None) -> Cell:
     return Cell(value, Show.count(value))
 
@@ -294,11 +302,7 @@ def _front(place: Place) -> Cell:
     if place.front is None:
         return Cell(None, MISSING)
     words = {"front": "yes", "maybe": "maybe", "no": "no"}[place.front.word]
-    front = place.front
-    note = show_probability(front.probability)
-    if abs(front.high - front.low) > 0.01:
-        note = f"{show_probability(front.low)} to {show_probability(front.high)}"
-    return Cell(front.probability, words, note, class_=place.front.word)
+    return Cell(place.front.probability, words, front_words(place.front), class_=place.front.word)
 
 
 def _time(show: Show, time: Interval | None, status: str, stale: str) -> Cell:

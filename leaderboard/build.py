@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,12 +13,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from bench.errors import UserError
-from bench.hashing import file_sha256
 from bench.record import Record
 from leaderboard import published
 from leaderboard.site import Part, parts
@@ -27,7 +27,7 @@ SIGNATURES = {".png": ("PNG", PNG), ".jpg": ("JPEG", b"\xff\xd8\xff")}
 """What a picture is called, and how it begins, by the end of its name."""
 MANIFEST = "convboard-site.json"
 """File of the site that lists the others, by which an older build is known, used and cleared."""
-NAME = re.compile(r"[a-z]+-[0-9a-f]{16}-[0-9T]+-[0-9a-f]{8}\.json")
+NAME = re.compile(r"[a-z]+-[0-9a-f]{16}-[0-9T+]+-[0-9a-f]{8}\.json")
 """What the file of a record may be called in the site."""
 STAGE = ".convboard-building"
 """Folder in the site where new files wait until all are there."""
@@ -128,7 +128,8 @@ def _read(folder: Path, progress: Callable[[int, int], None]) -> list[_File]:
     try:
         for done, path in enumerate(paths):
             progress(done, 2 * len(paths))
-            record, sha256 = Record.load(path), file_sha256(path)
+            content = path.read_bytes()
+            record, sha256 = Record.read(content, path.name), hashlib.sha256(content).hexdigest()
             says_it = path.name.startswith(f"{record.kind}-{record.identity[:16]}-")
             name = path.name if says_it and NAME.fullmatch(path.name) else record.filename
             of_name.setdefault(name, set()).add(sha256)
@@ -146,7 +147,7 @@ def _write(site: Path, every: list[Part], progress: Callable[[int], None]) -> No
     stage = site / STAGE
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
-    old = _manifest(site)
+    old, present = _manifest(site), _files(site)
     made: dict[str, dict[str, Any]] = {}
 
     def read(name: str) -> bytes:
@@ -156,11 +157,7 @@ def _write(site: Path, every: list[Part], progress: Callable[[int], None]) -> No
     for done, part in enumerate(every):
         progress(done)
         before = old.get(part.name)
-        if (
-            before
-            and before["key"] == part.key
-            and all((site / n).is_file() for n in before["files"])
-        ):
+        if before and before["key"] == part.key and present.issuperset(before["files"]):
             made[part.name] = before
             continue
         files = part.make(read)
@@ -197,8 +194,16 @@ def _manifest(site: Path) -> dict[str, dict[str, Any]]:
 
 
 def _inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+    return not name.startswith("/") and ".." not in name.split("/")
+
+
+def _files(folder: Path) -> set[str]:
+    """Return the names of all files below a folder, by one look at each of its folders."""
+    names: set[str] = set()
+    for below, _, files in os.walk(folder):
+        place = Path(below).relative_to(folder).as_posix()
+        names.update(files if place == "." else (f"{place}/{name}" for name in files))
+    return names
 
 
 @contextmanager

@@ -18,13 +18,15 @@ from typing import Literal
 from bench.statistics.ratios import verdict
 from leaderboard.rows import Board, Row
 from leaderboard.show import Show
-from leaderboard.times import Ratio
+from leaderboard.times import Ratio, is_faster
 from leaderboard.wording import capitalised, counted, listed
 
 TIMES = 0.01
 """How often what a card says of times may be wrong."""
 NAMED = 4
 """So many arms that can't be told from the first one are named; of more, only the number."""
+MUCH = 0.9
+"""An answer is about an arm that takes at most so much of the time of one that may be as good."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def card(board: Board, times: Mapping[str, Ratio]) -> Card:
     """Return the card of a board.
 
     The answer is about the arm with the best fitted mean among those that are surely better than
-    the baseline; where there is none, it says so.
+    the baseline; where there is none, it says so. Where another of them can't be told from it and
+    takes surely less time, by a tenth or more, it is about that one.
 
     Args:
         board: with its statistics.
@@ -87,11 +90,34 @@ class _Writer:
         # of arms that share the best mean the baseline leads
         first = board.baseline.rank if board.baseline and self.base else None
         best = self.base if self.base and first and first.place == 1 else board.pairs.order[0]
-        self.lead = surer[0] if surer else best
+        self.best = surer[0] if surer else best
+        self.lead, among = self._quicker(surer) if surer else (self.best, 1)
         self.open = board.pairs.open(self.lead)
         told = [self.lead, *(self.open if len(self.open) <= NAMED else [])]
         told = [arm for arm in told if arm != self.base and arm in times]
-        self.speeds = {arm: self._speed(arm, len(told)) for arm in told}
+        self.speeds = {arm: self._speed(arm, max(len(told), among)) for arm in told}
+
+    def _quicker(self, surer: Sequence[str]) -> tuple[str, int]:
+        """Return the arm that the answer is about, and among how many its time was looked at.
+
+        Args:
+            surer: the arms that are surely better than the baseline, the best mean first.
+        """
+        pairs, lead = self.board.pairs, surer[0]
+        tied = [arm for arm in surer if arm in pairs.open(lead) and not pairs.better(arm)]
+        for arm in tied:
+            if arm in self.times and lead in self.times:
+                one, other = self.times[arm], self.times[lead]
+                if is_faster(one, other) and self._ratio(arm) <= MUCH * self._ratio(lead):
+                    lead = arm
+        return lead, 1 + len(tied)
+
+    def _ratio(self, arm: str) -> float:
+        """The time of an arm over the baseline's."""
+        ratio = self.times[arm]
+        if ratio.interval:
+            return ratio.interval.value
+        return math.exp(sum(ratio.logs) / len(ratio.logs)) if ratio.logs else 1.0
 
     def _speed(self, arm: str, count: int) -> Literal["faster", "slower", "same"] | None:
         """Judge the time of one of so many arms, so that all are right but for `TIMES`."""
@@ -196,27 +222,28 @@ class _Writer:
         """Name arms, where wanted with their times: 'shift (1.9× the time of dwconv)'."""
         words, first = [], True
         for arm in arms:
-            word = self.names[arm]
+            word, notes = self.names[arm], []
+            if timed and arm == self.best:
+                notes.append("the best mean")
             if timed and arm in self.speeds and self.base is not None:
-                base = f" the time of {self.names[self.base]}" if first else ""
+                base = f"the time of {self.names[self.base]}" if first else ""
                 if self.speeds[arm] == "same":
-                    word += f" (the same speed{f' as {self.names[self.base]}' if first else ''})"
+                    whose = f" as {self.names[self.base]}" if first else ""
+                    notes.append(f"the same speed{whose}")
                 elif self.speeds[arm] is None and not self.times[arm].known:
-                    word += " (speed not clear)"
+                    notes.append("speed not clear")
                 else:
-                    word += f" ({self._share(arm)}{base})"
+                    notes.append(f"{self._share(arm)} {base}".strip())
                 first = False
+            if notes:
+                word += f" ({', '.join(notes)})"
             words.append(word)
         return listed(words)
 
     def _share(self, arm: str) -> str:
         """The ratio of an arm's time, 'about' where it may as well be 1."""
-        ratio = self.times[arm]
-        value = (
-            ratio.interval.value if ratio.interval else math.exp(sum(ratio.logs) / len(ratio.logs))
-        )
         about = "" if self.speeds[arm] in ("faster", "slower") else "about "
-        return f"{about}{self.show.times(value)}"
+        return f"{about}{self.show.times(self._ratio(arm))}"
 
     def _score(self, arm: str) -> str:
         unit = self.show.unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,13 +12,21 @@ from markupsafe import Markup
 
 from bench.record import Interval, Metric, Record
 from leaderboard import stats
-from leaderboard.board_page import BoardView, show_probability
+from leaderboard.board_page import BoardView, front_words
 from leaderboard.charts import curve_chart, samples_chart
 from leaderboard.families import colour
-from leaderboard.names import machine_file
+from leaderboard.names import machine_file, machine_name
 from leaderboard.rows import Row, Setup
 from leaderboard.show import MISSING, Show
 from leaderboard.studies import study_view
+from leaderboard.wording import listed, settings
+
+MEMORY = {
+    "peak_rss_bytes": "Peak memory (resident)",
+    "peak_allocated_bytes": "Peak memory (allocated)",
+    "peak_reserved_bytes": "Peak memory (reserved)",
+}
+"""What is said of the fields of a record's memory."""
 
 
 def entry_view(
@@ -50,7 +59,7 @@ def entry_view(
         "started": next((r.entry for r in row.records if r.entry.slots_carried is not None), None),
         "show": show,
         "verdicts": _verdicts(view, row),
-        "commands": _distinct(r.provenance.reproduce for r in records),
+        "commands": _commands(r.provenance.reproduce for r in records),
         "scored": scored,
         "metrics": _metrics(scored, board.headline),
         "curves": _curves(scored, board.headline, family),
@@ -72,12 +81,33 @@ def entry_view(
             }
             for r, old in every
         ],
-        "machines": _distinct((r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records),
+        "machines": _distinct((machine_name(r), machine_file(r)) for r in records),
         "forms": _distinct(
             tuple(sorted(r.recipe.forms.items())) for r in scored if r.recipe and r.recipe.forms
         ),
         "software": _distinct(tuple(sorted(r.software.items())) for r in records),
     }
+
+
+def _commands(every: Iterable[str]) -> list[str]:
+    """Return commands; those that differ by their cell alone are one, which names all cells.
+
+    Example:
+        >>> _commands(["convboard run a --only cell=01", "convboard speed a",
+        ...            "convboard run a --only cell=02"])
+        ['convboard run a --only cell=01,02', 'convboard speed a']
+    """
+    cells: dict[tuple[str, str], list[str]] = {}
+    for command in every:
+        found = _OF_A_CELL.fullmatch(command)
+        start, cell, end = found.groups() if found else (command, "", "")
+        named = cells.setdefault((start, end), [])
+        if cell not in named:
+            named.append(cell)
+    return [f"{start}{','.join(named)}{end}" for (start, end), named in cells.items()]
+
+
+_OF_A_CELL = re.compile(r"(convboard .*--only cell=)([0-9a-f]+)(.*)")
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
@@ -101,7 +131,7 @@ def _metrics(scored: Sequence[Record], headline: str | None) -> list[dict[str, A
                 "show": Show(known[key]),
                 "by_seed": [metric and metric.value for metric in by_seed],
                 "mean": sum(values) / len(values),
-                "interval": stats.mean_interval(values),
+                "interval": stats.mean_interval(values, bounds=stats.bounds_of(known[key])),
             }
         )
     return lines
@@ -122,7 +152,7 @@ def _verdicts(view: BoardView, row: Row) -> list[str]:
         if row.rank.best != row.rank.worst:
             place += f"; places {row.rank.best} to {row.rank.worst} are left open"
         words.append(
-            f"{place}." if not tied else f"{place}, as it can't be told from {_and(tied)}."
+            f"{place}." if not tied else f"{place}, as it can't be told from {listed(tied)}."
         )
     if row.difference and view.baseline:
         words.append(_gain(view, row))
@@ -140,7 +170,7 @@ def _verdicts(view: BoardView, row: Row) -> list[str]:
         said = verdict.get(place_of.verdict or "", "")
         words.append(
             f"{ratio.value:.2f}× the time of {view.baseline} [{ratio.low:.2f}, {ratio.high:.2f}]"
-            f"{': ' + said if said else ''} ({stand.choice.words})."
+            f"{': ' + said if said else ''} ({view.times[stand.choice.key]})."
         )
         if place_of.front and stand is view.usual:
             front = {
@@ -150,7 +180,7 @@ def _verdicts(view: BoardView, row: Row) -> list[str]:
             }
             words.append(
                 f"{front[place_of.front.word]}: with a probability of "
-                f"{show_probability(place_of.front.probability)} no other operator here is both "
+                f"{front_words(place_of.front)} no other operator here is both "
                 "better and faster."
             )
     return [*words, *(mark.text for mark in row.marks)]
@@ -169,10 +199,6 @@ def _gain(view: BoardView, row: Row) -> str:
     return f"{text} {show.change_bounds(within)}: {said}."
 
 
-def _and(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def _curves(scored: Sequence[Record], headline: str | None, family: int) -> list[dict[str, Any]]:
     """The headline and the losses by epoch; other curves are in the records."""
     by_name: dict[str, dict[int, list[tuple[int, float | None]]]] = {}
@@ -180,8 +206,12 @@ def _curves(scored: Sequence[Record], headline: str | None, family: int) -> list
         assert record.accuracy is not None
         assert record.recipe is not None
         for name, values in record.accuracy.curve.items():
-            if values and (name.rsplit("/")[-1] == headline or "loss" in name):
+            key = name.rsplit("/")[-1]
+            if values and (key == headline or "loss" in name):
                 epochs = _epochs(len(values), record.recipe.epochs)
+                show = Show(record.accuracy.metrics.get(key))
+                values = [None if v is None else show.scaled(v) for v in values]
+                name = f"{name} ({show.unit})" if show.unit else name
                 points = list(zip(epochs, values, strict=True))
                 by_name.setdefault(name, {})[record.recipe.seed] = points
     by_name = {  # of one point the table has the value
@@ -233,14 +263,14 @@ def _speed_view(record: Record, show: Show, stale: bool, family: int) -> dict[st
         ("Fastest layout", speed.forms.get("layout")),
         ("Exact forms", _forms(speed.forms)),
         ("Energy per image (J)", _number(speed.energy_per_image_joules)),
-        ("Gate: largest relative error", _scientific(speed.gate_max_error)),
-        ("Gate: tolerance", _scientific(speed.gate_tolerance)),
+        ("Largest relative error before timing", _scientific(speed.gate_max_error)),
+        ("Error allowed", _scientific(speed.gate_tolerance)),
     ]
     if speed.memory_error is not None:
         rows.append(("No peak memory", speed.memory_error))
     if memory := record.memory:
         rows += [
-            (name.removesuffix("_bytes").replace("_", " ").capitalize(), f"{value / 2**20:.1f} MiB")
+            (MEMORY[name], f"{value / 2**20:.1f} MiB")
             for name, value in memory.model_dump().items()
             if value is not None
         ]
@@ -286,11 +316,11 @@ def _identity(record: Record) -> list[tuple[str, Any]]:
     entry, data, recipe = record.entry, record.data, record.recipe
     rows: list[tuple[str, Any]] = [
         ("Operator", entry.operator),
-        ("Options", _inline(entry.operator_options)),
+        ("Options", settings(entry.operator_options)),
         ("Code of the operator", entry.operator_sha256),
         ("Host", entry.host),
-        ("Options of the host", _inline(entry.host_options)),
-        ("Selection of slots", _inline(entry.selection)),
+        ("Options of the host", settings(entry.host_options)),
+        ("Slots (convolutions replaced)", settings(entry.selection)),
         ("Mix", entry.mix),
         ("Task", entry.task),
         ("Head", entry.head),
@@ -300,24 +330,20 @@ def _identity(record: Record) -> list[tuple[str, Any]]:
         rows += [
             ("Data", f"{data.name}, revision {data.revision}"),
             ("Hash of the files", data.files_sha256),
-            ("Options of the data", _inline(data.options)),
+            ("Options of the data", settings(data.options)),
             ("Images", f"{data.train_samples} to train on, {data.scored_samples} scored"),
             ("Split scored", data.split),
-            ("Left out or mended", _inline(data.skipped)),
+            ("Left out or mended", settings(data.skipped)),
         ]
     if recipe:
         rows += [
             ("Recipe", recipe.name),
             ("Epochs", recipe.epochs),
             ("Samples seen", recipe.samples_seen),
-            ("Trials of tuning", recipe.tuning_trials),
-            ("Before tuning", _inline(recipe.untuned)),
+            ("Trials of tuning", recipe.tuning_trials or None),
+            ("Before tuning", settings(recipe.untuned)),
         ]
-    return rows
-
-
-def _inline(value: Mapping[str, Any]) -> str | None:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else None
+    return [(name, value) for name, value in rows if value not in (None, "")]
 
 
 def _provenance(record: Record) -> list[tuple[str, Any]]:

@@ -68,7 +68,9 @@ def _changes(view: BoardView, row: Row, last: str) -> list[Change]:
 
     changes = []
     if row.stale:
-        changes.append(change("stale", f"{len(row.stale)} of {len(row.records)} seeds"))
+        some = len(row.stale) < len(row.records)
+        words = f"{len(row.stale)} of {len(row.records)} seeds" if some else ""
+        changes.append(change("stale", words))
     if not fresh:
         return changes
     if lost := [r for r in fresh if r.status != "ok"]:
@@ -79,7 +81,10 @@ def _changes(view: BoardView, row: Row, last: str) -> list[Change]:
         if r.provenance.created[:10] < last and r.status == "ok"
     ]
     if not older and row.scores:
-        return [*changes, change("new", f"{view.show.score(row.mean)} {view.show.unit}".strip())]
+        return [
+            *changes,
+            change("new", f"{view.show.score(row.mean)}\u00a0{view.show.unit}".strip()),
+        ]
     before = _mean(older, view.board.headline)
     metric = view.board.metric
     if before is not None and row.plain_mean is not None and metric is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-CHARACTER, LABEL_HEIGHT = 7.0, 16.0
+CHARACTER, LABEL_HEIGHT = 7.5, 16.0
 """Width of a character of a label (a wide one, at 13 px) and the height of a line, in pixels."""
 LABELLED = 40
 """Points that get a label; the others are known by pointing at them, and by the table."""

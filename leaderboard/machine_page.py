@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.record import Record
-from leaderboard.names import machine_file
+from leaderboard.names import machine_file, machine_name
 from leaderboard.show import Show
 
 
@@ -33,7 +33,7 @@ def _view(page: str, records: list[Record]) -> dict[str, Any]:
     days = sorted({record.provenance.created[:10] for record in records})
     return {
         "page": page,
-        "name": machine.gpu or machine.cpu,
+        "name": machine_name(records[0]),
         "facts": [(name, value) for name, value in facts if value is not None],
         "kinds": sorted(Counter(record.kind for record in records).items()),
         "days": days,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.record import Record
 from leaderboard.show import Show
-from leaderboard.wording import STATUS, capitalised, counted, listed
+from leaderboard.wording import STATUS, capitalised, counted, listed, moment
 
 Kind = Literal[
     "stale", "conflict", "superseded", "missing", "stopped", "failed", "unfit", "noise", "fresh"
@@ -162,12 +162,12 @@ def of_row(
             Mark(
                 "conflict",
                 f"{what} of the same settings disagree beyond their intervals: "
-                f"of {_moment(new)} and {_moment(old)}.",
+                f"of {moment(new.provenance.created)} and {moment(old.provenance.created)}.",
             )
         )
     if stale:
         part = "" if len(stale) == of else f": {seeds_of(stale)}"
-        marks.append(Mark("stale", f"Of older code of the operator{part}."))
+        marks.append(Mark("stale", f"Made with older code of the operator{part}."))
     if stopped:
         marks.append(Mark("stopped", stopped))
     elif lacking:
@@ -183,10 +183,6 @@ def of_row(
         older = capitalised(counted(len(superseded), "older result"))
         marks.append(Mark("superseded", f"{older} replaced."))
     return tuple(marks)
-
-
-def _moment(record: Record) -> str:
-    return record.provenance.created[:16].replace("T", " ")
 
 
 def _first_line(text: str | None, length: int = 100) -> str:

@@ -11,6 +11,7 @@ from bench.hashing import digest
 from bench.record import Record
 from leaderboard.keys import tuned_values
 from leaderboard.rows import Board, Row
+from leaderboard.wording import processor
 
 
 def slug(words: str, length: int = 48) -> str:
@@ -70,6 +71,11 @@ def machine_file(record: Record) -> str:
     machine = record.machine
     name = slug(machine.gpu or machine.cpu, 36)
     return f"machines/{name}-{digest(machine.model_dump())[:6]}.html"
+
+
+def machine_name(record: Record) -> str:
+    """The card of the machine that a record comes from, or its processor, for people."""
+    return processor(record.machine.gpu or record.machine.cpu)
 
 
 def arm(row: Row) -> str:

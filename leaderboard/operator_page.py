@@ -14,6 +14,7 @@ from leaderboard.growth import NAMES, Growth
 from leaderboard.names import operator_file
 from leaderboard.published import Figure
 from leaderboard.rows import Board, Row
+from leaderboard.wording import processor
 
 
 def _setup(record: Record) -> str:
@@ -22,7 +23,7 @@ def _setup(record: Record) -> str:
     assert speed is not None
     where = machine.cpu if speed.device == "cpu" else (machine.gpu or speed.device)
     threads = f"{speed.threads} thread{'s' * (speed.threads != 1)}"
-    return f"{where}, {threads}, {speed.dtype}, protocol {speed.protocol}"
+    return f"{processor(where)}, {threads}, {speed.dtype}, protocol {speed.protocol}"
 
 
 def growth_charts(growth: Growth) -> str:

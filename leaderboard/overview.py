@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from leaderboard.across import GridCell, OperatorMean, Overview, overview
 from leaderboard.board_page import BoardView
+from leaderboard.names import operator_file
 from leaderboard.show import Show
 
 LEANING = 0.9
@@ -34,6 +35,8 @@ class Grid:
 
     found: Overview
     rows: tuple[tuple[BoardView, tuple[Tile | None, ...]], ...]
+    pages: tuple[str, ...]
+    """Of the operators, in their order."""
     means: tuple[OperatorMean | None, ...]
     """Over all boards, one for each operator; the fixed baseline has none."""
 
@@ -47,8 +50,17 @@ def grid(views: Sequence[BoardView]) -> Grid:
         view = by_key[board.key]
         cells = (found.cell(operator, board) for operator in found.operators)
         rows.append((view, tuple(_tile(view.show, cell) if cell else None for cell in cells)))
+    pages = {
+        name: operator_file(cell.row.first.entry.operator)
+        for (name, _), cell in found.cells.items()
+    }
     means = {mean.operator: mean for mean in found.means}
-    return Grid(found, tuple(rows), tuple(means.get(name) for name in found.operators))
+    return Grid(
+        found,
+        tuple(rows),
+        tuple(pages[name] for name in found.operators),
+        tuple(means.get(name) for name in found.operators),
+    )
 
 
 def _tile(show: Show, cell: GridCell) -> Tile:

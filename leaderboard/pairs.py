@@ -55,7 +55,7 @@ def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
         "pairs": pairs,
         "unit": show.difference_unit,
         "metric": show.metric_name(view.board.headline),
-        "times": {choice.key: choice.words for choice in view.choices},
+        "times": view.times,
     }
 
 
@@ -63,7 +63,8 @@ def _arm(view: BoardView, row: Row) -> dict[str, Any]:
     show = view.show
     return {
         "page": entry_file(view.board, row),
-        "score": f"{show.score(row.mean)} {show.score_interval(row.interval)}".strip(),
+        "score": show.score(row.mean),
+        "interval": show.score_interval(row.interval),
         "rank": show.rank(row.rank),
         "params": show.count(row.cost.params if row.cost else None),
         "macs": show.count(row.cost.macs if row.cost else None),

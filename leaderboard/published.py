@@ -50,7 +50,7 @@ class Figure(BaseModel):
     setting: str
     """Schedule, detector, resolution, hardware: what one must know to compare."""
     source: str
-    """Paper and table, README or third party; an https address is shown as a link."""
+    """Paper and table, README or third party; addresses and arXiv papers are links."""
 
 
 def load(folder: Path = FOLDER) -> list[Figure]:

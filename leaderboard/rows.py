@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from bench.record import Cost, Interval, Metric, Record
 from bench.statistics.blocks import Difference
 from bench.statistics.ranks import Pairs, Rank
 from leaderboard.marks import Mark
-from leaderboard.wording import STATUS
+from leaderboard.wording import STATUS, processor
 
 ENGINES = {"compile": "compiled", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """What is said of a time by which it was run, unless that was torch as it is."""
@@ -71,7 +72,7 @@ class Row:
     marks: tuple[Mark, ...] = ()
     """What changes what can be read of the row."""
 
-    @property
+    @cached_property
     def first(self) -> Record:
         """A record that stands for the arm: one that is ok and not stale, where there is one."""
 
@@ -157,24 +158,25 @@ class Setup:
 
     @property
     def words(self) -> str:
-        """The setup in a line, e.g. 'CPU X, 2 threads, float32, channels_last'."""
+        """The setup in a line, e.g. 'AMD EPYC, 2 threads, float32, channels last'."""
         return ", ".join(self._parts())
 
     @property
     def short(self) -> str:
-        """The machine and its threads, e.g. 'CPU X, 2 threads'."""
+        """The machine and its threads, e.g. 'AMD EPYC, 2 threads'."""
         return ", ".join(self._parts()[:2])
 
     def _parts(self) -> list[str]:
         speed, machine = self.speed.speed, self.speed.machine
         assert speed is not None
         where = machine.cpu if speed.device == "cpu" else (machine.gpu or speed.device)
+        layout = {"fastest": "the faster layout"}.get(speed.layout, speed.layout.replace("_", " "))
         height, width = speed.input_size
         parts = [
-            where,
+            processor(where),
             f"{speed.threads} thread{'s' * (speed.threads != 1)}",
             speed.dtype,
-            speed.layout,
+            layout,
             *([] if speed.engine == "torch" else [ENGINES.get(speed.engine, speed.engine)]),
             *(["unfused"] if self.speed.entry.form == "training" else []),
             f"input {height}×{width}",

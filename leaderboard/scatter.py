@@ -224,5 +224,8 @@ def _label(point: Point, label: Label | None, spot: tuple[float, float]) -> str:
     if label.leader:
         near = min(max(spot[0], box.left), box.right)
         parts.append(line(spot[0], spot[1], near, min(max(spot[1], box.top), box.bottom), "leader"))
-    parts.append(text(label.text, box.left, middle + 4.5, class_="label"))
+    # fonts differ in width: what grows, grows away from the point
+    side = "end" if box.right <= spot[0] else "start" if box.left >= spot[0] else "middle"
+    at = {"end": box.right, "start": box.left, "middle": (box.left + box.right) / 2}[side]
+    parts.append(text(label.text, at, middle + 4.5, class_="label", text_anchor=side))
     return element("g", "".join(parts), data_arm=point.key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from bench.board_key import LOCATION, differences, shared
 from bench.hashing import digest
 from bench.record import Record
 from leaderboard.rows import Board
+from leaderboard.wording import setting
 
 LENGTH = 60
 
@@ -60,5 +60,5 @@ def _data(record: Record) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = setting(value)
     return text if len(text) <= LENGTH else f"{text[: LENGTH - 1]}…"

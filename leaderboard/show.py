@@ -17,6 +17,15 @@ NAMES = {
     "mIoU": "mIoU",
     "ece": "ECE",
     "AP": "OKS AP",
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+    "keypoint_ap": "OKS AP",
+    "miou": "mIoU",
+    "miou_ss": "mIoU, single scale",
+    "miou_ms": "mIoU, multi-scale",
+    "aAcc": "pixel accuracy",
+    "mAcc": "class accuracy",
+    "images_per_second": "images per second",
 }
 
 

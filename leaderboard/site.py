@@ -19,7 +19,7 @@ from leaderboard.board import boards
 from leaderboard.board_data import board_data
 from leaderboard.board_files import badge, board_drawings, board_script, plot_pages
 from leaderboard.board_page import BoardView, choice_key
-from leaderboard.encode import archive, script_json
+from leaderboard.encode import archive, linked, script_json
 from leaderboard.entry_page import entry_view
 from leaderboard.families import colour
 from leaderboard.growth import Growth, growths
@@ -33,12 +33,15 @@ from leaderboard.names import (
     entry_file,
     host_words,
     machine_file,
+    machine_name,
     opening,
     operator_file,
 )
 from leaderboard.operator_page import operator_links, operator_view, operators_of, places_of
 from leaderboard.overview import grid
 from leaderboard.rows import Board, status_words
+from leaderboard.show import Show
+from leaderboard.wording import moment
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -54,7 +57,7 @@ class Part:
         name: of the part.
         key: hash of all that the files are made of: while it is the same, so are they.
         make: makes the files, path in the site → content; what it is given reads files of parts
-            before it.
+            before it, and its own of the build before.
     """
 
     name: str
@@ -126,7 +129,7 @@ def parts(
         part("machines", partial(shown.machines, list(records.values())), every_record),
         part("guide", shown.guide, api_page.digest_of_sources()),
         part("site", partial(shown.rest, list(records.values()), figures), every_record),
-        part("records.zip", partial(_zip, sorted(records)), every_record),
+        part("records.zip", partial(_zip, known), every_record),
     ]  # fmt: skip
     return made
 
@@ -255,7 +258,7 @@ class _Shown:
         every = self._views.all()
         first = self._views.of(opening(self._views.boards)) if every else None
         machines = sorted(
-            {(r.machine.gpu or r.machine.cpu, machine_file(r)) for r in records},
+            {(machine_name(r), machine_file(r)) for r in records},
         )
         index = {
             "times": {key: words for view in every for key, words in view.times.items()},
@@ -299,6 +302,7 @@ def _environment(title: str, operators: Iterable[str]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"linked": linked, "metric_name": Show.metric_name, "moment": moment}
     environment.globals.update(
         title=title,
         operators=operator_links(operators),
@@ -363,8 +367,13 @@ def _picture(name: str, content: bytes, read: Read) -> Files:
     return {f"pictures/{name}": content}
 
 
-def _zip(names: Sequence[str], read: Read) -> Files:
-    return {"records.zip": archive([f"records/{name}" for name in names], read)}
+def _zip(known: Mapping[str, str], read: Read) -> Files:
+    try:
+        old = read("records.zip")  # of the build before
+    except (KeyError, FileNotFoundError):
+        old = b""
+    named = {f"records/{name}": content for name, content in known.items()}
+    return {"records.zip": archive(named, read, old)}
 
 
 def _assets() -> Files:

@@ -21,8 +21,10 @@ def bounds_of(metric: Metric | None) -> Bounds:
     return float("-inf"), float("inf")
 
 
-def mean_interval(values: Sequence[float], what: str = "seeds") -> Interval | None:
-    """Mean of the values with Student's t interval; None for fewer than two values.
+def mean_interval(
+    values: Sequence[float], what: str = "seeds", bounds: Bounds = (float("-inf"), float("inf"))
+) -> Interval | None:
+    """Mean of the values with Student's t interval, cut at bounds; None for fewer than two values.
 
     Example:
         >>> interval = mean_interval([0.70, 0.72, 0.74])
@@ -33,6 +35,7 @@ def mean_interval(values: Sequence[float], what: str = "seeds") -> Interval | No
     if found is None:
         return None
     mean, low, high = found
+    low, high = max(low, bounds[0]), min(high, bounds[1])
     method = f"t over {len(values)} {what}"
     return Interval(value=mean, low=low, high=high, level=LEVEL, method=method)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -159,7 +160,7 @@ def history_chart(study: Study, family: int) -> str:
 
 
 def pareto_chart(study: Study, family: int) -> str:
-    """Draw score against time, filled where no trial beats one in both; '' without a score."""
+    """Draw score against time, and as a line those that no trial beats in both; '' without any."""
     scored = [trial for trial in study.trials if len(trial.values) > 1]
     if not scored:
         return ""
@@ -170,11 +171,16 @@ def pareto_chart(study: Study, family: int) -> str:
     first, second = study.objectives
     parts = _frame(up, f"{first.name}, held out", second.name)
     parts += _x_ticks(across, across.ticks(5))
-    dots = [
+    front = sorted((x, y) for t, x, y in zip(scored, times, scores, strict=True) if t.best)
+    spots = [f"{across(x):.1f},{up(y):.1f}" for x, y in front[:1]]
+    for (_, before), (x, y) in itertools.pairwise(front):
+        spots += [f"{across(x):.1f},{up(before):.1f}", f"{across(x):.1f},{up(y):.1f}"]
+    inside = [element("polyline", points=" ".join(spots), class_="curve")]
+    inside += [
         _dot(across(x), up(y), trial, f"{y:.4g} at {x:.3g}×")
         for trial, x, y in zip(scored, times, scores, strict=True)
     ]
-    parts.append(element("g", "".join(dots), class_=f"f{family}"))
+    parts.append(element("g", "".join(inside), class_=f"f{family}"))
     return drawing(parts, WIDTH, HEIGHT, f"{first.name} against {second.name}, a dot per trial")
 
 

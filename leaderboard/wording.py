@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 STATUS = {
     "oom": "out of memory",
@@ -36,6 +39,44 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def processor(name: str) -> str:
+    """Return the name of a processor or a card without what every name has.
+
+    Example:
+        >>> processor("Intel(R) Xeon(R) Processor"), processor("AMD EPYC")
+        ('Intel Xeon', 'AMD EPYC')
+    """
+    return " ".join(_OF_EVERY_NAME.sub(" ", name).split()) or name
+
+
+_OF_EVERY_NAME = re.compile(r"\((?:R|TM|C)\)|\b(?:CPU|Processor)\b")
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """Return settings in a line.
+
+    Example:
+        >>> settings({"kernel_size": 7, "stages": [3, 4], "name": "a", "masks": False})
+        'kernel_size = 7, masks = false, name = a, stages = [3, 4]'
+    """
+    return ", ".join(f"{name} = {setting(value)}" for name, value in sorted(values.items()))
+
+
+def setting(value: Any) -> str:
+    """Return the value of a setting: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def moment(created: str) -> str:
+    """Return the moment of a record, to the minute.
+
+    Example:
+        >>> moment("2026-11-27T05:29:14.123+00:00")
+        '2026-11-27 05:29 UTC'
+    """
+    return f"{created[:16].replace('T', ' ')} UTC"
 
 
 def capitalised(text: str) -> str:

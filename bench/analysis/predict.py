@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError
 from bench.run.trained import alone
-from bench.store import Store
+from bench.store import Kept
+from bench.store.reader import Reader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    folder: Path, cell: str, images: Sequence[Path], out: Path, threshold: float = 0.3
+    store: Reader, run: Kept, images: Sequence[Path], out: Path, threshold: float = 0.3
 ) -> Iterator[tuple[Path, str]]:
     """Draw what a finished cell predicts for images; yield each PNG file with its words.
 
@@ -28,22 +29,20 @@ def predict(
     built. One of a folder that cannot be read is left out, and yielded with the words for it.
 
     Args:
-        folder: the runs folder; see `bench.store.Store`.
-        cell: hash of the cell, or its beginning.
+        store: where runs are kept.
+        run: of the cell.
         images: paths of image files, and of folders that hold some, where hidden ones and those
             in `out` are left out.
         out: folder of the pictures, made where it is not there; `NAME-predicted.png` each.
         threshold: least score of a detection or figure, in [0, 1].
 
     Raises:
-        ValueError: an unknown or unfinished cell, a file that is no image, a bad threshold.
+        ValueError: an unfinished cell, a file that is no image, a bad threshold.
     """
     from torchvision.transforms.v2.functional import to_pil_image
 
     if not 0 <= threshold <= 1:
         raise ConfigError(f"`--score` (={threshold}) must be in [0, 1].")
-    store = Store(folder)
-    run = store.find(cell)
     paths = _files(images, out)
     if paths[0] in images:
         _read(paths[0])

@@ -26,7 +26,9 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "images", type=Path, nargs="+", metavar="image", help="image files, or folders of them"
     )
-    verb.add_argument("--out", type=Path, required=True, help="folder of the drawn images")
+    verb.add_argument(
+        "--out", type=Path, default=Path("drawn"), help="folder of the pictures; default: drawn"
+    )
     verb.add_argument("--score", type=float, default=0.3, help="least score of a detection")
 
 
@@ -79,11 +81,11 @@ def erf(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Draw what a finished cell predicts on images."""
-    cell = cell_of(options).cell
+    run, store = cell_of(options)
     from bench.analysis.predict import predict
     from bench.run.suite import hush
 
     hush()
-    drawn = predict(runs_of(options), cell, options.images, options.out, options.score)
+    drawn = predict(store, run, options.images, options.out, options.score)
     for path, words in drawn:
         print(f"{path}: {words}")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bench.config.plan import Choice
     from bench.run.engines import Engine
     from bench.store import Kept
+    from bench.store.reader import Reader
 
 Do = Callable[[argparse.Namespace], object]
 
@@ -203,13 +204,12 @@ def records_of(options: argparse.Namespace) -> Path:
     return folder
 
 
-def cell_of(options: argparse.Namespace) -> Kept:
-    """Return the run of the cell that is meant, before anything is imported that takes seconds."""
+def cell_of(options: argparse.Namespace) -> tuple[Kept, Reader]:
+    """Return the run of the cell that is meant, and what reads it, before what takes seconds."""
     from bench.store.glance import look
-    from bench.store.kept import beginning_with
 
-    folder = runs_of(options)
-    return beginning_with(look(folder, wait_s=60).kept(), options.cell, folder)
+    reader = look(runs_of(options), wait_s=60)
+    return reader.find(options.cell), reader
 
 
 def engine_of(options: argparse.Namespace) -> Engine:

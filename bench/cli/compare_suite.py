@@ -116,7 +116,8 @@ def _within_budget(
     more = f", more than the budget of {options.budget}" if takes > seconds else ""
     console.print(
         f"An epoch takes about {duration(max(1, pace))} here, "
-        f"and three seeds of {arms} networks about {duration(takes)}{more}.",
+        f"and three seeds of {arms} networks about {duration(takes)}{more}, "
+        "before they are timed.",
         soft_wrap=True,
     )
     why = f" (usual: {most}; the budget holds no more)" if epochs < most else ""

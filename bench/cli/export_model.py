@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bench.cli.arguments import Verbs, add_trust, cell_of, runs_of, split
+from bench.cli.arguments import Verbs, add_trust, cell_of, split
 from bench.errors import UserError, near
 
 FORMATS = ("safetensors", "onnx", "torch_export")
@@ -33,14 +33,12 @@ def export_model(options: argparse.Namespace) -> None:
     for form in formats:
         if form not in FORMATS:
             raise UserError(f"`--format` (={form!r}) is not known; {near(form, FORMATS)}")
-    run = cell_of(options)
+    run, store = cell_of(options)
     from bench.run.export_model import export_cell
     from bench.run.suite import hush
-    from bench.store import Store
     from leaderboard.names import slug
 
     hush()
-    store = Store(runs_of(options))
     name = f"{slug(run.tags.get('operator', 'network'))}-{run.cell[:8]}"
     for made in export_cell(store, run, formats, options.out, name):
         print(made.words)

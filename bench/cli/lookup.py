@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, cast
 
-from bench.cli.arguments import Verbs, cell_of, runs_of
+from bench.cli.arguments import Verbs, cell_of
 
 if TYPE_CHECKING:
     from bench.config.files import Kind
@@ -127,10 +127,9 @@ def show(options: argparse.Namespace) -> None:
     """Print what is known of the cell whose hash begins so, as YAML."""
     import yaml
 
-    run = cell_of(options)
-    from bench.store import CELL, Store
+    from bench.store import CELL
 
-    store = Store(runs_of(options))
+    run, store = cell_of(options)
     page = {
         "cell": run.cell,
         "suite": run.experiment,

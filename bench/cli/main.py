@@ -45,7 +45,12 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> tuple[argparse.ArgumentParser, Verbs]:
     """Return the parser of the command line, and its verbs."""
-    whole = _Parser(prog="convboard", description="Which convolution operator should stand here?")
+    whole = _Parser(
+        prog="convboard",
+        description="Which convolution operator should stand here?",
+        epilog="To begin with: `convboard bench quick`, which needs no data, or "
+        "`convboard compare resnet18 --data FOLDER`.",
+    )
     whole.add_argument("--version", action="version", version=f"convboard {__version__}")
     verbs = Verbs(whole.add_subparsers(dest="command", required=True, metavar="command"))
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
@@ -74,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"convboard {__version__}: {needs}", file=sys.stderr)
         sys.exit(2)
     whole, _ = parser()
+    if not given:
+        whole.print_help(sys.stderr)
+        sys.exit(2)
     options, rest = whole.parse_known_args(given)
     if rest and options.command != "fit":
         whole.error(f"unrecognised arguments: {' '.join(rest)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from bench.cli.arguments import Verbs, add_choice, choice_of, require_suite_file, runs_of
@@ -27,27 +28,26 @@ def add(verbs: Verbs) -> None:
 def search_dilation(options: argparse.Namespace) -> None:
     """Train a supernet for each icconv that is chosen, and read its dilations off it."""
     from bench.cli.progress import console
-    from bench.config.plan import each_arm, plan
-    from bench.run.dilation import search_dilation
+    from bench.config.plan import each_arm
+    from bench.run.dilation import search_dilation, searchable
 
     require_suite_file(options.out)
     choice = choice_of(options)
-    cells = [c for c in plan(options.suite, choice) if c.backbone.get("operator") == "icconv"]
-    arms = each_arm(cells, choice)
+    arms = each_arm(searchable(options.suite, choice))
     if options.out is not None and len(arms) > 1:
         raise UserError(
             f"`--out` (={str(options.out)!r}) takes one result, and {len(arms)} arms are chosen: "
-            f"{'; '.join(title for title, _ in arms)}; narrow them, e.g. with --only task=…, or "
-            "leave it out."
+            f"{'; '.join(arms)}; narrow them, e.g. with --only task=…, or leave it out."
         )
-    for title, arm in arms or [("no icconv", choice)]:
+    for title, of in arms.items():
         console.print(title)
+        name = f"{title.replace(' · ', '-')}-{options.reading}.yaml"
         search_dilation(
             options.suite,
-            arm,
+            replace(choice, only={"cell": [cell.hash for cell in of]}),
             runs_of(options),
             reading=options.reading,
             dmax=options.dmax,
-            out=options.out,
+            out=options.out or runs_of(options) / "searched" / name,
             command=options.line,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,16 +83,16 @@ def tune(options: argparse.Namespace) -> None:
         raise Failure(f"{whole.name}: none of its data are there, so there is nothing to tune.")
     reasons = unfit(cells)
     tell_unfit(cells, reasons)
-    firsts = {title: _first(cells, title) for title, _ in each_arm(cells, choice)}
-    arms = [arm_of(cell, search) for cell in firsts.values() if cell.hash not in reasons]
-    for arm in arms:
+    firsts = {title: of[0] for title, of in each_arm(cells).items()}
+    arms = {t: arm_of(c, search) for t, c in firsts.items() if c.hash not in reasons}
+    for arm in arms.values():
         check(arm.cell, arm.spaces)
     store = Store(runs_of(options), wait_s=WAIT_S)
     store.require_writable()
     store.require_active([f"{whole.name}-tune"])
     without = [cell for cell in cells if cell.hash in reasons]
-    held_out = [arm.held_out for arm in arms]
-    data = suite.preflight([*(arm.cell for arm in arms), *held_out, *without], reasons)
+    tuned = [cell for arm in arms.values() for cell in (arm.cell, arm.held_out)]
+    data = suite.preflight([*tuned, *without], reasons)
     for cell in without:
         keep_unfit(cell, store.folder, options.line, reasons[cell.hash], data.get(cell.hash))
     executor = _executor(options, search, cells, whole.timeout_minutes)
@@ -101,17 +101,12 @@ def tune(options: argparse.Namespace) -> None:
     if found:
         _print(found)
         path = options.out or store.folder / "tuned" / file_name(options.suite, choice)
-        of_arm: dict[str, Sequence[OperatorConfig]] = {t.arm.title: t.operators for t in found}
-        write(path, options.suite, choice, [(c, of_arm.get(t, ())) for t, c in firsts.items()])
+        of_arm: dict[str, Sequence[OperatorConfig]] = {t.arm.cell.hash: t.operators for t in found}
+        write(path, options.suite, choice, [(c, of_arm.get(c.hash, ())) for c in firsts.values()])
         again = f" --data {options.data}" if options.data else ""
         console.print(f"next: convboard run {path}{again}", soft_wrap=True)
     if failed or not found:
         sys.exit(1)
-
-
-def _first(cells: Sequence[Cell], title: str) -> Cell:
-    """Return the first seed of an arm, by its title."""
-    return next(c for c in cells if title == f"{c.task} · {c.host} · {c.operator}")
 
 
 def _executor(
@@ -136,7 +131,7 @@ def _executor(
 
 
 def _tuned(
-    arms: Sequence[Arm],
+    arms: Mapping[str, Arm],
     search: Search,
     plan: SpeedConfig,
     data: dict[str, Data],
@@ -149,8 +144,8 @@ def _tuned(
     from bench.run.tune import tune
 
     found, failed = [], 0
-    for arm in arms:
-        console.print(arm.title)
+    for title, arm in arms.items():
+        console.print(title)
         with Bar("trials", search.trials) as bar:
 
             def told(done: int, words: str, bar: Bar = bar) -> None:

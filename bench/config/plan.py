@@ -7,7 +7,7 @@ import functools
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -222,29 +222,40 @@ def one(cells: Sequence[Cell]) -> Cell:
         ConfigError: they differ by more.
     """
     first = cells[0]
-    names = sorted({f"{cell.task} · {cell.host} · {cell.operator}" for cell in cells})
+    names = sorted(each_arm(cells))
     if len(names) > 1:
         raise ConfigError(
-            f"this takes one cell, and {len(names)} are chosen; narrow it, e.g. "
-            f"--only operator={first.operator} --only task={first.task}."
+            f"this takes one cell, and {len(names)} are chosen: {'; '.join(names)}; narrow it, "
+            f"e.g. --only operator={first.operator} --only task={first.task}, or by "
+            f"--only cell={first.hash}."
         )
     return first
 
 
-def each_arm(cells: Sequence[Cell], choice: Choice) -> list[tuple[str, Choice]]:
-    """Return the arms that are chosen, as a title and the choice of that arm alone.
+def each_arm(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Return the arms that are chosen: a title → the cells of the arm, one for each seed.
+
+    Two boards of one task and host are two arms, whose titles say the recipe, or where that is the
+    same too the beginning of the board's key.
 
     Example:
-        >>> choice = Choice(only={"operator": ["parc"]})
-        >>> [title for title, _ in each_arm(plan("quick", choice), choice)][:2]
+        >>> arms = each_arm(plan("quick", Choice(only={"operator": ["parc"]})))
+        >>> list(arms)[:2]
         ['scenes-classification · test_convnext · parc', 'scenes-detection · test_convnext · parc']
+        >>> [cell.seed for cell in list(arms.values())[0]]
+        [0, 1]
     """
-    arms: dict[str, Choice] = {}
+    alike: dict[str, dict[str, list[Cell]]] = {}
     for cell in cells:
-        axes = {"task": [cell.task], "host": [cell.host], "operator": [cell.operator]}
-        narrowed = replace(choice, only={**(choice.only or {}), **axes})
-        arms.setdefault(f"{cell.task} · {cell.host} · {cell.operator}", narrowed)
-    return list(arms.items())
+        boards = alike.setdefault(f"{cell.board_name} · {cell.operator}", {})
+        boards.setdefault(cell.board, []).append(cell)
+    arms = {}
+    for name, boards in alike.items():
+        recipes = {of[0].recipe for of in boards.values()}
+        for board, of in boards.items():
+            apart = of[0].recipe if len(recipes) == len(boards) else board[:6]
+            arms[name if len(boards) == 1 else f"{name} · {apart}"] = of
+    return arms
 
 
 def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:

@@ -147,14 +147,19 @@ class Record(Part):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read and check one record; ValueError names the file and the fields that are wrong."""
+        return cls.read(path.read_bytes(), path.name)
+
+    @classmethod
+    def read(cls, content: bytes, name: str) -> Self:
+        """Check what is in a record's file of this name; see `load`."""
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            return cls.model_validate_json(content)
         except ValidationError as error:
             faults = "; ".join(
                 f"`{'.'.join(map(str, e['loc'])) or 'record'}`: {e['msg']}" for e in error.errors()
             )
             raise UserError(
-                f"{path.name} is not a record of schema {SCHEMA_VERSION}: {faults}"
+                f"{name} is not a record of schema {SCHEMA_VERSION}: {faults}"
             ) from None
 
 

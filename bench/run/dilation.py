@@ -46,6 +46,20 @@ SHAPE = ("kernel_size", "groups", "dilation")
 """Options of a swap that say which convolution is searched."""
 
 
+def searchable(name: str, choice: Choice) -> list[Cell]:
+    """Return the chosen cells of a suite whose dilations can be searched.
+
+    Raises:
+        UserError: there are none.
+    """
+    cells = [c for c in plan(name, choice) if c.backbone.get("operator") == "icconv"]
+    if not cells:
+        raise UserError(
+            "the search is for icconv, and no chosen cell has it; add it with --operators icconv."
+        )
+    return cells
+
+
 def search_dilation(
     name: str,
     choice: Choice,
@@ -53,10 +67,10 @@ def search_dilation(
     *,
     reading: Reading = "output",
     dmax: int | None = None,
-    out: Path | None,
+    out: Path,
     command: str,
-) -> Path:
-    """Search the dilations of one `icconv` cell of a suite; return the suite that runs them.
+) -> None:
+    """Search the dilations of one `icconv` cell of a suite, and write the suite that runs them.
 
     EDO (CVPR 2021, arXiv 2012.13587): the cell's network is trained by the cell's recipe with the
     operator `edo` in place of `icconv`, dense convolutions that hold every dilation up to `dmax`.
@@ -85,7 +99,7 @@ def search_dilation(
         folder: the runs folder; see `bench.store.Store`.
         reading: "output" or "weight".
         dmax: largest dilation of an axis; None for the cell's own, 4 by default.
-        out: a .yaml file; None for one in `folder`.
+        out: a .yaml file.
         command: the command line that asked for it, for the record.
 
     Raises:
@@ -94,14 +108,10 @@ def search_dilation(
     """
     if dmax is not None and dmax < 1:
         raise UserError(f"`--dmax` (={dmax}) must be at least 1.")
-    if out is not None and out.suffix not in (".yaml", ".yml"):
+    if out.suffix not in (".yaml", ".yml"):
         raise UserError(f"`--out` (={str(out)!r}) must end in .yaml.")
     hush()
-    cells = [c for c in plan(name, choice) if c.backbone.get("operator") == "icconv"]
-    if not cells:
-        raise UserError(
-            "the search is for icconv, and no chosen cell has it; add it with --operators icconv."
-        )
+    cells = searchable(name, choice)
     cell = one(cells)
     dmax = int(cell.operator_config.options.get("dmax", DMAX)) if dmax is None else dmax
     store = Store(folder)
@@ -109,16 +119,13 @@ def search_dilation(
     run = _trained_supernet(dense, store, command)
     module, data = trained(store, run, dense.config)
     found = search(module, data, dmax, round(SHARE * run.metrics["samples_seen"]))
-    stem = f"{cell.task}-{cell.host}-{cell.operator}-{reading}"
-    path = out or store.folder / "searched" / f"{stem}.yaml"
     board = board_of(name, choice, cell)
     seeds = list(dict.fromkeys(c.seed for c in cells))
     told = searched_suite(load_suite(name), board, cell, found, reading, dmax, seeds)
     told["description"] += f", supernet {dense.hash}"
-    write_whole(path, yaml.safe_dump(told | {"name": path.stem}, sort_keys=False))
-    _keep(store, dense, run, found, reading, dmax, path)
-    _tell(found, run.metrics["train_seconds"], reading, path)
-    return path
+    write_whole(out, yaml.safe_dump(told | {"name": out.stem}, sort_keys=False))
+    _keep(store, dense, run, found, reading, dmax, out)
+    _tell(found, run.metrics["train_seconds"], reading, out)
 
 
 def supernet(cell: Cell, dmax: int) -> Cell:

@@ -20,7 +20,8 @@ from bench.run.network_file import About, load, save
 from bench.run.trained import Alone, alone
 from bench.speed import exported
 from bench.speed.gate import GateError, compare, snapshot
-from bench.store import Kept, Store
+from bench.store import Kept
+from bench.store.reader import Reader
 
 Format = Literal["safetensors", "onnx", "torch_export"]
 SUFFIX: dict[Format, str] = {
@@ -73,7 +74,7 @@ class Maps(nn.Module):
 
 
 def export_cell(
-    store: Store, run: Kept, formats: Sequence[Format], folder: Path, name: str
+    store: Reader, run: Kept, formats: Sequence[Format], folder: Path, name: str
 ) -> list[Exported]:
     """Write a finished cell's network; its data need not be there.
 

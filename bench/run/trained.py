@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config.cell import without_start
 from bench.errors import UserError
-from bench.store import CHECKPOINT, CLASSES, Kept, Store
+from bench.store import CHECKPOINT, CLASSES, Kept
+from bench.store.reader import Reader
 
 if TYPE_CHECKING:
     from tasks.base import TaskModule
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def trained(
-    store: Store, run: Kept, config: dict[str, Any] | None = None
+    store: Reader, run: Kept, config: dict[str, Any] | None = None
 ) -> tuple[TaskModule, TaskData]:
     """Return the network of a cell that is done, with its weights, and the cell's data.
 
@@ -55,7 +56,7 @@ class Alone:
     config: dict[str, Any]
 
 
-def alone(store: Store, run: Kept) -> Alone:
+def alone(store: Reader, run: Kept) -> Alone:
     """Return the network of a cell that is done, with its weights; its data need not be there.
 
     The names of the classes were kept with the run; of older runs they are read from the data.
@@ -87,7 +88,7 @@ def _require_done(run: Kept) -> None:
         )
 
 
-def _filled(store: Store, run: Kept, module: TaskModule) -> TaskModule:
+def _filled(store: Reader, run: Kept, module: TaskModule) -> TaskModule:
     from bench.run import fit
 
     with (

@@ -1,16 +1,17 @@
-"""How far cells are, read from a folder's database itself: importing MLflow takes seconds."""
+"""Cells and their files, read from a folder itself: importing MLflow takes seconds."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.store import embedded
 from bench.store.kept import CELL, DONE, Kept, counting
 from bench.store.patience import Patient
+from bench.store.reader import Reader
 
 if TYPE_CHECKING:
     from bench.store.mlflow_store import Store
@@ -25,7 +26,7 @@ _METRICS = "SELECT run_uuid, key, CASE WHEN is_nan THEN 'nan' ELSE value END FRO
 _DELETED = "SELECT name FROM experiments WHERE lifecycle_stage = 'deleted'"
 
 
-class Glance:
+class Glance(Reader):
     """What the store of a folder says of cells, as of now; it answers as a `Store` does.
 
     Args:
@@ -37,6 +38,7 @@ class Glance:
     def __init__(self, folder: Path, kept: dict[str, Kept], deleted: set[str]) -> None:
         self.folder = folder
         self._kept, self._deleted = kept, deleted
+        self._homes = {run.run_id: run.experiment for run in kept.values()}
 
     def kept(self) -> dict[str, Kept]:
         """Return the run that counts of every cell, by the cell's hash."""
@@ -50,9 +52,40 @@ class Glance:
         """
         names = set(experiments)
         if names & self._deleted:
-            from bench.store.mlflow_store import Store
+            self._asked().require_active(names)  # it knows how they come back
 
-            Store(self.folder).require_active(names)  # it knows how they come back
+    def files(self, run_id: str, folder: str) -> list[str]:
+        """Return the names of the artifacts in a folder of a run."""
+        place = self._place(run_id)
+        if place is None:
+            return self._asked().files(run_id, folder)
+        inside = place / folder
+        names = sorted(path.name for path in inside.iterdir()) if inside.is_dir() else []
+        return [(Path(folder) / name).as_posix() for name in names]
+
+    @contextmanager
+    def artifact(self, run_id: str, name: str, into: Path) -> Iterator[Path]:
+        """Give the path of an artifact."""
+        place = self._place(run_id)
+        if place is not None and (place / name).is_file():
+            yield place / name
+            return
+        with self._asked().artifact(run_id, name, into) as path:
+            yield path
+
+    def _place(self, run_id: str) -> Path | None:
+        """Return where the artifacts of a run lie, if it is where those of this folder do."""
+        if run_id not in self._homes:
+            return None
+        experiment = self.folder / embedded.ARTIFACTS / self._homes[run_id]
+        place = experiment / run_id / "artifacts"
+        return place if place.is_dir() else None
+
+    def _asked(self) -> Store:
+        """Return the store itself, which MLflow keeps."""
+        from bench.store.mlflow_store import Store
+
+        return Store(self.folder)
 
 
 def look(folder: Path, wait_s: float) -> Glance | Store:

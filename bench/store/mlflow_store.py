@@ -8,10 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
-
-import yaml
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -26,7 +23,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Param, Run, RunTag, ViewType
 
 from bench import locks
-from bench.record import Record
 from bench.store import embedded
 from bench.store.errors import StoreError
 from bench.store.kept import (
@@ -34,11 +30,11 @@ from bench.store.kept import (
     CELL,
     DONE,
     Kept,
-    beginning_with,
     counting,
     default_folder,
 )
 from bench.store.patience import Patient
+from bench.store.reader import Reader
 
 _LONGEST_PARAM = 6000
 _NOTE = "mlflow.note.content"
@@ -55,7 +51,7 @@ def import_tables() -> None:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
-class Store:
+class Store(Reader):
     """The MLflow store of one folder: SQLite and local artifacts unless a server is named.
 
     Args:
@@ -196,32 +192,6 @@ class Store:
     def files(self, run_id: str, folder: str) -> list[str]:
         """Return the names of the artifacts in a folder of a run."""
         return [artifact.path for artifact in self.client.list_artifacts(run_id, folder)]
-
-    def find(self, beginning: str) -> Kept:
-        """Return the run that counts of the one cell whose hash begins so.
-
-        Raises:
-            UserError: there is none, or more than one.
-        """
-        return beginning_with(self.kept(), beginning, self.folder)
-
-    def config(self, run: Kept) -> dict[str, Any]:
-        """Return the resolved configuration of a run."""
-        with (
-            TemporaryDirectory() as scratch,
-            self.artifact(run.run_id, "config.yaml", Path(scratch)) as path,
-        ):
-            config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return config
-
-    def record(self, run: Kept) -> Record:
-        """Return the record of a run that is done."""
-        name = f"records/{run.tags[DONE]}"
-        with (
-            TemporaryDirectory() as scratch,
-            self.artifact(run.run_id, name, Path(scratch)) as path,
-        ):
-            return Record.load(path)
 
     def runs(
         self, experiment: str | None = None, *, cell: str | None = None

@@ -19,6 +19,10 @@ from bench.store.mlflow_store import Store
 CHARTS = "#/experiments/{}/runs?compareRunsMode=CHART&workflowType=machine_learning"
 """Page of MLflow's UI: the runs of an experiment beside their charts; not those of GenAI."""
 
+APP = "convboard"
+"""Our own name among the servers that MLflow can start, and of the page that it opens with: see
+`bench.store.ui_app`."""
+
 DASHBOARD = """
 from importlib.metadata import entry_points
 (script,) = entry_points(group="console_scripts", name="optuna-dashboard")
@@ -49,10 +53,12 @@ def _trained_last(run: Kept) -> tuple[bool, int]:
 
 def serve(store: Store, port: int) -> int:
     """Run the MLflow UI over the store, on loopback only, until Ctrl-C; return its exit status."""
-    print(f"MLflow UI: http://127.0.0.1:{port}/{page(store)}", flush=True)
+    print(f"MLflow UI: http://127.0.0.1:{port}/{APP}{page(store)}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    return _served(command)
+    command += ["--host", "127.0.0.1", "--port", str(port), "--app-name", APP]
+    # one person looks; MLflow's jobs, for which it starts seven processes, judge language models
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    return _served([*command, "--workers", "2"])
 
 
 def serve_studies(folder: Path, port: int) -> int:

@@ -46,6 +46,7 @@ class ClassificationData(TaskData):
         centre: share of the short side that is scored; 0.875 is usual for photographs.
         interpolation: "bilinear" (None) or "bicubic", of crops and resizes.
         max_skipped: largest share of a folder's images that may be unreadable; they are counted.
+            One may be in any folder, unless it is 0.
         options: knobs of `scenes` (train, val, classes, ratio, contrast, seed), or further
             arguments of the torchvision set.
         **loading: num_workers, memory_mb, holdout, val_share, seed: see `TaskData`.

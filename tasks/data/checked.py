@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from bench.whole_files import write_whole
 from tasks.data.images import as_rgb, oddities, orientation
 from tasks.data.locations import cache_folder, cache_folders, spare_cache
 
+TELL_S = 20.0
+"""Seconds between two words on how far a check is."""
 TURNED = "photo turned upright by its EXIF orientation"
 TRAINED_TOO = "scored image that is trained on too (a file of the same content)"
 AS_STORED = "photo left as it is stored, in spite of its EXIF orientation: so its labels lie"
@@ -141,13 +145,30 @@ def check_files(
         if noted is not None and noted.keys() == set(names):
             return {name: noted[name] for name in names}
     with ThreadPoolExecutor(min(16, usable_cores())) as pool:
-        files = dict(zip(names, pool.map(inspect, paths, chunksize=32), strict=True))
+        found = _telling(pool.map(inspect, paths), len(paths), root.name)
+        files = dict(zip(names, found, strict=True))
     text = _Note.dump_json(files)
     try:
         write_whole(cache_folder() / note, text)
     except OSError as error:
         _write_spare(note, text, error)
     return files
+
+
+def _telling(files: Iterable[ImageFile], total: int, name: str) -> Iterator[ImageFile]:
+    """Yield what is found of files; every `TELL_S` seconds a line of the log says how far it is."""
+    since = told = time.monotonic()
+    for number, file in enumerate(files, start=1):
+        yield file
+        now = time.monotonic()
+        if now - told > TELL_S:
+            told = now
+            minutes = (now - since) * (total - number) / number / 60
+            # Not a warning of Python's, which the command keeps out of its progress.
+            logging.getLogger(__name__).warning(
+                "%s: %s of %s files are checked, which is done once; about %.0f min left",
+                *(name, f"{number:,}", f"{total:,}", max(1, minutes)),
+            )
 
 
 def _state(path: Path) -> tuple[int, int]:

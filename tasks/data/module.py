@@ -41,7 +41,7 @@ class TaskData(L.LightningDataModule, ABC):
         val_share: share, up to 0.5, that is drawn as the validation split of a set that has none
             of its own: by class, and the same for every seed; None for none.
         max_skipped: largest share of a set's images that may be unreadable; they are left out and
-            counted; None for 0.01.
+            counted; None for 0.01. One may be in any set, unless it is 0.
         seed: of the order and the augmentation.
 
     Attributes:

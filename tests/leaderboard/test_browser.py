@@ -159,6 +159,9 @@ def test_the_view_is_in_the_address(visit, site):
         assert one.locator("td[data-column='params']").first.is_visible()
         assert one.locator("tr.detail").inner_text().startswith("Scores by seed")
         assert one.locator(".plot:visible").get_attribute("data-axes") == "absolute"
+    again.evaluate("location.hash = ''")  # as by hand, or by going back
+    expect(again.locator("#time option").first).to_have_js_property("selected", True)
+    assert again.locator(".plot:visible").get_attribute("data-axes") == "relative"
     again.click("#reset")
     assert "#" not in again.url
 
@@ -178,6 +181,7 @@ def test_what_is_shown_is_downloaded(visit, site, tmp_path):
     (fact,) = [row for row in data["rows"] if row["label"] == "acb"]
     (line,) = csv.DictReader(saved("#csv").read_text().splitlines())
     assert (line["label"], float(line["score"])) == ("acb", fact["score"])
+    assert json.loads(line["operator_options"]) == fact["operator_options"]
     assert float(line["ratio"]) == fact["times"][data["times"][0]["key"]]["ratio"]
     assert json.loads(saved("#json").read_text())["rows"] == [fact]
     svg = saved("#plot-svg").read_text()

@@ -1,16 +1,19 @@
 """The site on disk: the same bytes, nothing of others removed, bad records named, the schema."""
 
+import io
 import json
 import runpy
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from bench.hashing import canonical
+from bench.hashing import canonical, digest
 from bench.record import json_schema
 from leaderboard import published
-from leaderboard.build import build
+from leaderboard.build import NAME, build
+from leaderboard.encode import archive
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
 
@@ -104,6 +107,34 @@ def test_what_is_known_is_not_made_again(tmp_path):
         if path.is_file():
             same = tmp_path / "site" / path.relative_to(tmp_path / "anew")
             assert path.read_bytes() == same.read_bytes(), path
+
+
+def test_the_archive_of_all_records_takes_over_what_is_packed():
+    content = {f"records/{i}.json": bytes([i]) * 5000 for i in range(5)}
+    hashes = {name: digest(text.hex()) for name, text in content.items()}
+    first = archive(hashes, content.__getitem__)
+    more = {**content, "records/00.json": b"new", "records/3.json": b"changed"}
+    known = {name: digest(text.hex()) for name, text in more.items() if name != "records/4.json"}
+    asked = []
+
+    def given(name):
+        asked.append(name)
+        return more[name]
+
+    assert archive(known, given, first) == archive(known, more.__getitem__)
+    assert asked == ["records/00.json", "records/3.json"]
+    assert archive(known, more.__getitem__, b"no archive") == archive(known, more.__getitem__)
+    with zipfile.ZipFile(io.BytesIO(archive(known, given, first))) as packed:
+        assert packed.testzip() is None
+        assert {name: packed.read(name) for name in packed.namelist()} == {
+            n: more[n] for n in known
+        }
+
+
+def test_a_record_keeps_the_name_that_it_gives_itself():
+    for created in ("2026-11-22T01:00:00+00:00", "2026-11-22T01:00:00.123+00:00"):
+        record = make.accuracy(make.entry("parc"), 0, 0.8, provenance=make.provenance(created))
+        assert NAME.fullmatch(record.filename)
 
 
 def test_a_build_that_is_interrupted_leaves_the_old_site_whole(tmp_path):

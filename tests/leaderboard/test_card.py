@@ -60,6 +60,20 @@ def test_a_clear_board():
     )
 
 
+def test_of_two_that_may_be_as_good_the_answer_is_about_the_one_that_is_much_faster():
+    turned = {**CLEAR, "shift": CLEAR["acb"], "acb": CLEAR["shift"]}
+    times = [timed("dw7", 1.0), timed("acb", 1.0004), timed("conv3", 0.9)]
+    assert text(*scores(turned), *times, timed("shift", 1.904)) == (
+        "acb: +4.97 points over dw7 [4.78, 5.16] at the same speed. Nothing is surely better than "
+        "acb; shift (the best mean, 1.9× the time of dw7) can't be told from it. "
+        "conv3 is surely worse than acb."
+    )
+    little = text(*scores(turned), *times, timed("shift", 1.08))
+    assert little.startswith("shift: +5.00 points over dw7 [4.81, 5.19] at 1.08× its time. ")
+    unsteady = text(*scores(turned), *times, timed("shift", 1.904, noise="unstable"))
+    assert unsteady.startswith("shift: +5.00 points over dw7")
+
+
 def test_nothing_surely_better_than_the_baseline():
     said = text(*scores(NEAR), timed("dw7", 1.0), timed("acb", 0.8), timed("shift", 1.904))
     assert said == (

@@ -54,7 +54,7 @@ def test_equal_results_that_disagree_are_a_conflict_and_others_only_superseded()
     assert marks([*suite, near]) == {"superseded": "One older result replaced."}
     found = marks([*suite, near, far])
     assert found["superseded"] == "Two older results replaced."
-    assert "2026-11-23 00:00 and 2026-11-21 00:00" in found["conflict"]
+    assert "2026-11-23 00:00 UTC and 2026-11-21 00:00 UTC" in found["conflict"]
     # by other code it is another result
     other = make.entry("parc", operator_sha256="other")
     code = make.changed(far, entry=other)
@@ -95,4 +95,7 @@ def test_missing_failed_stale_and_unfit():
     unfit = make.failure(make.entry("odd"), 0, status="unsupported", error="needs stride 1")
     assert marks([*few, unfit], "odd") == {"unfit": "Does not fit the host: needs stride 1"}
     old = make.accuracy(make.entry("acb", operator_sha256="old"), 5, 0.8, provenance=at(1))
-    assert marks([*make.suite(), old], "acb")["stale"] == "Of older code of the operator: seed 5."
+    assert (
+        marks([*make.suite(), old], "acb")["stale"]
+        == "Made with older code of the operator: seed 5."
+    )

@@ -12,6 +12,7 @@ import pytest
 
 from bench.record import Record
 from leaderboard.board import boards
+from leaderboard.wording import processor
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
 html = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_pages.py"))))
@@ -206,9 +207,9 @@ def test_entry_page_has_verdicts_config_provenance_and_command(plain):
         make.SCORED.provenance.git_commit[:10],
         make.SCORED.provenance.reproduce,
         make.SCORED.software["torch"],
-        make.MACHINE.cpu,
+        processor(make.MACHINE.cpu),
         *make.SCORED.accuracy.per_class,
-        "Gate: tolerance",
+        "Error allowed",
         "paired seeds",
         "residual of the board",
         "the time of dw7",

@@ -1,5 +1,6 @@
 """Arms that were tuned: what the site says of their studies."""
 
+import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,10 +113,17 @@ def test_the_page_of_an_arm_draws_its_study(records):
 
 
 def test_with_two_objectives_a_front_is_drawn():
-    trials = [trial(0, 0.8, 1.0, default=True), trial(1, 0.9, 1.2, best=True), trial(2, 0.85, 1.3)]
+    recipe = trial(0, 0.8, 1.0, default=True, best=True)
+    trials = [recipe, trial(1, 0.9, 1.2, best=True), trial(2, 0.85, 1.3)]
     view = study_view(study("both", trials, objectives=2).study, 3)
     assert len(view["charts"]) == 3
     assert "top1 against time ratio" in view["charts"][1]
+    (line,) = re.findall(r'points="([^"]+)"', view["charts"][1])
+    (left, low), (right, same), (last, high) = (spot.split(",") for spot in line.split())
+    assert low == same
+    assert right == last
+    assert float(left) < float(right)
+    assert float(high) < float(low)  # upwards: the better score
     assert view["trials"][1]["values"] == ["90.00", "1.20"]
     assert "one trial that none beats in both" in view["words"]
 

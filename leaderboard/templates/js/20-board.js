@@ -20,13 +20,14 @@ if (document.getElementById("board")) {
   const time = document.getElementById("time");
   const plots = [...document.querySelectorAll(".plot")];
   const hasRelative = plots.some((plot) => plot.dataset.axes === "relative");
-  const view = { t: usual, axes: hasRelative ? "relative" : "absolute", sort: "rank", cols: normal, open: [] };
+  const axes = hasRelative ? "relative" : "absolute";
+  const view = { t: usual, axes, sort: "rank", cols: normal, open: [] };
   for (const [name] of fields) view[name] = "";
 
   function read() {
     const given = convboard.view();
-    if (times.includes(given.t)) view.t = given.t;
-    if (["relative", "absolute"].includes(given.axes)) view.axes = given.axes;
+    view.t = times.includes(given.t) ? given.t : usual;
+    view.axes = ["relative", "absolute"].includes(given.axes) ? given.axes : axes;
     view.sort = given.sort ?? "rank";
     view.cols = given.cols ? given.cols.split(",").filter((c) => known.some((h) => kind(h.dataset.column) === c)) : normal;
     view.open = given.open ? given.open.split(",") : [];
@@ -41,7 +42,7 @@ if (document.getElementById("board")) {
     const same = view.cols.join() === normal.join();
     convboard.keep({
       t: view.t === usual ? "" : view.t,
-      axes: view.axes === (hasRelative ? "relative" : "absolute") ? "" : view.axes,
+      axes: view.axes === axes ? "" : view.axes,
       sort: view.sort === "rank" ? "" : view.sort,
       q: view.q, family: view.family, seeds: view.seeds, form: view.form, noise: view.noise,
       cols: same ? "" : view.cols.join(),
@@ -64,7 +65,12 @@ if (document.getElementById("board")) {
   }
 
   function show() {
-    for (const part of document.querySelectorAll(".verdict")) part.hidden = part.dataset.choice !== view.t;
+    let lead = "";
+    for (const part of document.querySelectorAll(".verdict")) {
+      part.hidden = part.dataset.choice !== view.t;
+      if (!part.hidden) lead = part.dataset.lead;
+    }
+    for (const row of rows) row.classList.toggle("chosen", row.dataset.key === lead);
     for (const plot of plots) plot.hidden = plot.dataset.choice !== view.t || plot.dataset.axes !== view.axes;
     for (const button of document.querySelectorAll("[data-set-axes]")) {
       button.setAttribute("aria-pressed", String(button.dataset.setAxes === view.axes));
@@ -126,10 +132,11 @@ if (document.getElementById("board")) {
     if (fact.rank != null) add("Places left open", `${fact.rank_best} to ${fact.rank_worst}`);
     if (fact.p_best != null) add("Probability to be the best", `${(100 * fact.p_best).toFixed(0)} %`);
     for (const one of data.times) {
-      const time = fact.times[one.key];
-      if (!time || time.ms == null) continue;
-      const ratio = time.ratio == null ? "" : `, ${number(time.ratio)}× [${number(time.ratio_low)}, ${number(time.ratio_high)}]`;
-      add(one.words, `${number(time.ms)} ms [${number(time.ms_low)}, ${number(time.ms_high)}]${ratio}, ${time.noise ?? "noise unknown"}`);
+      const taken = fact.times[one.key];
+      if (!taken || taken.ms == null) continue;
+      const ratio = taken.ratio == null ? "" : `, ${number(taken.ratio)}× [${number(taken.ratio_low)}, ${number(taken.ratio_high)}]`;
+      const words = [...time.options].find((option) => option.value === one.key).textContent;
+      add(words, `${number(taken.ms)} ms [${number(taken.ms_low)}, ${number(taken.ms_high)}]${ratio}, ${taken.noise ?? "noise unknown"}`);
     }
     for (const note of fact.notes) add("Note", note);
     const links = make("p", { class: "actions" },
@@ -189,8 +196,6 @@ if (document.getElementById("board")) {
   document.getElementById("copy-link").addEventListener("click", (event) => convboard.copy(event.currentTarget, location.href));
   document.getElementById("reset").addEventListener("click", () => {
     convboard.keep({});
-    view.t = usual;
-    view.axes = hasRelative ? "relative" : "absolute";
     read();
     tick();
     show();
@@ -198,11 +203,13 @@ if (document.getElementById("board")) {
   addEventListener("hashchange", () => { read(); tick(); show(); });
 
   function csv(list) {
-    const plain = ["label", "operator", "rank", "rank_best", "rank_worst", "tie", "score", "score_low", "score_high",
-      "gain", "gain_low", "gain_high", "p_best", "params", "macs", "form", "baseline"];
+    const plain = ["label", "operator", "operator_options", "rank", "rank_best", "rank_worst", "tie", "score", "score_low", "score_high",
+      "gain", "gain_low", "gain_high", "p_best", "params", "macs", "form", "baseline", "tuned_trials", "notes"];
     const timed = ["ms", "ms_low", "ms_high", "images_per_second", "ratio", "ratio_low", "ratio_high", "verdict", "noise", "front"];
     const quote = (value) => {
       if (value == null) return "";
+      if (Array.isArray(value)) return quote(value.join(" "));
+      if (typeof value === "object") return quote(JSON.stringify(value));
       // a spreadsheet must not take a name for a formula
       const text = typeof value === "string" ? value.replace(/^[=+\-@\t\r]/, "'$&") : String(value);
       return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;

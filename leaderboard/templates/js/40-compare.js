@@ -25,6 +25,26 @@ if (document.getElementById("compare")) {
     return "can't be told apart";
   }
 
+  // the usual time; the others a click away
+  function folded([usual, ...others]) {
+    if (!usual) return ["—", make("small", {}, "not timed in one run")];
+    if (!others.length) return [usual];
+    return [usual, make("details", {}, make("summary", {}, `${others.length} more`), ...others)];
+  }
+
+  function sentence(a, b, counts, all) {
+    const boardsOf = (count) => `${count} of ${all} board${all === 1 ? "" : "s"}`;
+    const [better, worse] = [counts["surely better"], counts["surely worse"]];
+    const open = counts["can't be told apart"];
+    if (!better && !worse) {
+      const where = open < all ? boardsOf(open) : all === 1 ? "the one board that has both" : `any of ${all} boards`;
+      return open ? `${a} and ${b} can't be told apart on ${where}.`
+        : `Too few seeds to tell ${a} and ${b} apart.`;
+    }
+    const words = [better ? `better than ${b} on ${boardsOf(better)}` : "", worse ? `worse ${better ? "" : `than ${b} `}on ${boardsOf(worse)}` : ""];
+    return `${a} is surely ${words.filter(Boolean).join(", and surely ")}${open ? `; on ${open} they can't be told apart` : ""}.`;
+  }
+
   async function show() {
     const [a, b] = [one.value, other.value];
     convboard.keep({ a, b });
@@ -47,7 +67,7 @@ if (document.getElementById("compare")) {
       const pair = turned(pairs.pairs[ahead ? `${a} ${b}` : `${b} ${a}`], ahead);
       const word = said(pair);
       counts[word] += 1;
-      const times = Object.entries(pairs.times).map(([key, words]) => {
+      const times = board.times.map((key) => [key, pairs.times[key]]).map(([key, words]) => {
         const ratio = pair.times[key];
         if (!ratio) return null;
         ratios.push(ratio);
@@ -57,7 +77,7 @@ if (document.getElementById("compare")) {
       }).filter(Boolean);
       const arm = (name) => {
         const fact = pairs.arms[name];
-        return make("td", { class: "num" }, make("a", { href: fact.page }, fact.score),
+        return make("td", { class: "num" }, make("a", { href: fact.page }, fact.score), make("small", {}, fact.interval),
           make("small", {}, `rank ${fact.rank}; ${fact.params} weights`), make("small", {}, `${fact.macs} MACs`));
       };
       body.append(make("tr", {},
@@ -66,17 +86,15 @@ if (document.getElementById("compare")) {
         arm(a), arm(b),
         make("td", { class: "num" }, pair.score ? `${signed(pair.score[0])} ${pairs.unit}` : "—",
           make("small", {}, pair.score ? bounds(pair.score, signed) : ""), make("small", {}, word)),
-        make("td", { class: "text" }, ...(times.length ? times : ["—", make("small", {}, "not timed in one run")]))));
+        make("td", { class: "text" }, ...folded(times))));
     });
     const head = make("tr", {}, ...["Board", a, b, `${a} minus ${b}`, `Time of ${a} ÷ time of ${b}`]
       .map((words, index) => make("th", index % 4 ? { scope: "col" } : { scope: "col", class: "text" }, words)));
     place.replaceChildren(make("thead", {}, head), body);
     convboard.cards(place);
-    const boardsOf = (count) => `${count} of ${shared.length} board${shared.length === 1 ? "" : "s"}`;
     const mean = ratios.length ? Math.exp(ratios.reduce((sum, r) => sum + Math.log(r[0]), 0) / ratios.length) : null;
-    verdict.textContent = `${a} is surely better than ${b} on ${boardsOf(counts["surely better"])} and surely worse on ${counts["surely worse"]}; `
-      + `on ${counts["can't be told apart"]} they can't be told apart.`
-      + (mean ? ` It takes ${mean.toFixed(2)} times as long (geometric mean of ${ratios.length} measured time${ratios.length === 1 ? "" : "s"}).` : "");
+    verdict.textContent = sentence(a, b, counts, shared.length)
+      + (mean ? ` ${a} takes ${mean.toFixed(2)}× the time of ${b} (geometric mean of ${ratios.length} measured time${ratios.length === 1 ? "" : "s"}).` : "");
   }
 
   function read() {

@@ -12,6 +12,7 @@ from bench.analysis import draw
 from bench.analysis import predict as predicting
 from bench.errors import UserError
 from bench.store import Store
+from bench.store.glance import look
 from tasks import ClassificationData, DetectionData, PoseData, SegmentationData
 
 GREY = torch.full((3, 400, 600), 128, dtype=torch.uint8)
@@ -118,9 +119,9 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
 
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match=r"`--score` \(=1.5\) must be in \[0, 1\]"):
-        list(predicting.predict(tmp_path, "abc", [], tmp_path, 1.5))
+        list(predicting.predict(None, None, [], tmp_path, 1.5))
     with pytest.raises(ValueError, match=r"`cell` \(='abc'\): no cell"):
-        list(predicting.predict(tmp_path, "abc", [], tmp_path))
+        look(tmp_path, wait_s=1).find("abc")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"broken\.png'\) cannot be read"):
@@ -136,16 +137,8 @@ def test_mistakes_are_named(tmp_path):
 
 
 def test_a_folder_is_drawn_without_hidden_broken_and_drawn_images(tmp_path, monkeypatch):
-    class Cells:
-        def __init__(self, folder):
-            pass
-
-        def find(self, cell):
-            return cell
-
     said = draw.Drawn(torch.zeros(3, 4, 4, dtype=torch.uint8), "cat 0.90")
     network = SimpleNamespace(module=None, data=None, class_names=())
-    monkeypatch.setattr(predicting, "Store", Cells)
     monkeypatch.setattr(predicting, "alone", lambda store, run: network)
     monkeypatch.setattr(predicting, "draw", lambda *given: said)
     photos = tmp_path / "photos"
@@ -154,12 +147,12 @@ def test_a_folder_is_drawn_without_hidden_broken_and_drawn_images(tmp_path, monk
         Image.new("RGB", (8, 8)).save(photos / name)
     (photos / "a.png").write_bytes(b"no image")
     out = photos / "drawn"
-    told = list(predicting.predict(tmp_path, "abc", [photos], out))
+    told = list(predicting.predict(None, None, [photos], out))
     assert [path.name for path, _ in told] == ["a.png", "b ü-predicted.png"]
     assert told[0][1].startswith("left out: `image` (=")
     assert told[1][1] == "cat 0.90"
     with pytest.raises(UserError, match="cannot be read"):
-        list(predicting.predict(tmp_path, "abc", [photos / "b ü.png", photos / "a.png"], out))
+        list(predicting.predict(None, None, [photos / "b ü.png", photos / "a.png"], out))
 
 
 TASKS = {

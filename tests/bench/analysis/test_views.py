@@ -3,6 +3,7 @@
 import hashlib
 import json
 import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 from torch import nn
 
@@ -20,9 +22,11 @@ from bench.analysis.gradcam import deepest_stage, gradcam
 from bench.analysis.receptive_field import areas, last_map, receptive_field
 from bench.cli import suites
 from bench.cli.main import parser
+from bench.config.trust import NAMED, VARIABLE
 from bench.pictures import overlay_picture
 from bench.record import FieldArea, Picture, Record, View, load_all
 from bench.store import CELL, Store
+from bench.store.export import export
 from leaderboard.build import PNG, build
 from tasks import ClassificationData, DetectionData, SegmentationData
 
@@ -365,6 +369,46 @@ def test_pictures_that_fail_fail_nothing(tiny, tmp_path, monkeypatch, capsys):
     suites._draw(options)
     assert seen == ["first", "second"]
     assert "no picture of first: RuntimeError: [no] network" in capsys.readouterr().out
+
+
+OWN = """
+from torch import nn
+from parts_of_own_net import layer
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(layer(3, 8, 2), layer(8, 8, 2), layer(8, 16, 2))
+"""
+PARTS = """
+from torch import nn
+
+def layer(cin, cout, stride):
+    return nn.Sequential(nn.Conv2d(cin, cout, 3, stride, 1), nn.BatchNorm2d(cout), nn.ReLU())
+"""
+
+
+def test_a_host_of_code_is_seen_where_it_is_trusted(tiny, tmp_path, convboard, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "0")  # so that what the command sets ends with the test
+    monkeypatch.setenv(NAMED, "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "own_net.py").write_text(OWN)
+    (tmp_path / "parts_of_own_net.py").write_text(PARTS)
+    suite = yaml.safe_load(tiny.read_text())
+    host = f"{tmp_path / 'own_net.py'}:Net"
+    suite["boards"][0] |= {"hosts": [{"host": host, "label": "own"}], "where": {"stages": [1]}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(suite))
+    line = ["erf", tmp_path / "own.yaml", "--runs", tmp_path / "runs", "--fresh", "--images", 2]
+    line += ["--only", "operator=acb"]
+    assert "say --trust" in convboard(*line, status=2, at_once=True).stderr
+    assert "parts_of_own_net" not in sys.modules
+    told = convboard(*line, "--trust", at_once=True).stdout
+    assert "does not fit" not in told
+    assert any(row.split()[1:5] == ["own", "acb", "0", "fresh"] for row in told.splitlines())
+    export(Store(tmp_path / "runs"), tmp_path / "records")
+    (record,) = load_all(tmp_path / "records")
+    assert record.view.weights == "fresh"
+    assert record.provenance.reproduce.endswith("--images 2 --fresh")
+    assert "--trust" in record.provenance.reproduce
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ def imported(*arguments):
     ("arguments", "status"),
     [
         (["--version"], 0),
+        ([], 2),
         (["list", "operators"], 0),
         (["list", "topics"], 0),
         (["plann"], 2),

@@ -1,6 +1,7 @@
 """EDO: both readings find known dilations; patterns reach the slots; a search ends in a suite."""
 
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -11,7 +12,7 @@ import yaml
 from bench import operators
 from bench.backbones import build, find_slots, swap, swap_report
 from bench.config import lightning
-from bench.config.plan import Choice, board_of, plan
+from bench.config.plan import Choice, board_of, each_arm, one, plan
 from bench.config.schema import load_suite
 from bench.errors import UserError
 from bench.operators.edo import (
@@ -230,6 +231,26 @@ def board(tiny):
     return path
 
 
+def test_boards_of_one_task_and_host_are_arms_of_their_own(board, tmp_path):
+    told = yaml.safe_load(board.read_text())
+    (first,) = told["boards"]
+    longer = {**first, "set": {**first.get("set", {}), "trainer": {"max_epochs": 7}}}
+    other = {**first, "recipe": "standard-classification"}
+    path = tmp_path / "suite.yaml"
+    name = " · ".join((first["task"], first["hosts"][0], "icconv"))
+    for boards, apart in (([first, other], 2), ([first, longer, other], 3)):
+        path.write_text(yaml.safe_dump({**told, "boards": boards, "seeds": [0, 1]}))
+        arms = each_arm(dilation.searchable(str(path), Choice()))
+        assert [[cell.seed for cell in of] for of in arms.values()] == [[0, 1]] * apart
+        assert len({of[0].board for of in arms.values()}) == len(arms) == apart
+        assert all(title.startswith(f"{name} · ") for title in arms)
+    assert f"{name} · standard-classification" not in arms  # two of the three have one recipe
+    with pytest.raises(UserError, match="one cell, and 3 are chosen"):
+        one([cell for of in arms.values() for cell in of])
+    (alone,) = each_arm(next(iter(arms.values())))
+    assert alone == name
+
+
 def test_a_cell_is_hashed_by_its_patterns_not_by_their_file(board, patterns, tmp_path):
     file = tmp_path / "patterns.json"
     arm = {
@@ -319,9 +340,8 @@ def test_a_searched_network_has_the_dilations_of_its_supernet(board):
     ],
 )
 def test_mistakes_are_found_before_training(board, tmp_path, options, message):
-    arguments = {"choice": Choice(), "out": None, "command": ""} | options
-    if arguments["out"]:
-        arguments["out"] = tmp_path.joinpath(arguments["out"]).relative_to(tmp_path)
+    arguments = {"choice": Choice(), "out": "found.yaml", "command": ""} | options
+    arguments["out"] = Path(arguments["out"])
     with pytest.raises(UserError, match=message):
         dilation.search_dilation(str(board), arguments.pop("choice"), tmp_path, **arguments)
 

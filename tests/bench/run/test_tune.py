@@ -39,6 +39,15 @@ def learning(tiny, tmp_path):
     return path
 
 
+def test_what_it_writes_must_be_known_for_a_suite(tiny, tmp_path, convboard):
+    for verb in ("tune", "search-dilation"):
+        line = (verb, tiny, "--runs", tmp_path / "runs", "--out", tmp_path / "found")
+        told = convboard(*line, status=2, at_once=True).stderr
+        assert "`--out` (=" in told
+        assert "must be a file that ends in .yaml" in told
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_a_study_its_suite_and_its_row_on_the_board(learning, tmp_path, convboard):
     """Tune, go on, run what was written, export, and look at the board and the site."""

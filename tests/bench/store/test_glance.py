@@ -47,6 +47,31 @@ def test_it_says_what_the_store_says(folder):
     assert glance.kept()["aa1"].metrics["final/top1"] == 0.75
 
 
+def test_the_files_of_a_run_are_those_of_the_store(folder, tmp_path, monkeypatch):
+    config = tmp_path / "config.yaml"
+    config.write_text("lr: 1\n")
+    store, run = Store(folder), look(folder, 1).kept()["aa1"]
+    store.keep(run.run_id, config)
+    store.keep(run.run_id, config, "records")
+    glance = look(folder, 1)
+    monkeypatch.setattr(glance, "_asked", None)  # it needs no MLflow
+    for place in ("", "records", "nowhere"):
+        assert glance.files(run.run_id, place) == sorted(store.files(run.run_id, place))
+    assert glance.config(run) == store.config(run) == {"lr": 1}
+    with glance.artifact(run.run_id, "records/config.yaml", tmp_path) as path:
+        assert path.read_text() == "lr: 1\n"
+
+
+def test_a_run_that_it_does_not_know_is_the_stores(folder, tmp_path):
+    store, glance = Store(folder), look(folder, 1)
+    (started, *_) = (r.info.run_id for r, name in store.runs() if name == "speed")
+    (tmp_path / "times.json").write_text("[]")
+    store.keep(started, tmp_path / "times.json")
+    assert glance.files(started, "") == ["times.json"]
+    with glance.artifact(started, "times.json", tmp_path) as path:
+        assert path.read_text() == "[]"
+
+
 def test_a_deleted_experiment_is_told(folder):
     glance = look(folder, 1)
     glance.require_active(["mine"])

@@ -1,5 +1,7 @@
 """Runs as MLflow's UI shows them: names, words, groups of boards, what an experiment opens with."""
 
+import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,12 +9,13 @@ import pytest
 from bench.config.plan import plan
 from bench.record import Record
 from bench.run import cell as cells
-from bench.store import CELL, Store
+from bench.store import CELL, Store, ui
 from bench.store.export import export
 from bench.store.logger import renamed
 from bench.store.ui import page
 
-RESULTS = Path(__file__).parents[3] / "leaderboard" / "results"
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "leaderboard" / "results"
 
 
 @pytest.fixture
@@ -73,6 +76,25 @@ def test_a_cell_that_died_before_it_was_marked_has_one_score(store, tmp_path):
     store.keep(run_id, second, "records")
     store.done(run_id, second.name)
     assert [path.name for path in export(store, tmp_path / "records").records] == [second.name]
+
+
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")  # MLflow's import
+def test_the_ui_begins_with_the_half_for_training():
+    from bench.store import ui_app
+
+    client = ui_app.pages.test_client()
+    said = client.get(ui_app.START, headers={"Host": "127.0.0.1:5000"}).get_data(as_text=True)
+    assert 'location.replace("./" + location.hash)' in said
+    assert json.dumps([*ui_app.KEPT.items()]) in said
+    folder = Path(ui_app.pages.static_folder) / "static" / "js"
+    theirs = "".join(path.read_text() for path in folder.glob("main.*.js"))
+    for key in ui_app.KEPT:  # which a newer MLflow may call otherwise
+        name, _, version = key.rpartition("_v")
+        assert f'key:"{name}",version:{version}' in theirs
+    assert ui_app.KEPT["mlflow.workflowType_v1"].strip('"') in theirs
+    app = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert app["mlflow.app"] == {ui.APP: f"{ui_app.__name__}:app"}
+    assert f"/{ui.APP}" == ui_app.START
 
 
 def test_metrics_of_epochs_keep_their_steps(store):

@@ -84,3 +84,18 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     os.utime(path, ns=(stamp, stamp))  # another length tells
     second = check_images(tmp_path, [path])
     assert first.hashes != second.hashes
+
+
+def test_how_far_a_long_check_is_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("tasks.data.checked.TELL_S", -1.0)
+    paths = [tmp_path / f"{name}.png" for name in "abc"]
+    for path in paths:
+        path.write_bytes(WHOLE["PNG"])
+    assert len(check_images(tmp_path, paths).hashes) == 3
+    told = [record.message for record in caplog.records]
+    assert [words.partition(" files")[0] for words in told] == [
+        f"{tmp_path.name}: {number} of 3" for number in (1, 2, 3)
+    ]
+    caplog.clear()
+    check_images(tmp_path, paths)  # noted
+    assert not caplog.records
