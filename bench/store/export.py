@@ -49,24 +49,31 @@ def export(store: Store, folder: Path, experiment: str | None = None) -> Exporte
             if not name.endswith(".json"):
                 continue
             target = folder / Path(name).name
+            # runs of older versions have no mark; those that failed since have no score
+            mark = run.data.tags.get(DONE, target.name if run.info.status == "FINISHED" else None)
             try:
-                if not target.exists():
-                    _export(store, run.info.run_id, name, target)
+                if target.exists() or _export(store, run.info.run_id, name, target, mark):
+                    exported.records.append(target)
             except (OSError, ValueError) as error:
                 exported.faults.append(f"{target.name}: {error}")
-            else:
-                exported.records.append(target)
     return exported
 
 
-def _export(store: Store, run_id: str, name: str, target: Path) -> None:
+def _export(store: Store, run_id: str, name: str, target: Path, mark: str | None) -> bool:
+    """Export a record; return False for the score of a cell that is not the one marked as done.
+
+    Its process died between the two, and the cell ran or runs again: it would have two scores.
+    """
     with TemporaryDirectory() as scratch, store.artifact(run_id, name, Path(scratch)) as path:
         record = Record.load(path)
+        if mark != target.name and record.kind == "accuracy" and record.status == "ok":
+            return False
         for beside in record.beside:
             with store.artifact(run_id, f"records/{beside}", Path(scratch)) as file:
                 _copy_beside(record, file, target)
         copy_whole(path, target)
     shutil.rmtree(target.with_name(".partial"), ignore_errors=True)  # of an older version
+    return True
 
 
 def copy_record(record: Record, path: Path, target: Path) -> None:

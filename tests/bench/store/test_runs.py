@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from bench.config.plan import plan
+from bench.record import Record
 from bench.run import cell as cells
 from bench.store import CELL, Store, ui
+from bench.store.export import export
 from bench.store.logger import renamed
 from bench.store.ui import page
 
 ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "leaderboard" / "results"
 
 
 @pytest.fixture
@@ -54,6 +57,25 @@ def test_an_experiment_opens_with_runs_also_one_of_an_older_version(store):
     assert store.experiment("old") == old
     for experiment in (made, old):
         assert store.client.get_experiment(experiment).tags[kind] == "custom_model_development"
+
+
+def test_a_cell_that_died_before_it_was_marked_has_one_score(store, tmp_path):
+    """Its record was kept by then; it runs again, and keeps another."""
+    record = Record.load(next(RESULTS.rglob("accuracy-*.json")))
+    record = record.model_copy(
+        update={"accuracy": record.accuracy.model_copy(update={"outcomes": None})}
+    )
+    later = record.provenance.model_copy(update={"created": "2030-01-01T00:00:00.000+00:00"})
+    first = record.save(tmp_path)
+    second = record.model_copy(update={"provenance": later}).save(tmp_path)
+    run_id = store.begin("mine", "one", {CELL: "c"}, {})
+    store.keep(run_id, first, "records")
+    store.end(run_id, "FAILED")
+    assert export(store, tmp_path / "records").records == []
+    assert store.begin("mine", "one", {CELL: "c"}, {}) == run_id
+    store.keep(run_id, second, "records")
+    store.done(run_id, second.name)
+    assert [path.name for path in export(store, tmp_path / "records").records] == [second.name]
 
 
 @pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")  # MLflow's import
