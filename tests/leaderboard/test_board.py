@@ -282,7 +282,7 @@ def test_boards_say_by_which_settings_they_differ():
     assert settings["test_convnext", 0.2] == (("trainer.max_epochs", "1"), ("data revision", "2"))
     assert settings["resnet18", 0.3] == ()
     (long,) = (b for b in boards(records) if len(b.rows) == 7)
-    assert long.settings == (("trainer.max_epochs", "5"),)
+    assert long.settings == (("trainer.max_epochs", "3"),)
     assert len(by_label(long)["parc"].scores) == 2
 
 
@@ -303,7 +303,7 @@ def test_a_tuned_arm_is_never_the_baseline():
     baseline = make.entry("dw7", "dwconv")
     settings = {LR: 0.02}
     recipes = [
-        make.recipe(baseline, s, settings, untuned={LR: 0.006}, tuning_trials=9) for s in (0, 1)
+        make.recipe(baseline, s, settings, untuned={LR: 0.008}, tuning_trials=9) for s in (0, 1)
     ]
     best = [make.accuracy(baseline, s, 0.99, recipe=recipes[s]) for s in (0, 1)]
     (board,) = boards([*default, *best])

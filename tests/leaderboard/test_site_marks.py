@@ -22,7 +22,7 @@ def mixed():
     later = make.provenance("2026-11-25T00:00:00")
     fused = {"form": "fused", "task": "backbone"}
     who = make.entry("parc-tuned", "parc")
-    recipe = make.recipe(who, 0, {lr: 0.02}, untuned={lr: 0.006}, tuning_trials=17)
+    recipe = make.recipe(who, 0, {lr: 0.02}, untuned={lr: 0.008}, tuning_trials=17)
     records = [
         *(make.accuracy(base, seed, value) for seed, value in ((0, 0.9), (1, 0.5))),
         make.accuracy(make.entry("parc", operator_sha256=old), 0, 0.8),
@@ -64,7 +64,7 @@ def test_rows_and_times_of_older_code_are_grey_and_say_stale(mixed):
 
 def test_a_board_says_by_which_setting_it_differs(mixed):
     _, files = mixed
-    for epochs in (1, 5):
+    for epochs in (1, 3):
         words = f"trainer.max_epochs = {epochs}"
         assert sum(words in page.text for page in html.board_pages(files)) == 1
         assert words in Page(files["index.html"]).text
@@ -78,7 +78,7 @@ def test_a_tuned_arm_shows_its_budget_and_what_was_tuned(mixed):
     assert "tuned, 17 trials" in cells["arm"][1]
     assert "baseline" in cells_of(files, "dw7")[0]["arm"][1]
     (name,) = [name for name in files if name.startswith("entries/parc-tuned-")]
-    assert "model.init_args.lr = 0.006" in Page(files[name]).text
+    assert "model.init_args.lr = 0.008" in Page(files[name]).text
 
 
 def test_an_arm_that_lacks_a_seed_shows_both_means(mixed):
