@@ -117,7 +117,7 @@ def test_the_files_of_task_and_recipe_make_a_run():
         config = lightning.files.merge(config, layer)
     config.pop("description")
     config["model"]["init_args"]["backbone"]["init_args"]["host"] = "test_convnext"
-    assert lightning.resolve(config)["trainer"]["max_epochs"] == 3
+    assert lightning.resolve(config)["trainer"]["max_epochs"] == 2
 
 
 def test_every_key_of_where_is_explained_with_an_example_that_selects():
