@@ -15,7 +15,7 @@ from bench.record import load_all
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results"
 CELLS = {
-    "quick": (56, "4d19e53e3c8276cae96ac2bfa95bc8043a255c0a139e573ed261a63b7069d115"),
+    "quick": (56, "dc8c01e5aa0199a96ddda62e2c540957084f40d255ecad9583d730ef8b73f4d9"),
     "standard": (84, "a8f138b74a36f5187e89c06b76e6d297fb122d76a0e82c16c5fba72873172974"),
     "bccd": (21, "d00ddeeff18bea479e8530d3095f0f171a14ccc44baf3a0b0994d4cad8c2c0dc"),
     "chess": (21, "b5154e5a9597f08271c7c85e7ed0faa5d60717713ffbcca0099a984736b0830d"),

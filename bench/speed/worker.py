@@ -83,9 +83,11 @@ def serve(connection: Connection, note: Note) -> None:
 def main(descriptor: str, note_path: str) -> None:
     """Serve the parent at the other end of a connection."""
     end_with_parent()
-    with Connection(int(descriptor)) as connection:
-        serve(connection, Note(Path(note_path)))
-    gc.unfreeze()  # libraries that are never collected complain as the process ends
+    try:
+        with Connection(int(descriptor)) as connection:
+            serve(connection, Note(Path(note_path)))
+    finally:
+        gc.unfreeze()  # libraries that are never collected complain as the process ends
 
 
 if __name__ == "__main__":
