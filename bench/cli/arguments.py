@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UserError, require
+from bench.errors import UserError
 from bench.run.executor import EXECUTORS
 
 if TYPE_CHECKING:
@@ -192,12 +192,6 @@ def add_records(verb: argparse.ArgumentParser) -> None:
 def add_site(verb: argparse.ArgumentParser) -> None:
     """Add where the site is written."""
     verb.add_argument("--out", type=Path, default=Path("site"), help="default: site")
-
-
-def require_suite_file(out: Path | None) -> None:
-    """UserError unless a suite may be written there: by its suffix it is known for one."""
-    known = out is None or out.suffix in (".yaml", ".yml")
-    require("--out", str(out), known, "a file that ends in .yaml")
 
 
 def runs_of(options: argparse.Namespace) -> Path:

@@ -21,7 +21,6 @@ from bench.cli.arguments import (
     add_task,
     add_trust,
     records_of,
-    require_suite_file,
     runs_of,
 )
 from bench.errors import Failure, UserError
@@ -73,6 +72,7 @@ def compare(options: argparse.Namespace) -> None:
     from bench.cli.main import parser
     from bench.cli.progress import console
     from bench.config import plan as planning
+    from bench.config.files import require_suite_file
     from bench.config.schema import load_suite
     from bench.host_code import is_code
     from tasks.layouts import recognise

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from bench.cli.arguments import Verbs, add_choice, choice_of, require_suite_file, runs_of
+from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of
 from bench.errors import UserError
 
 
@@ -28,6 +28,7 @@ def add(verbs: Verbs) -> None:
 def search_dilation(options: argparse.Namespace) -> None:
     """Train a supernet for each icconv that is chosen, and read its dilations off it."""
     from bench.cli.progress import console
+    from bench.config.files import require_suite_file
     from bench.config.plan import each_arm
     from bench.run.dilation import search_dilation, searchable
 

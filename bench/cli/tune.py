@@ -13,7 +13,6 @@ from bench.cli.arguments import (
     add_choice,
     add_engine,
     choice_of,
-    require_suite_file,
     runs_of,
     split,
 )
@@ -59,6 +58,7 @@ def tune(options: argparse.Namespace) -> None:
     """
     from bench.cli.progress import console
     from bench.cli.suites import tell_absent, tell_unfit
+    from bench.config.files import require_suite_file
     from bench.config.plan import each_arm, plan
     from bench.config.schema import load_suite
     from bench.config.speed import SpeedConfig

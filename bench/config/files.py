@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from bench.errors import ConfigError, near
+from bench.errors import ConfigError, near, require
 
 Kind = Literal["suites", "tasks", "hosts", "operators", "recipes"]
 
@@ -40,6 +40,12 @@ def find(kind: Kind, name: str) -> Path:
             "operators on the images in it, and writes the suite."
         )
     raise ConfigError(f"`{kind[:-1]}` (={name!r}) is not known; {near(name, known(kind))}")
+
+
+def require_suite_file(out: Path | None) -> None:
+    """UserError unless a suite may be written there: by its suffix it is known for one."""
+    known = out is None or out.suffix in (".yaml", ".yml")
+    require("--out", str(out), known, "a file that ends in .yaml")
 
 
 def existing(name: str) -> Path:

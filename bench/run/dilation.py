@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from bench.config.cell import Cell
+from bench.config.files import require_suite_file
 from bench.config.plan import Choice, board_of, one, plan
 from bench.config.schema import (
     BoardConfig,
@@ -108,8 +109,7 @@ def search_dilation(
     """
     if dmax is not None and dmax < 1:
         raise UserError(f"`--dmax` (={dmax}) must be at least 1.")
-    if out.suffix not in (".yaml", ".yml"):
-        raise UserError(f"`--out` (={str(out)!r}) must end in .yaml.")
+    require_suite_file(out)
     hush()
     cells = searchable(name, choice)
     cell = one(cells)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.errors import UserError, near, require
 from tasks.data.cache import manifest
 from tasks.data.figures import figures
+from tasks.data.holdout import drawn_split
 from tasks.data.locations import existing_folder
 from tasks.data.paths import paths
 from tasks.data.scenes import scenes
@@ -40,6 +45,25 @@ def check_source(
 
 
 DRAWN = "image drawn into the validation split, which the set lacks"
+
+
+class Divisible(Protocol):
+    """A set, a dataclass, of which a part is one again; `skipped` says what was done to it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def subset(self, indices: Sequence[int]) -> Self:
+        """Return the set of some of the images."""
+
+
+Whole = TypeVar("Whole", bound=Divisible)
+
+
+def drawn(whole: Whole, strata: NDArray[np.int64], share: float) -> dict[str, Whole]:
+    """Return a set without splits as "train" and "val", which is drawn alike of each stratum."""
+    trained, scored = drawn_split(strata, share)
+    val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
+    return {"train": whole.subset(trained.tolist()), "val": val}
 
 
 def require_drawable(

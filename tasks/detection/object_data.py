@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic
@@ -16,12 +15,12 @@ from torch import Tensor
 
 from bench.errors import UserError, require
 from bench.hashing import digest
-from tasks.data.holdout import drawn_split, held_out
+from tasks.data.holdout import held_out
 from tasks.data.module import TaskData
 from tasks.data.sources import (
-    DRAWN,
     GENERATORS,
     check_source,
+    drawn,
     folder_of,
     generated_identity,
     require_drawable,
@@ -113,9 +112,7 @@ class ObjectData(TaskData, Generic[Boxes]):
     def _drawn(self, share: float) -> dict[str, Boxes]:
         """A set without splits, of which the validation split is drawn."""
         whole = self._read("train")
-        trained, scored = drawn_split(self.strata(whole), share)
-        val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
-        return {"train": whole.subset(trained.tolist()), "val": val}
+        return drawn(whole, self.strata(whole), share)
 
     @property
     def _published(self) -> dict[str, Boxes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +12,12 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from bench.errors import require
-from tasks.data.holdout import drawn_split, held_out
+from tasks.data.holdout import held_out
 from tasks.data.module import TaskData, height_width
 from tasks.data.sources import (
-    DRAWN,
     GENERATORS,
     check_source,
+    drawn,
     folder_of,
     generated_identity,
     require_drawable,
@@ -153,9 +152,7 @@ class SegmentationData(TaskData):
         """
         if self.val_share:
             whole = self._read(None)
-            trained, scored = drawn_split(np.zeros(len(whole.pairs), np.int64), self.val_share)
-            val = replace(whole.subset(scored.tolist()), skipped={DRAWN: len(scored)})
-            sets = {"train": whole.subset(trained.tolist()), "val": val}
+            sets = drawn(whole, np.zeros(len(whole.pairs), np.int64), self.val_share)
         else:
             sets = {split: self._read(split) for split in ("train", self.scored)}
         if self.source in GENERATORS:

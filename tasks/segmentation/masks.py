@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class MaskSet:
         """The values that pixels may have, beside 255."""
         return range(len(self.class_names) + self.zero_ignored)
 
-    def subset(self, indices: Sequence[int]) -> MaskSet:
+    def subset(self, indices: Sequence[int]) -> Self:
         """Return the set of the given pairs only."""
         return replace(self, pairs=tuple(self.pairs[i] for i in indices))
 
