@@ -48,7 +48,8 @@ def import_all(job: Job) -> None:
     if job.settings.engine in EXPORTED:
         with suppress(Exception):
             exported.preload(job.settings.engine)
-    jit.preload()
+    if job.settings.device == "cpu":
+        jit.preload()
 
 
 def serve(connection: Connection, note: Note) -> None:
