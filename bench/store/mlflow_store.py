@@ -69,6 +69,8 @@ class Store(Reader):
         self.folder = embedded.existing_folder((folder or default_folder()).resolve())
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        # It logs the traceback of each error of the database that it raises, and `Patient` tells.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         server = uri or embedded.server()
         self.uri = server or embedded.address(self.folder)
         embedded.opened(self.uri)
