@@ -1,7 +1,8 @@
 """A board in a few sentences, made by rule from its statistics.
 
 What a card claims is wrong for at most 5 % of boards: that an arm is surely better or worse than
-another (the pairs told apart by Holm over all pairs, at most 4 %), and that it is faster than the
+another (the pairs told apart by Holm over all pairs, at most 4 %; where the board was decided, that
+the arm named the best is better than each other, at most 4 %), and that it is faster than the
 baseline, slower, or at the same speed (by its ratio of times, at 1 % shared out among the arms
 whose times are told). Everything else that it says is an estimate with its interval, or that
 something is not known.
@@ -126,6 +127,10 @@ class _Writer:
         return None if judged == "unclear" else judged
 
     def card(self) -> Card:
+        if self.show.higher and not any(any(row.scores.values()) for row in self.rows.values()):
+            score = self._score(self.lead)
+            answer = f"Nothing was learnt: every score is {score}. Longer training may help."
+            return Card((answer, *_missing(self.board, self.times)))
         sentences = [self._answer(), *self._others(), *_missing(self.board, self.times)]
         return Card(tuple(sentences), self.lead, tuple(self._claims()))
 

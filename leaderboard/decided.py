@@ -9,6 +9,9 @@ from leaderboard.rows import Row
 from leaderboard.show import Show
 from leaderboard.wording import counted, listed
 
+ALONE = "by a test of these two"
+"""What is known of an arm that was left out: of many such arms, one may be wrong."""
+
 
 def decision_of(row: Row) -> Decision | None:
     """Return the decision on an arm; none where it was run on since."""
@@ -28,15 +31,15 @@ def words(decision: Decision, show: Show) -> str:
         ... )
         >>> from bench.record import Metric
         >>> words(decision, Show(Metric(value=0, unit="fraction", higher_is_better=True)))
-        'after two seeds: at least 3.2 points worse than acb, surely'
+        'after two seeds: at least 3.2 points worse than acb, by a test of these two'
     """
     after = f"after {counted(decision.rounds, 'seed')}"
     if decision.outcome in ("worse", "beaten") and decision.least is not None:
         slower = ", which is faster too" if decision.outcome == "beaten" else ""
         amount = show.amount(decision.least)
-        return f"{after}: at least {amount} worse than {decision.by}{slower}, surely"
+        return f"{after}: at least {amount} worse than {decision.by}{slower}, {ALONE}"
     if decision.outcome == "worse":
-        return f"{after}: surely worse than {decision.by}"
+        return f"{after}: worse than {decision.by}, {ALONE}"
     if decision.outcome == "same":
         return f"{after}: within {show.amount(decision.margin)} of {decision.by}, surely"
     if decision.outcome == "best":
@@ -52,6 +55,21 @@ def stopped_words(row: Row, show: Show) -> str | None:
     if decision is None or decision.outcome not in ("worse", "beaten"):
         return None
     return f"Stopped {words(decision, show)}."
+
+
+def told_apart(rows: Sequence[Row]) -> frozenset[tuple[str, str]]:
+    """Return the pairs (better, worse) that a decision tells apart, by the keys of the rows.
+
+    Where one arm was found the best, it is better than each of the others.
+    """
+    decisions = {row.key: decision_of(row) for row in rows}
+    best = [key for key, d in decisions.items() if d is not None and d.outcome == "best"]
+    if len(best) != 1:
+        return frozenset()
+    others = (
+        key for key, d in decisions.items() if d is not None and d.outcome in ("worse", "beaten")
+    )
+    return frozenset((best[0], key) for key in others)
 
 
 def board_words(rows: Sequence[Row], show: Show) -> str:

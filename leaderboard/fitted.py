@@ -13,7 +13,7 @@ from bench.record import Metric
 from bench.statistics.blocks import Blocks
 from bench.statistics.ranks import Pairs, compared, ranks
 from leaderboard import detectable, marks, stats
-from leaderboard.decided import board_words, stopped_words
+from leaderboard.decided import board_words, stopped_words, told_apart
 from leaderboard.draws import p_best
 from leaderboard.rows import Board, Row
 from leaderboard.show import Show
@@ -37,6 +37,7 @@ def fitted(board: Board) -> Board:
     pairs = Pairs()
     if metric and blocks.arms:
         pairs = compared(blocks, metric.higher_is_better, _linked(blocks, baseline), board.looks)
+        pairs = pairs.knowing(told_apart(rows))
         rows = _with_numbers(rows, blocks, metric, baseline, pairs, board.key)
     apart = sorted(row.label for row in rows if not row.linked)
     if apart:

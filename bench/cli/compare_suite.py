@@ -95,6 +95,7 @@ def _within_budget(
     from bench.config.plan import plan
     from bench.run.pace import epoch_seconds
     from bench.run.suite import hush
+    from leaderboard.wording import counted
 
     seconds = seconds_of(options.budget)
     before = None
@@ -111,12 +112,13 @@ def _within_budget(
         whole = plan(str(usual))[0].config
     pace, arms = epoch_seconds(whole), 1 + len(wish.operators)
     most: int = whole["trainer"]["max_epochs"]
-    epochs = comparison.epochs_within(seconds, pace, arms, most)
-    takes = comparison.ROUNDS * comparison.seed_seconds(pace, arms, epochs)
+    seeds = min(comparison.ROUNDS, options.seeds_max or comparison.ROUNDS)
+    epochs = comparison.epochs_within(seconds, pace, arms, most, seeds)
+    takes = seeds * comparison.seed_seconds(pace, arms, epochs)
     more = f", more than the budget of {options.budget}" if takes > seconds else ""
     console.print(
         f"An epoch takes about {duration(max(1, pace))} here, "
-        f"and three seeds of {arms} networks about {duration(takes)}{more}, "
+        f"and {counted(seeds, 'seed')} of {arms} networks about {duration(takes)}{more}, "
         "before they are timed.",
         soft_wrap=True,
     )

@@ -250,6 +250,10 @@ def _tell(board: Contest, decision: Decision, scores: Scores) -> None:
     if best is None:
         console.print(f"{board.title}: nothing is known yet.{cost}", soft_wrap=True)
         return
+    if board.metric.higher_is_better and not any(any(s.values()) for s in scores.values()):
+        text = "nothing was learnt: every score is 0. Longer training may help"
+        console.print(f"{board.title}: {text}.{cost}", soft_wrap=True)
+        return
     after = counted(decision.rounds, "seed")
     if decision.ended == "best":
         text = f"{best} is surely the best, after {after}."

@@ -70,14 +70,17 @@ def seed_seconds(epoch_seconds: float, arms: int, epochs: int) -> float:
     return arms * START_S + epochs * epoch_seconds * (1 + DEARER * (arms - 1))
 
 
-def epochs_within(seconds: float, epoch_seconds: float, arms: int, usual: int) -> int:
-    """Return how many epochs let `ROUNDS` seeds of all arms end in a time; the usual at most.
+def epochs_within(
+    seconds: float, epoch_seconds: float, arms: int, usual: int, seeds: int = ROUNDS
+) -> int:
+    """Return how many epochs let some seeds of all arms end in a time; the usual at most.
 
     Args:
         seconds: the time.
         epoch_seconds: of an epoch of the host as it is.
         arms: how many, the host as it is among them.
         usual: number of epochs.
+        seeds: how many.
 
     Example:
         >>> epochs_within(600, 2.0, arms=3, usual=100), epochs_within(600, 0.1, arms=3, usual=100)
@@ -85,7 +88,7 @@ def epochs_within(seconds: float, epoch_seconds: float, arms: int, usual: int) -
         >>> epochs_within(60, 20.0, arms=6, usual=100)
         5
     """
-    of_seed = seconds / ROUNDS
+    of_seed = seconds / seeds
     fitting = (e for e in range(usual, 0, -1) if seed_seconds(epoch_seconds, arms, e) <= of_seed)
     return max(next(fitting, 0), min(usual, FEWEST_EPOCHS))
 

@@ -14,8 +14,8 @@ class Decision(Part):
 
     outcome: Literal["best", "leads", "same", "worse", "beaten", "open"] = Field(
         description="best: surely the best arm of its board; leads: of the best mean, others are "
-        "the same or open; same: surely within the margin of it; worse: surely worse than it; "
-        "beaten: surely worse than an arm that is surely faster too; open: none is sure"
+        "the same or open; same: surely within the margin of it; worse: worse than it, by a test "
+        "of these two; beaten: likewise, by an arm that is surely faster too; open: none is known"
     )
     by: str | None = Field(None, description="label of the arm that it was compared with")
     least: float | None = Field(

@@ -41,7 +41,7 @@ class Exported:
         error: largest relative error of its outputs.
         trained_ms: median time of the training form, batch 1.
         exported_ms: the same of what the file holds.
-        maps: whether it ends before boxes or labels are chosen.
+        maps: whether it ends before boxes, labels or poses are chosen.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Exported:
     @property
     def words(self) -> str:
         """What was written, in a line."""
-        what = ", the maps before boxes or labels are chosen" if self.maps else ""
+        what = ", the maps before boxes, labels or poses are chosen" if self.maps else ""
         return (
             f"{self.path}{what}: differs from the trained network by {self.error:.1g} at most; "
             f"{self.exported_ms:.1f} ms an image, the trained form {self.trained_ms:.1f} ms"

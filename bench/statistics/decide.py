@@ -17,8 +17,9 @@ from bench.intervals import critical
 from bench.statistics.blocks import Blocks, Scores
 from bench.statistics.boundary import levels
 
-RISK = 0.045
-"""That the winner named is wrong; below 5 %, for what the simulation of the levels leaves open."""
+RISK = 0.04
+"""That the winner named is wrong; as often as a board may be wrong that nothing decided, see
+`bench.statistics.ranks.FAMILY`."""
 MOST_SEEDS = 1000
 
 Reason = Literal["worse", "beaten", "failed"]
@@ -59,8 +60,9 @@ class Stopped:
     """Why an arm runs no more.
 
     Attributes:
-        reason: surely worse than `by` by more than the margin; surely worse than `by`, which is
-            surely faster too; or failed.
+        reason: worse than `by` by more than the margin; worse than `by`, which is surely faster
+            too; or failed. Each by a test of these two: of many arms that were left out, one may
+            be as good as the best more often than `RISK`, though it is not often the best.
         seeds: how many it ran with.
         by: the other arm.
         least: by how much it is worse at least, in the metric's unit.
@@ -82,7 +84,7 @@ class Decision:
         rounds: whole rounds that were judged.
         best: the arm that leads; None before the first look.
         same: arms that are within the margin of it, surely.
-        worse: arms in play that are surely worse than it, by whatever little.
+        worse: arms in play that are worse than it, by whatever little, by a test of the two.
         open: arms in play of which neither is known.
         stopped: arms that run no more.
         wanted: what to run next, as (arm, seed).
@@ -100,7 +102,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class _Apart:
-    """By how much an arm is worse than another, surely: at least `low` and at most `high`.
+    """By how much an arm is worse than another: at least `low` and at most `high`.
 
     `low` holds for one pair over all looks: to name a wrong winner it takes an arm that is surely
     better than the true best and than every other, which is likeliest where two are best and near.

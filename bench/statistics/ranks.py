@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from bench.statistics.blocks import Blocks
@@ -38,12 +38,23 @@ class Pairs:
     """Arms in the order of their fitted means, the best first, and the pairs told apart.
 
     A pair (better, worse) is `apart` where its p, adjusted by Holm over all pairs, is below
-    `FAMILY`. Without residual degrees of freedom no pair can be tested: that is no evidence of a
-    difference.
+    `FAMILY`, or where a decision on the board has found it. Without residual degrees of freedom no
+    pair can be tested: that is no evidence of a difference.
     """
 
     order: tuple[str, ...] = ()
     apart: frozenset[tuple[str, str]] = frozenset()
+
+    def knowing(self, apart: Collection[tuple[str, str]]) -> Pairs:
+        """Return these pairs with those that other tests tell apart, where the means agree.
+
+        Example:
+            >>> pairs = Pairs(("a", "b", "c")).knowing({("a", "b"), ("c", "a")})
+            >>> sorted(pairs.apart)
+            [('a', 'b')]
+        """
+        agreed = {pair for pair in combinations(self.order, 2) if pair in apart}
+        return replace(self, apart=self.apart | agreed)
 
     def better(self, arm: str) -> list[str]:
         """Return the arms that are surely better than this one, the best first."""

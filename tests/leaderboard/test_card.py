@@ -280,3 +280,11 @@ def test_what_a_card_claims_is_wrong_for_at_most_five_percent(case, monkeypatch)
     higher = case != "spread"
     limit = 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / size)
     assert share_wrong(case, size, higher=higher, holes=holes) <= limit
+
+
+def test_where_nothing_was_learnt_nothing_leads():
+    (board,) = boards(scores({"dw7": (0.0, 0.0), "acb": (0.0, 0.0)}))
+    card = standing(board).card
+    assert card.text.startswith("Nothing was learnt: every score is 0.00 %. Longer training may")
+    assert card.lead is None
+    assert card.claims == ()

@@ -22,9 +22,9 @@ SCORES = {
 def decision(label, outcome, rounds, **changes):
     """The record of why an arm runs no more, as the program makes it from its last score."""
     last = make.accuracy(make.entry(label), rounds - 1, 0.5)
-    fields = {"outcome": outcome, "rounds": rounds, "seeds_max": 10, "margin": 0.01, "risk": 0.05}
+    fields = {"outcome": outcome, "rounds": rounds, "seeds_max": 10, "margin": 0.01, "risk": 0.04}
     return make.changed(
-        last, kind="decision", accuracy=None, cost=None, decision=Decision(**fields, **changes)
+        last, kind="decision", accuracy=None, cost=None, decision=Decision(**fields | changes)
     )
 
 
@@ -50,7 +50,8 @@ def test_an_arm_that_was_stopped_is_no_arm_that_lacks_seeds():
     (board,) = boards(records(*DECIDED))
     marks = {row.label: {m.kind: m.text for m in row.marks} for row in board.rows}
     assert marks["conv3"] == {
-        "stopped": "Stopped after two seeds: at least 31 points worse than acb, surely."
+        "stopped": "Stopped after two seeds: at least 31 points worse than acb, "
+        "by a test of these two."
     }
     assert marks["acb"] == {}
     (plain,) = boards(records())
@@ -102,3 +103,30 @@ def test_a_decision_on_an_arm_that_was_run_on_counts_no_more():
     marks = {row.label: [m.kind for m in row.marks] for row in board.rows}
     assert marks["acb"] == []
     assert board.notes == ()
+
+
+def test_the_card_says_what_the_decision_says():
+    """Its test of the best against the others is sharper than that of all pairs."""
+    scores = {"dw7": (0.55, 0.5333), "acb": (0.5833, 0.5667), "conv3": (0.5333, 0.5333)}
+    trained = [
+        make.accuracy(make.entry(label), seed, value)
+        for label, values in scores.items()
+        for seed, value in enumerate(values)
+    ]
+    decided = [
+        decision("acb", "best", 2, seeds_max=2),
+        decision("dw7", "worse", 2, by="acb", seeds_max=2),
+        decision("conv3", "worse", 2, by="acb", least=0.02, seeds_max=2),
+    ]
+    (plain,), (board,) = boards(trained), boards([*trained, *decided])
+    assert "which may be chance" in standing(plain).card.text
+    said = standing(board).card.text
+    assert said.startswith("acb: +3.3 points over dw7 [")
+    assert "conv3 is surely worse than acb." in said
+    assert "acb is surely the best" in board.notes[0]
+
+
+def test_a_board_that_leads_only_tells_nothing_apart():
+    leads = [decision("acb", "leads", 4), decision("dw7", "worse", 4, by="acb")]
+    (board,), (plain,) = boards(records(*leads)), boards(records())
+    assert board.pairs.apart <= plain.pairs.apart
