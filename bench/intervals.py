@@ -10,6 +10,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 LEVEL = 0.95
+WIDEST = 100.0
+"""An interval of a time, or of a ratio of times, that spans a larger factor tells nothing."""
 
 
 @cache
@@ -41,3 +43,15 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     mean = float(np.mean(values))
     half = critical(n - 1, level) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return mean, mean - half, mean + half
+
+
+def bounds(low: float, high: float, digits: int) -> str:
+    """Bounds of a time or of a ratio of times, for people: two of three processes may be too few.
+
+    Example:
+        >>> bounds(0.912, 1.071, 2), bounds(0.0004, 15266.178, 3)
+        ('[0.91, 1.07]', '[unknown]')
+    """
+    if not 0 < high <= WIDEST * low:
+        return "[unknown]"
+    return f"[{low:,.{digits}f}, {high:,.{digits}f}]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from bench.intervals import bounds
 from bench.record import Interval
 from leaderboard.families import colour
 from leaderboard.front import Front
@@ -290,7 +291,7 @@ def _ratio(place: Place, status: str, stale: str) -> Cell:
         return _failed(status) if status else Cell(None, MISSING)
     shown = place.verdict in ("faster", "slower", "unclear")
     tags = ((place.verdict, place.verdict),) if shown and place.verdict else ()
-    note = f"[{place.ratio.low:.2f}, {place.ratio.high:.2f}]"
+    note = bounds(place.ratio.low, place.ratio.high, 2)
     return Cell(place.ratio.value, f"{place.ratio.value:.2f}×", note, tags, stale)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bench.intervals import bounds
 from bench.record import Interval
 from leaderboard.board_page import BoardView
 from leaderboard.families import colour
@@ -130,7 +131,7 @@ def _words(view: BoardView, stand: Standing, row: Row, *, stale: bool) -> str:
         parts.append(f"{show.score(row.mean)} {show.unit} {show.score_interval(row.interval)}")
     if place.ratio and not row.baseline:
         ratio = place.ratio
-        parts.append(f"{ratio.value:.2f}× the time [{ratio.low:.2f}, {ratio.high:.2f}]")
+        parts.append(f"{ratio.value:.2f}× the time {bounds(ratio.low, ratio.high, 2)}")
     if place.front:
         front = {"front": "on the front", "maybe": "maybe on the front", "no": "behind the front"}
         parts.append(front[place.front.word])

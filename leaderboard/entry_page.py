@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bench.intervals import bounds
 from bench.record import Interval, Metric, Record
 from leaderboard import stats
 from leaderboard.board_page import BoardView, front_words
@@ -169,7 +170,7 @@ def _verdicts(view: BoardView, row: Row) -> list[str]:
         }
         said = verdict.get(place_of.verdict or "", "")
         words.append(
-            f"{ratio.value:.2f}× the time of {view.baseline} [{ratio.low:.2f}, {ratio.high:.2f}]"
+            f"{ratio.value:.2f}× the time of {view.baseline} {bounds(ratio.low, ratio.high, 2)}"
             f"{': ' + said if said else ''} ({view.times[stand.choice.key]})."
         )
         if place_of.front and stand is view.usual:

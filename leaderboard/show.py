@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bench.intervals import bounds
 from bench.record import Interval, Metric, Speed
 from bench.statistics.ranks import Rank
 
@@ -142,12 +143,11 @@ class Show:
 
     @classmethod
     def interval(cls, interval: Interval | None) -> str:
-        """Bounds of an interval with the digits of its value; empty where there is none."""
+        """Bounds of a time or a rate with the digits of its value; empty where there is none."""
         if interval is None:
             return ""
         text = cls.number(interval.value)
-        places = len(text.split(".")[1]) if "." in text else 0
-        return _minus(f"[{interval.low:,.{places}f}, {interval.high:,.{places}f}]")
+        return bounds(interval.low, interval.high, len(text.partition(".")[2]))
 
     @property
     def higher(self) -> bool:
@@ -168,7 +168,7 @@ class Show:
     @classmethod
     def ratio(cls, ratio: Interval | None) -> str:
         """A ratio of times with its interval."""
-        return f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else MISSING
+        return f"{ratio.value:.3f} {bounds(ratio.low, ratio.high, 3)}" if ratio else MISSING
 
     @staticmethod
     def verdict(speed: Speed) -> str | None:

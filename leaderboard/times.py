@@ -178,6 +178,9 @@ def _ratio(record: Record, logs: list[float], base: Record | None, baseline: str
     speed = record.speed
     assert speed is not None
     known = speed.noise != "unstable" and len(logs) > 1
+    if speed.verdict == "baseline" and speed.baseline == baseline:  # e.g. of a tuned recipe
+        one = Interval(value=1, low=1, high=1, level=LEVEL, method="the baseline's own network")
+        return Ratio(record, speed.run, tuple(logs), one, "same", known)
     if base is not None and base.speed is not None and base.speed.run == speed.run:
         if base.speed.verdict != "baseline":
             others = _logs(base)

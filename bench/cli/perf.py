@@ -137,9 +137,11 @@ def _table(
 
 
 def _interval(interval: Any) -> str:
+    from bench.intervals import bounds
+
     if interval is None:
         return ""
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    return f"{interval.value:.2f} {bounds(interval.low, interval.high, 2)}"
 
 
 def _before(home: Path, revision: str | None) -> Mapping[tuple[Any, ...], Row]:

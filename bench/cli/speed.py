@@ -238,6 +238,7 @@ def _print(records: Sequence[Record]) -> None:
     from rich.table import Table
 
     from bench.cli.progress import console
+    from bench.intervals import bounds
 
     table = Table("operator", "batch", "median ms", "time / baseline", "verdict", "noise", box=None)
     for record in records:
@@ -249,8 +250,8 @@ def _print(records: Sequence[Record]) -> None:
         table.add_row(
             record.entry.label,
             str(speed.batch),
-            f"{ms.value:.3f} [{ms.low:.3f}, {ms.high:.3f}]" if ms else "",
-            f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else "",
+            f"{ms.value:.3f} {bounds(ms.low, ms.high, 3)}" if ms else "",
+            f"{ratio.value:.3f} {bounds(ratio.low, ratio.high, 3)}" if ratio else "",
             speed.verdict or "",
             speed.noise or "",
         )

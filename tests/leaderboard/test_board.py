@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from leaderboard.board import boards
+from leaderboard.times import choices, ratios
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
 LR = "model.init_args.lr"
@@ -311,6 +312,9 @@ def test_a_tuned_arm_is_never_the_baseline():
     assert sum(row.baseline for row in board.rows) == 1
     assert all(row.difference for row in board.rows if row.key != board.baseline.key)
     assert board.first.recipe.untuned == {}
+    (tuned,) = (row for row in board.rows if row.tuned)
+    ratio = ratios(board, choices(board)[0])[tuned.key]
+    assert (ratio.interval.value, ratio.verdict) == (1, "same")
 
 
 # Fitted means and ranks.

@@ -180,6 +180,7 @@ def opened(
                 directions=list(directions),
                 load_if_exists=True,
             )
+            study.set_metric_names(list(search.objectives))
             if not study.get_trials(deepcopy=False):
                 study.enqueue_trial(first, user_attrs={DEFAULT: True})
     return Shared(study, storage, lock, died, again)
