@@ -65,6 +65,7 @@ def tune(options: argparse.Namespace) -> None:
     from bench.run import suite
     from bench.run.cell import WAIT_S, keep_unfit
     from bench.run.fits import unfit
+    from bench.run.ranks import ranks_of
     from bench.run.tune import Search, arm_of
     from bench.run.tune.spaces import check
     from bench.run.tune.written import file_name, write
@@ -74,6 +75,12 @@ def tune(options: argparse.Namespace) -> None:
     search = Search(
         options.trials, options.sampler, options.pruner, tuple(split(options.objectives))
     )
+    alone = options.executor == "processes" and options.workers in (None, 1)
+    if "time" in search.objectives and not alone:
+        raise UserError(
+            "`--objectives accuracy,time` runs one trial at a time, in this process: what else "
+            "runs would be in its times; leave out --workers and --executor."
+        )
     choice = choice_of(options)
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice)
@@ -81,6 +88,8 @@ def tune(options: argparse.Namespace) -> None:
     cells = [cell for cell in cells if not cell.absent]
     if not cells:
         raise Failure(f"{whole.name}: none of its data are there, so there is nothing to tune.")
+    if any(ranks_of(cell.config["trainer"]) > 1 for cell in cells):
+        raise UserError("`devices` must be 1 in a study: a trial runs on one device.")
     reasons = unfit(cells)
     tell_unfit(cells, reasons)
     firsts = {title: of[0] for title, of in each_arm(cells).items()}
@@ -95,7 +104,7 @@ def tune(options: argparse.Namespace) -> None:
     data = suite.preflight([*tuned, *without], reasons)
     for cell in without:
         keep_unfit(cell, store.folder, options.line, reasons[cell.hash], data.get(cell.hash))
-    executor = _executor(options, search, cells, whole.timeout_minutes)
+    executor = None if alone else _executor(options, cells, whole.timeout_minutes)
     plan_ = whole.speed or SpeedConfig()
     found, failed = _tuned(arms, search, plan_, data, store, executor, options)
     if found:
@@ -109,22 +118,10 @@ def tune(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _executor(
-    options: argparse.Namespace, search: Search, cells: Sequence[Cell], minutes: float
-) -> Executor | None:
-    """Return what runs the trials; None for this process, one after the other."""
+def _executor(options: argparse.Namespace, cells: Sequence[Cell], minutes: float) -> Executor:
+    """Return what runs the trials."""
     from bench.cli.suites import executor_of
-    from bench.run.ranks import ranks_of
 
-    if any(ranks_of(cell.config["trainer"]) > 1 for cell in cells):
-        raise UserError("`devices` must be 1 in a study: a trial runs on one device.")
-    if options.executor == "processes" and options.workers in (None, 1):
-        return None
-    if "time" in search.objectives:
-        raise UserError(
-            "`--objectives accuracy,time` runs one trial at a time, in this process: what else "
-            "runs would be in its times; leave out --workers and --executor."
-        )
     if options.executor == "slurm" and options.workers is None:
         options.workers = 1  # a sampler learns from trials that have ended, not from those queued
     return executor_of(options, cells, minutes)

@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial, TrialState
 
+from bench.cli.main import main
 from bench.config import files
 from bench.config.plan import Choice, plan
 from bench.config.schema import SearchSpace
@@ -120,6 +121,15 @@ def test_a_setting_of_the_board_is_checked_too(cell):
 def test_names_are_checked_before_anything_starts(given, words):
     with pytest.raises(UserError, match=words):
         Search(**given)
+
+
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--executor", "ray"]])
+def test_times_are_measured_with_nothing_beside(more, tmp_path, capsys):
+    line = ["tune", "quick", "--objectives", "accuracy,time", "--runs", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit):
+        main([*line, *more])
+    assert "one trial at a time" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def opened(store, search=None, directions=("maximize",), first=None):
