@@ -20,7 +20,7 @@ from bench.hashing import digest, file_sha256
 from bench.machine import usable_cores
 from bench.whole_files import write_whole
 from tasks.data.images import as_rgb, oddities, orientation
-from tasks.data.locations import cache_folder, cache_folders, spare_cache
+from tasks.data.locations import cache_folder, cache_folders, is_there, spare_cache
 
 TELL_S = 20.0
 """Seconds between two words on how far a check is."""
@@ -52,6 +52,8 @@ class ImageFile(NamedTuple):
     orientation: int = 1
     oddities: tuple[str, ...] = ()
 
+
+ABSENT = ImageFile("", 0, 0, "not there")
 
 _Note = TypeAdapter(dict[str, ImageFile])
 
@@ -145,7 +147,8 @@ def check_files(
         if noted is not None and noted.keys() == set(names):
             return {name: noted[name] for name in names}
     with ThreadPoolExecutor(min(16, usable_cores())) as pool:
-        found = _telling(pool.map(inspect, paths), len(paths), root.name)
+        each = pool.map(lambda path: inspect(path) if is_there(path) else ABSENT, paths)
+        found = _telling(each, len(paths), root.name)
         files = dict(zip(names, found, strict=True))
     text = _Note.dump_json(files)
     try:
@@ -174,7 +177,7 @@ def _telling(files: Iterable[ImageFile], total: int, name: str) -> Iterator[Imag
 def _state(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return 0, 0
     return status.st_size, status.st_mtime_ns
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.errors import DataError
+from tasks.data.locations import shortened
 
 Fault = tuple[str, str]
 """The kind of a fault, and what has it."""
@@ -50,8 +51,16 @@ def require_none(faults: Iterable[Fault], hint: str = "") -> None:
     for kind, name in faults:
         kinds.setdefault(kind, []).append(name)
     if kinds:
-        lines = (f"{len(names)} file(s) {kind}: {some(names)}." for kind, names in kinds.items())
+        lines = (
+            f"{len(names)} file(s) {kind}: {some([_shown(name) for name in names])}."
+            for kind, names in kinds.items()
+        )
         raise DataError(" ".join([*lines, *([hint] if hint else [])]))
+
+
+def _shown(name: str) -> str:
+    """Return what a terminal can show."""
+    return name if name.isprintable() else shortened(name)
 
 
 def allowed(max_skipped: float) -> str:

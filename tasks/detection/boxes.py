@@ -76,14 +76,17 @@ Boxes = TypeVar("Boxes", bound=BoxSet)
 
 
 def require_images(images: Sequence[BoxImage], source: str) -> None:
-    """DataError unless there are images, all of their files are there, and an object is."""
+    """DataError unless there are images, the file of one at least, and an object.
+
+    A few files that are not there are told, or refused, with the damaged ones; see `checked`.
+    """
     if not images:
         raise DataError(f"{source} has no images.")
-    missing = [image.path for image in images if not is_there(image.path)]
-    if missing:
+    if not any(is_there(image.path) for image in images):
+        first = images[0].path
         raise DataError(
-            f"{len(missing)} of the {len(images)} images of {source} are not there, "
-            f"the first is {shortened(missing[0].name)} in {missing[0].parent}."
+            f"None of the {len(images)} images of {source} are there, "
+            f"the first is {shortened(first.name)} in {first.parent}."
         )
     if not any(len(image.boxes) for image in images):
         raise DataError(f"{source} has no objects.")

@@ -104,11 +104,12 @@ def _hashes(masks: MaskSet, of_images: Checked, root: Path) -> list[str]:
 def _unreadable(
     pairs: Sequence[tuple[Path, Path]], of_images: Checked, of_masks: _Masks, root: Path
 ) -> dict[Path, str]:
-    """Return the images and masks that cannot be read → why; not those of colours."""
+    """Return the images that cannot be read, else their masks → why; not masks of colours."""
     unreadable: dict[Path, str] = {}
     for image, mask in pairs:
         if why := of_images.faults.get(relative_name(root, image)):
             unreadable[image] = why
+            continue
         why = of_masks[relative_name(root, mask)].fault
         if why and not why.startswith(mask.name):
             unreadable[mask] = why

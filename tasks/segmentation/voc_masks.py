@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 from bench.errors import DataError
-from tasks.data.faults import some
 from tasks.data.lists import listed_names
 from tasks.data.locations import is_there, shortened
 from tasks.layouts.voc_masks import CLASS_NAMES, list_of, release
@@ -39,7 +38,8 @@ def read_voc_masks(root: Path, split: str) -> MaskSet:
         (root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png")
         for name in names
     )
-    missing = [shortened(path.name) for pair in pairs for path in pair if not is_there(path)]
-    if missing:
-        raise DataError(f"{len(missing)} files named in {listing} are missing: {some(missing)}.")
+    for number, folder in enumerate(("JPEGImages", "SegmentationClass")):
+        if not any(is_there(pair[number]) for pair in pairs):
+            first = shortened(pairs[0][number].name)
+            raise DataError(f"None of the files that {listing} names is in {folder}, e.g. {first}.")
     return MaskSet(pairs, CLASS_NAMES, skipped=dict(skipped))

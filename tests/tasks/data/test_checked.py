@@ -72,7 +72,7 @@ def test_files_outside_of_the_root_and_files_that_are_gone(tmp_path):
     (tmp_path / "a.png").write_bytes(WHOLE["PNG"])
     checked = check_images(root, [tmp_path / "a.png", root / "gone.png"])
     assert list(checked.hashes) == ["../a.png"]
-    assert checked.faults == {"gone.png": "unreadable"}
+    assert checked.faults == {"gone.png": "not there"}
 
 
 def test_a_file_that_changes_is_read_again(tmp_path):

@@ -80,6 +80,10 @@ def test_every_field_of_coco_with_every_bad_value(folder, key, field, value):
             ("categories", "name"): ("text", "digits as text"),
             ("annotations", "id"): ("large",),
         }
+        if (key, field) == ("images", "file_name"):
+            with pytest.raises(DataError, match=r"can't be read: .* \(not there\)"):
+                checked({"train": boxes}, folder)
+            return
         assert boxes.skipped or name in harmless.get((key, field), ())
         return
     assert "a.json" in message
@@ -246,9 +250,17 @@ def test_file_names_that_lead_out_of_the_folder(folder, name):
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "\x1b[31m.jpg"])
 def test_file_names_that_no_file_has(folder, name):
     file = write(folder, image={**IMAGE, "file_name": name})
-    with pytest.raises(DataError, match=r"1 of the 2 images of a\.json are not there") as error:
-        read_coco(file, folder / "images")
+    boxes = read_coco(file, folder / "images")
+    with pytest.raises(DataError, match=r"1 file\(s\) can't be read: .* \(not there\)") as error:
+        checked({"train": boxes}, folder)
     assert str(error.value).isprintable()
+    left = checked({"train": boxes}, folder, max_skipped=0.01)[0]["train"]
+    assert (len(left.images), left.skipped["not there"]) == (1, 1)
+
+
+def test_a_folder_without_any_of_the_images_is_named(folder):
+    with pytest.raises(DataError, match=r"None of the 2 images of a\.json are there, .* in .*b"):
+        read_coco(write(folder), folder / "b")
 
 
 @pytest.mark.parametrize("name", ["7.jpg", "./7.jpg"])

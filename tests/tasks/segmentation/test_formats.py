@@ -187,6 +187,17 @@ def test_an_image_that_voc_lists_twice_is_counted(voc):
     assert masks.skipped == {"image listed twice": 1}
 
 
+def test_an_image_or_mask_that_voc_lists_and_lacks_is_counted_as_damaged(voc):
+    masks = read_voc_masks(voc_list(voc, "a\nc\n"), "train")
+    with pytest.raises(DataError, match=r"can't be read: c\.jpg \(not there\)"):
+        checked({"train": masks}, voc)
+    left = checked({"train": masks}, voc, max_skipped=0.01)[0]["train"]
+    assert [image.stem for image, _ in left.pairs] == ["a"]
+    assert left.skipped["not there"] == 1
+    with pytest.raises(DataError, match=r"None of the files that .* names is in JPEGImages"):
+        read_voc_masks(voc_list(voc, "c\nd\n"), "train")
+
+
 @given(st.text(max_size=30))
 @anything
 def test_any_text_as_a_list_of_voc(voc, text):
