@@ -125,7 +125,7 @@ def test_coco_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="instances_train2017"):
         coco_files(tmp_path, "train")
     file, images = coco(tmp_path)
-    with pytest.raises(DataError, match=r"None of the 4 images .* the first is '1\.jpg' in .*gone"):
+    with pytest.raises(DataError, match=r"None of the 4 images .* the first is '0\.jpg' in .*gone"):
         read_coco(file, images / "gone")
     file.write_text("{")
     with pytest.raises(DataError, match="is not JSON"):
