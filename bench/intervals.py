@@ -46,7 +46,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
 
 
 def bounds(low: float, high: float, digits: int) -> str:
-    """Bounds of a time or of a ratio of times, for people: two of three processes may be too few.
+    """Bounds of a time or of a ratio of times, for people: two or three processes may be too few.
 
     Example:
         >>> bounds(0.912, 1.071, 2), bounds(0.0004, 15266.178, 3)

@@ -127,7 +127,7 @@ class _Writer:
         return None if judged == "unclear" else judged
 
     def card(self) -> Card:
-        if self.show.higher and not any(any(row.scores.values()) for row in self.rows.values()):
+        if self.show.nothing_learnt(row.scores for row in self.rows.values()):
             score = self._score(self.lead)
             answer = f"Nothing was learnt: every score is {score}. Longer training may help."
             return Card((answer, *_missing(self.board, self.times)))

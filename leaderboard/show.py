@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bench.intervals import bounds
@@ -148,6 +149,15 @@ class Show:
             return ""
         text = cls.number(interval.value)
         return bounds(interval.low, interval.high, len(text.partition(".")[2]))
+
+    def nothing_learnt(self, scores: Iterable[Mapping[int, float]]) -> bool:
+        """Whether every score of every arm is 0, and more would be better.
+
+        Example:
+            >>> Show(None).nothing_learnt([{0: 0.0}, {0: 0.0, 1: 0.0}])
+            True
+        """
+        return self.higher and not any(any(by_seed.values()) for by_seed in scores)
 
     @property
     def higher(self) -> bool:

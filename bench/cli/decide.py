@@ -250,7 +250,7 @@ def _tell(board: Contest, decision: Decision, scores: Scores) -> None:
     if best is None:
         console.print(f"{board.title}: nothing is known yet.{cost}", soft_wrap=True)
         return
-    if board.metric.higher_is_better and not any(any(s.values()) for s in scores.values()):
+    if show.nothing_learnt(scores.values()):
         text = "nothing was learnt: every score is 0. Longer training may help"
         console.print(f"{board.title}: {text}.{cost}", soft_wrap=True)
         return
