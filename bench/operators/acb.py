@@ -8,15 +8,15 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from bench.errors import require
-from bench.operators.base import ConvSpec, Operator
-from bench.operators.branches import Branch, Statistics, merge
+from bench.operators.base import ConvSpec
+from bench.operators.branches import Branch, BranchSum, Statistics, merge
 from bench.operators.conv import Conv
 from bench.operators.kernels import contained
 from bench.operators.registry import register
 
 
 @register("acb")
-class ACB(Operator):
+class ACB(BranchSum):
     """Asymmetric convolution block: BN(K×K ∗ x) + BN(K×1 ∗ x) + BN(1×K ∗ x), any odd K.
 
     Paper: ACNet, ICCV 2019, arXiv 1908.03930. It stands in for a convolution *and* the batch norm
@@ -61,8 +61,12 @@ class ACB(Operator):
         for branch in (self.square, self.vertical, self.horizontal):
             nn.init.constant_(branch.norm.weight, gamma_init)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, Cin, H, W) to (N, Cout, H', W'), normalised."""
+    def parts(self) -> tuple[Branch, ...]:
+        """Return the square and both strips."""
+        return self.square, self.vertical, self.horizontal
+
+    def by_terms(self, x: Tensor) -> Tensor:
+        """Add the branches' values up, of maps cropped as each wants it."""
         ch, cw = self.crop
         out: Tensor = (
             self.square(x)
@@ -83,7 +87,7 @@ class ACB(Operator):
 
     def fused(self) -> Conv:
         """Return the one K×K convolution of equal value, with a bias."""
-        return merge(self.spec, [self.square, self.vertical, self.horizontal])
+        return merge(self.spec, self.parts())
 
     def carry(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> bool:
         """Start with the value of `conv`, and of the batch norm behind it, in eval mode exactly.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from bench.operators.base import ConvSpec, fold_norm
 from bench.operators.conv import Conv
 from bench.operators.kernels import embed
+from bench.operators.one_pass import NormedSum, Term, watched
 
 
 class Statistics(NamedTuple):
@@ -80,6 +82,29 @@ class Branch(nn.Module):
     def silence(self) -> None:
         """Start at the value 0 and learn from there: γ = 0, as the last norm of a residual."""
         self.norm.weight.zero_()
+
+
+class BranchSum(NormedSum):
+    """An operator that is the sum of branches."""
+
+    @abstractmethod
+    def parts(self) -> Sequence[Branch]:
+        """Return what is added up."""
+
+    def by_terms(self, x: Tensor) -> Tensor:
+        """Add the branches' values up."""
+        first, *others = self.parts()
+        out: Tensor = first(x)
+        for branch in others:
+            out = out + branch(x)
+        return out
+
+    def terms(self) -> Sequence[Term | None]:
+        """Return the branches as they are added up in one pass; None for one that cannot be."""
+        return [
+            None if watched(branch) else Term.of(branch.conv, branch.norm)
+            for branch in self.parts()
+        ]
 
 
 def merge(spec: ConvSpec, branches: Sequence[Branch]) -> Conv:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
-from bench.operators.base import ConvSpec, Operator
-from bench.operators.branches import Branch, merge
+from bench.operators.base import ConvSpec
+from bench.operators.branches import Branch, BranchSum, merge
 from bench.operators.conv import Conv
 from bench.operators.kernels import contained, require_small_kernel
 from bench.operators.registry import register
 
 
 @register("replk")
-class RepLK(Operator):
+class RepLK(BranchSum):
     """Re-parameterised large kernel: BN(K×K ∗ x) + BN(k×k ∗ x), depthwise; 31 and 5 in the paper.
 
     Paper: RepLKNet, CVPR 2022, arXiv 2203.06717. The small kernel helps training to find local
@@ -46,10 +46,9 @@ class RepLK(Operator):
         self.large = Branch(spec)
         self.small = Branch(replace(spec, kernel_size=(k, k), padding=(k // 2, k // 2)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
-        out: Tensor = self.large(x) + self.small(x)
-        return out
+    def parts(self) -> tuple[Branch, ...]:
+        """Return the large and the small kernel's."""
+        return self.large, self.small
 
     def macs(self, h: int, w: int) -> int:
         """C·H'·W'·(K² + k²)."""
@@ -64,7 +63,7 @@ class RepLK(Operator):
 
     def fused(self) -> Conv:
         """Return the one depthwise K×K convolution of equal value, with a bias."""
-        return merge(self.spec, [self.large, self.small])
+        return merge(self.spec, self.parts())
 
     def carry(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> bool:
         """Start with the value of `conv`, in eval mode exactly, if its taps fit in the kernel.

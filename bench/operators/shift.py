@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.errors import UserError, require
 from bench.operators import correlation
@@ -11,6 +14,7 @@ from bench.operators.base import ConvSpec, Operator, fold_norm, require_count
 from bench.operators.correlation import Geometry
 from bench.operators.forms import Compute, Formed
 from bench.operators.kernels import require_small_kernel
+from bench.operators.one_pass import Channels, NormedSum, Term, watched
 from bench.operators.registry import register
 from bench.operators.shift_strips import (
     add_to_strip,
@@ -40,8 +44,25 @@ def take(blocks: Tensor, table: Tensor) -> Tensor:
     return blocks.expand(edges, -1, -1, -1, -1).gather(2, index).sum(0)
 
 
+def picks(table: Tensor, blocks: int) -> Tensor:
+    """Return how often each small kernel is taken at each place.
+
+    Args:
+        table: of indices into the small kernels, (R, C, B).
+        blocks: nk, the number of small kernels.
+
+    Returns:
+        (C, B, nk): Σ_r [table[r, c, i] = k].
+
+    Example:
+        >>> picks(torch.tensor([[[0, 1]], [[1, 1]]]), 2).tolist()
+        [[[1, 1], [0, 2]]]
+    """
+    return F.one_hot(table, blocks).sum(0)
+
+
 @register("shift")
-class Shiftwise(Operator):
+class Shiftwise(NormedSum):
     """Shiftwise convolution, v2 of Shift-Conv (arXiv 2401.12736; CVPR 2025), depthwise.
 
     Every convolved channel c has nk = ⌈M/N⌉ small N × N kernels, the sum over `paths` of its
@@ -81,6 +102,7 @@ class Shiftwise(Operator):
     """
 
     requires = ("depthwise", "odd_square", "no_dilation", "same_padding", "zeros")
+    residual = True
     ghosts: Tensor
     convolved: Tensor
     horizontal: Tensor
@@ -125,6 +147,7 @@ class Shiftwise(Operator):
             convolved = channels[~torch.isin(channels, tables.ghosts)]
         for key, table in {**tables._asdict(), "convolved": convolved}.items():
             self.register_buffer(key, table.to(self.weight.device))
+        self._counted: tuple[list[tuple[int, int]], tuple[Tensor, ...], Tensor] | None = None
         self.norm_horizontal = nn.BatchNorm2d(count)
         self.norm_vertical = nn.BatchNorm2d(count)
         self.norm_centre = nn.BatchNorm2d(count)
@@ -143,8 +166,58 @@ class Shiftwise(Operator):
             take(blocks, self.centre.unsqueeze(-1)),
         )
 
+    def kernels_by_product(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same, as one product of small matrices: several times faster in training.
+
+        Each block is Σ_k picks[k]·w[k].
+        """
+        blocks = torch.unflatten(self.weight.sum(0), 0, (-1, self.horizontal.shape[2]))
+        _, nk, n, _ = blocks.shape
+        laid = torch.bmm(self._picks(), blocks.flatten(2)).view(len(blocks), -1, n, n)
+        return horizontal(laid[:, :nk]), vertical(laid[:, nk:-1]), laid[:, -1:]
+
+    def _picks(self) -> Tensor:
+        """Return the picks of horizontal, vertical and centre blocks, (C, 2·nk + 1, nk).
+
+        They are counted anew where a table is another one, or was written to.
+        """
+        tables = (self.horizontal, self.vertical, self.centre)
+        if any(table.is_inference() for table in tables):
+            return self._count(tables)
+        state = [(id(table), table._version) for table in tables]
+        if self._counted is None or self._counted[0] != state:
+            self._counted = (state, tables, self._count(tables))
+        return self._counted[2]
+
+    def _count(self, tables: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        strips, centre = tables[:2], tables[2].unsqueeze(-1)
+        counts = picks(torch.cat([*strips, centre], 2), strips[0].shape[2])
+        return counts.to(self.weight.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is counted: a copy has tables of its own."""
+        return {**self.__dict__, "_counted": None}
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), the ghost channels last."""
+        return super().forward(x)
+
+    def terms(self) -> list[Term | None]:
+        """Return both strips and the centre, of the convolved channels."""
+        norms = (self.norm_horizontal, self.norm_vertical, self.norm_centre)
+        if self.spec.stride != (1, 1) or any(map(watched, norms)):
+            return [None]
+        n = self.small_kernel // 2
+        kernels = self.kernels_by_product()
+        paddings = (*(strip_padding(strip, self.before) for strip in kernels[:2]), (n, n, n, n))
+        return [Term(*term, (1, 1)) for term in zip(kernels, norms, paddings, strict=True)]
+
+    def channels(self, x: Tensor) -> Channels:
+        """Return the convolved channels, and the ghosts."""
+        return Channels(self.convolved, self.ghosts)
+
+    def by_terms(self, x: Tensor) -> Tensor:
+        """Compute the value by torch's calls, strip by strip."""
         stride = self.spec.stride
         active = x[:, self.convolved]
         strip_h, strip_v, centre = self.kernels()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from bench.operators.base import ConvSpec, Operator
-from bench.operators.branches import Branch, merge
+from bench.operators.branches import Branch, BranchSum, merge
 from bench.operators.conv import Conv
 from bench.operators.kernels import contained, require_small_kernel
 from bench.operators.registry import register
@@ -19,7 +19,7 @@ def strip(spec: ConvSpec, height: int, width: int) -> ConvSpec:
 
 
 @register("slak")
-class SLaK(Operator):
+class SLaK(BranchSum):
     """BN(K×k ∗ x) + BN(k×K ∗ x) + BN(k×k ∗ x), depthwise; K = 51 and k = 5 in the paper.
 
     Paper: SLaK, ICLR 2023, arXiv 2207.03620 (dense here: its sparsity in training is no part of
@@ -54,10 +54,9 @@ class SLaK(Operator):
         self.horizontal = Branch(strip(spec, k, large))
         self.small = Branch(strip(spec, k, k))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
-        out: Tensor = self.vertical(x) + self.horizontal(x) + self.small(x)
-        return out
+    def parts(self) -> tuple[Branch, ...]:
+        """Return both strips and the small kernel's."""
+        return self.vertical, self.horizontal, self.small
 
     def _taps(self) -> int:
         large, k = self.spec.kernel_size[0], self.small_kernel
@@ -76,7 +75,7 @@ class SLaK(Operator):
         """Return two strips, or one dense kernel where that has fewer taps; of equal value."""
         large, k = self.spec.kernel_size[0], self.small_kernel
         if large <= 2 * k:
-            return merge(self.spec, [self.vertical, self.horizontal, self.small])
+            return merge(self.spec, self.parts())
         return CrossedStrips(
             merge(self.vertical_spec(), [self.vertical, self.small]),
             merge(strip(self.spec, k, large), [self.horizontal]),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from bench.errors import UserError
-from bench.operators.base import ConvSpec, Operator
-from bench.operators.branches import Branch, merge
+from bench.operators.base import ConvSpec
+from bench.operators.branches import Branch, BranchSum, merge
 from bench.operators.conv import Conv
 from bench.operators.kernels import contained
 from bench.operators.registry import register
@@ -72,7 +72,7 @@ def dilated_branches(
 
 
 @register("unireplk")
-class UniRepLK(Operator):
+class UniRepLK(BranchSum):
     """Dilated re-parameterisation block: BN(K×K ∗ x) + Σ_i BN(k_i×k_i, dilation r_i ∗ x).
 
     Paper: UniRepLKNet, CVPR 2024, arXiv 2311.15599. Depthwise, no biases but the norms'. Every
@@ -112,12 +112,9 @@ class UniRepLK(Operator):
             for k, r in self.branches
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉)."""
-        out: Tensor = self.large(x)
-        for branch in self.dilated:
-            out = out + branch(x)
-        return out
+    def parts(self) -> list[Branch]:
+        """Return the large kernel's and the dilated ones'."""
+        return [self.large, *self._dilated()]
 
     def _taps(self) -> int:
         return self.spec.kernel_size[0] ** 2 + sum(k * k for k, _ in self.branches)
@@ -133,7 +130,7 @@ class UniRepLK(Operator):
 
     def fused(self) -> Conv:
         """Return the one depthwise K×K convolution of equal value, with a bias."""
-        return merge(self.spec, [self.large, *self._dilated()])
+        return merge(self.spec, self.parts())
 
     def carry(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> bool:
         """Start with the value of `conv`, in eval mode exactly, if its taps fit in the kernel.
