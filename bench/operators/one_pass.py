@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from itertools import product
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
 import torch
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 from bench.operators import jit
 from bench.operators.base import Operator
 from bench.operators.depthwise import Ends
-from bench.operators.forms import active, problem, traced
+from bench.operators.forms import active, like, problem, traced
 
 FLOATS = 3072
 """Numbers of a channel that are laid out at once, about: a quarter of a small cache."""
@@ -31,8 +32,6 @@ WIDE = 9
 """Taps that are added in one turn; a group of them is filled up with weights of zero."""
 VECTORS = 64
 """Loops along a line run over multiples of so many numbers."""
-PARTS = 16
-"""Shares of the channels, where several threads take them."""
 
 
 class Term(NamedTuple):
@@ -136,7 +135,7 @@ class NormedSum(Operator):
         if choices is None:
             return "terms"
         shapes = [[*t.kernel.shape[2:], *t.padding, *t.dilation] for t in terms]
-        key = (self.name, x.shape, str(shapes))
+        key = (self.name, x.shape, x.stride(), str(shapes))
         form = choices.recalled(key)
         if form is None:
             of = problem(f"{self.name}, training", x, terms=shapes, residual=self.residual)
@@ -166,7 +165,6 @@ def _passable(module: nn.Module, x: Tensor) -> bool:
         module.training
         and torch.is_grad_enabled()
         and jit.usable(x)
-        and x.is_contiguous()
         and x.numel() > 0
         and not traced()
         and not torch._C._is_any_autocast_enabled()
@@ -197,13 +195,13 @@ def normed_sum(
     The norms take the statistics of the batch, and their running ones move as torch moves them.
 
     Args:
-        x: (N, C + G, H, W), float32, contiguous, on a CPU; N·H·W > 1.
+        x: (N, C + G, H, W), float32, on a CPU; N·H·W > 1.
         terms: what is added up, of kernels (C, 1, Kh, Kw), which keep the map's size.
         channels: C that are summed, and G that pass through behind them.
         residual: whether to add x.
 
     Returns:
-        (N, C + G, H, W): [summed channels | resting channels].
+        (N, C + G, H, W), in the layout of x: [summed channels | resting channels].
 
     Raises:
         ValueError: there is one value a channel: the norms learn nothing from it.
@@ -232,7 +230,7 @@ def normed_sum(
         *(norm.weight for norm in norms),
         *(norm.bias for norm in norms),
     ]
-    out, mean, var = _OnePass.apply(x, fixed, *learnt)
+    out, mean, var = _OnePass.apply(x.contiguous(), fixed, *learnt)
     with torch.no_grad():
         for norm, middle, spread in zip(norms, mean, var * (count / (count - 1)), strict=True):
             assert norm.running_mean is not None
@@ -242,7 +240,7 @@ def normed_sum(
             norm.running_mean.lerp_(middle, norm.momentum)
             norm.running_var.lerp_(spread, norm.momentum)
             norm.num_batches_tracked.add_(1)
-    return cast(Tensor, out)
+    return like(out, x)
 
 
 class _Shape(NamedTuple):
@@ -431,6 +429,13 @@ class _Fixed(NamedTuple):
         return torch.tensor(self.eps, dtype=torch.float64), self.residual
 
 
+def _kernels() -> ModuleType:
+    """Return the compiled loops, which numba is loaded for."""
+    from bench.operators import one_pass_kernels
+
+    return one_pass_kernels
+
+
 class _OnePass(torch.autograd.Function):
     """The sum, and the means and variances of the batch, (B, C) each."""
 
@@ -442,7 +447,9 @@ class _OnePass(torch.autograd.Function):
         y = x.new_empty(channels, count, -(-len(x) // layout.slots), layout.inside.shape[2])
         mean, var = x.new_empty(2, count, channels).unbind()
         out = torch.empty_like(x)
-        _run("forward", x, *fixed.laid(weight), gamma, beta, *fixed.more(), y, mean, var, out)
+        _kernels().run(
+            "forward", x, *fixed.laid(weight), gamma, beta, *fixed.more(), y, mean, var, out
+        )
         ctx.save_for_backward(x, y, mean, var, weight, gamma, *learnt)
         ctx.fixed = fixed
         ctx.mark_non_differentiable(mean, var)
@@ -460,7 +467,7 @@ class _OnePass(torch.autograd.Function):
             return of[0], None, *of[1:]
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
         of_gamma, of_beta = torch.empty_like(gamma), torch.empty_like(gamma)
-        _run(
+        _kernels().run(
             "backward",
             grad.contiguous(),
             x,
@@ -494,19 +501,3 @@ def _by_torch(x: Tensor, fixed: _Fixed, learnt: Sequence[Tensor]) -> Tensor:
         y = F.conv2d(padded, kernel, dilation=(dh, dw), groups=len(kernel))
         out = out + F.batch_norm(y, None, None, gamma, beta, training=True, eps=eps)
     return torch.cat([out, x[:, fixed.channels.resting]], 1)
-
-
-def _run(name: Literal["forward", "backward"], *arguments: Any) -> None:
-    """Run a kernel with as many threads as torch has."""
-    import numba
-
-    from bench.operators import one_pass_kernels
-
-    wanted = torch.get_num_threads()
-    threads = min(wanted, numba.config.NUMBA_NUM_THREADS)
-    if threads > 1 and numba.get_num_threads() != threads:
-        numba.set_num_threads(threads)
-    arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
-    getattr(one_pass_kernels, name)[threads > 1](*arrays, 1 if threads == 1 else PARTS)
-    if torch.get_num_threads() != wanted:  # as it starts, numba sets OpenMP's threads, torch's too
-        torch.set_num_threads(wanted)

@@ -7,10 +7,12 @@ run along whole vectors of the line without an end to care for.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numba
 import numpy as np
+import torch
+from torch import Tensor
 
 HEIGHT, WIDTH, PITCH, GAP, FRONT, LENGTH, ROOM = range(7)
 """Columns of `lines`: the image as it lies, from row to row, rows between images, what lies before
@@ -18,6 +20,9 @@ the first one, the numbers of all images, and of the buffer."""
 TERM, FIRST, FORTH, FORTH_LENGTH, BACK, BACK_LENGTH = range(6)
 """Columns of `groups`: whose taps, the first, and where the outputs begin that they reach and how
 many they are: of the value, and of the gradient of the map."""
+
+PARTS = 16
+"""Shares of the channels, where several threads take them."""
 
 _FAST = {"contract", "reassoc", "nsz"}
 
@@ -371,3 +376,16 @@ backward = {
     for parallel in (False, True)
 }
 """Gradients; by whether threads share the channels."""
+
+
+def run(name: Literal["forward", "backward"], *arguments: Tensor | float) -> None:
+    """Run a kernel on tensors, with as many threads as torch has."""
+    wanted = torch.get_num_threads()
+    threads = min(wanted, numba.config.NUMBA_NUM_THREADS)
+    if threads > 1 and numba.get_num_threads() != threads:
+        numba.set_num_threads(threads)
+    arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
+    kernels = {"forward": forward, "backward": backward}[name]
+    kernels[threads > 1](*arrays, 1 if threads == 1 else PARTS)
+    if torch.get_num_threads() != wanted:  # as it starts, numba sets OpenMP's threads, torch's too
+        torch.set_num_threads(wanted)
