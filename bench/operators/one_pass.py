@@ -134,7 +134,7 @@ class NormedSum(Operator):
         choices = active()
         if choices is None:
             return "terms"
-        shapes = [[*t.kernel.shape[2:], *t.padding, *t.dilation] for t in terms]
+        shapes = [[*t.kernel.shape, *t.padding, *t.dilation] for t in terms]
         key = (self.name, x.shape, x.stride(), str(shapes))
         form = choices.recalled(key)
         if form is None:
@@ -159,16 +159,18 @@ def _step(operator: NormedSum, x: Tensor) -> Tensor:
     return torch.autograd.grad(y, inputs, y.detach().square())[0]
 
 
-def _passable(module: nn.Module, x: Tensor) -> bool:
-    """Whether a module learns from maps that the kernels take."""
+def _passable(operator: Operator, x: Tensor) -> bool:
+    """Whether an operator learns from maps that the kernels take."""
     return (
-        module.training
+        operator.training
         and torch.is_grad_enabled()
         and jit.usable(x)
+        and x.dim() == 4
+        and x.shape[1] == operator.spec.in_channels
         and x.numel() > 0
         and not traced()
         and not torch._C._is_any_autocast_enabled()
-        and not watched(module)
+        and not watched(operator)
     )
 
 
@@ -181,6 +183,7 @@ def _learning(terms: Sequence[Term | None]) -> TypeGuard[Sequence[Term]]:
         and type(term.norm) is nn.BatchNorm2d
         and term.norm.training
         and term.norm.affine
+        and term.norm.weight.dtype == torch.float32
         and term.norm.running_mean is not None
         and term.norm.momentum is not None
         for term in terms
@@ -204,7 +207,8 @@ def normed_sum(
         (N, C + G, H, W), in the layout of x: [summed channels | resting channels].
 
     Raises:
-        ValueError: there is one value a channel: the norms learn nothing from it.
+        ValueError: there is one value a channel, from which the norms learn nothing; the channels
+            are not those of x, each once; or kernels or norms are of another number of channels.
 
     Example:
         >>> x, conv = torch.rand(2, 4, 5, 5), nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)
@@ -219,6 +223,12 @@ def normed_sum(
     if count == 1:
         raise ValueError(f"`x` (of shape {list(x.shape)}) must have more than one value a channel.")
     norms = [cast(nn.BatchNorm2d, term.norm) for term in terms]
+    # The kernels look at no bounds.
+    if not torch.cat(channels).sort().values.equal(torch.arange(x.shape[1])):
+        raise ValueError(f"`channels` must be the {x.shape[1]} channels of `x`, each once.")
+    sizes = {*(len(term.kernel) for term in terms), *(norm.num_features for norm in norms)}
+    if sizes != {len(channels.summed)}:
+        raise ValueError(f"`terms` must have {len(channels.summed)} channels each, not {sizes}.")
     shapes = tuple(
         _Shape((t.kernel.shape[2], t.kernel.shape[3]), (t.padding[0], t.padding[2]), t.dilation)
         for t in terms

@@ -253,6 +253,34 @@ def test_one_value_a_channel_is_refused():
         op(torch.randn(1, 12, 1, 1))
 
 
+def test_channels_that_are_not_the_maps_are_refused():
+    conv, norm = nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(2)
+    x, term = torch.randn(3, 4, 5, 5), Term.of(conv, norm)
+    for summed, resting in (([0, 9], [1, 2]), ([0, -1], [1, 2]), ([0, 1], [2]), ([0, 0], [1, 2])):
+        with pytest.raises(ValueError, match="`channels` must be the 4 channels of `x`"):
+            normed_sum(x, [term], Channels(torch.tensor(summed), torch.tensor(resting)))
+    with pytest.raises(ValueError, match="`terms` must have 3 channels each"):
+        normed_sum(x, [term], Channels(torch.tensor([0, 1, 2]), torch.tensor([3])))
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 6, 6), (2, 7, 6, 6), (12, 6, 6)], ids=str)
+def test_maps_of_other_channels_get_torchs_error(shape, tmp_path):
+    op = make("acb")
+    told = forms.fastest(Told(tmp_path / "forms.json", "one pass"))
+    with told, pytest.raises((RuntimeError, ValueError), match="expected"):
+        op(torch.randn(shape))
+
+
+def test_tables_of_a_checkpoint_that_point_outside_are_refused():
+    op = make("shift")
+    op.form = "one pass"
+    state = op.state_dict()
+    state["convolved"] = state["convolved"] + 1000
+    op.load_state_dict(state)
+    with pytest.raises(ValueError, match="`channels`"):
+        op(torch.randn(2, 12, 6, 6))
+
+
 def test_a_sum_of_ones_own():
     class Two(NormedSum):
         """Two strips of one length."""
