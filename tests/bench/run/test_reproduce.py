@@ -87,6 +87,28 @@ def test_the_verdict(exported, error, shift, equal, within):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ({"a": "fft", "b": "direct"}, {"a": "fft"}, []),  # b was a part of a form of a
+        ({"a": "fft", "b": "direct"}, {"a": "padded"}, ["form: a"]),
+        ({"a": "fft"}, {"a": "fft", "b": "direct"}, []),
+        ({"a": "fft"}, {}, ["form: a"]),  # by the rule
+        ({}, {"a": "fft"}, ["form: a"]),
+    ],
+)
+def test_forms_are_compared_where_both_were_asked(exported, before, now, told):
+    record = Record.load(exported[0])
+
+    def trained(forms):
+        recipe = record.recipe.model_copy(update={"forms": forms})
+        return record.model_copy(update={"recipe": recipe})
+
+    differences = compare(trained(before), trained(now)).differences
+    assert [difference.what for difference in differences] == told
+
+
+@pytest.mark.slow
 def test_what_is_no_score_is_refused_with_its_own_command(exported, convboard, tmp_path):
     record = Record.load(exported[0])
     failed = record.model_copy(update={"status": "error", "error": "boom", "accuracy": None})
