@@ -16,6 +16,9 @@ import yaml
 
 ROOT = Path(__file__).parent
 
+if not any(Path("/dev").glob("nvidia[0-9]*")):  # before anything imports Triton
+    os.environ["TRITON_INTERPRET"] = "1"
+
 TINY = {
     "description": "a suite that runs in seconds",
     "seeds": [0],

@@ -26,6 +26,18 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def has_gpu() -> bool:
+    """Whether this process may see a GPU of NVIDIA's; torch is not asked, whose import takes long.
+
+    Example:
+        >>> has_gpu() in (True, False)
+        True
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
 def cache_folder() -> Path:
     """Return where things are kept that can be made again: $CONVBOARD_CACHE, or ~/.cache/convboard.
 

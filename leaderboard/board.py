@@ -71,7 +71,7 @@ def _rows(group: Group, code: Mapping[str, str], headline: str | None) -> list[R
     decisions = {_row_key(record): record for record in group.decisions}  # the newest
     return [
         replace(
-            _row(key, records, views[key], code[records[0].entry.operator], headline),
+            _row(key, records, views[key], code, headline),
             decision=decisions.get(key),
             studies=_studies(key, records, group.studies),
         )
@@ -95,7 +95,11 @@ def _row_key(record: Record) -> str:
 
 
 def _row(
-    key: str, records: list[Record], views: list[Record], code: str, headline: str | None
+    key: str,
+    records: list[Record],
+    views: list[Record],
+    code: Mapping[str, str],
+    headline: str | None,
 ) -> Row:
     """Take the newest record of each seed, and the newest view of each seed and kind."""
     newest = {record.recipe.seed if record.recipe else -1: record for record in records}

@@ -25,14 +25,23 @@ def in_order(records: Iterable[Record]) -> list[Record]:
     return ordered
 
 
+def code_key(record: Record) -> str:
+    """Return what the code of a record's operator is compared within.
+
+    That is the operator, and whether there was a GPU, whose kernels count in the hash there alone.
+    """
+    on_gpu = record.machine.gpu is not None
+    return f"{record.entry.operator} on a GPU" if on_gpu else record.entry.operator
+
+
 def newest_code(ordered: Iterable[Record]) -> dict[str, str]:
-    """Return operator → hash of its code in the newest of the records, which are in order.
+    """Return `code_key` → hash of the code in the newest of the records, which are in order.
 
     A decision is newer than the scores that it is about, and ran no code of its own; a study scores
     no arm of a board.
     """
     return {
-        record.entry.operator: record.entry.operator_sha256
+        code_key(record): record.entry.operator_sha256
         for record in ordered
         if record.kind not in ("decision", "study")
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from bench.record import Cost, Interval, Metric, Record
 from bench.statistics.blocks import Difference
 from bench.statistics.ranks import Pairs, Rank
+from leaderboard.keys import code_key
 from leaderboard.marks import Mark
 from leaderboard.wording import STATUS, processor
 
@@ -28,8 +30,8 @@ class Row:
 
     key: str
     """Hash of what defines the arm on its board; part of the page's name."""
-    code: str
-    """Hash of the newest code of the operator; what has another is stale."""
+    code: Mapping[str, str]
+    """`code_key` → hash of the newest code of the operator; what has another is stale."""
     records: tuple[Record, ...]
     """The newest accuracy record of each seed, failures included, in the order of seeds."""
     superseded: tuple[Record, ...]
@@ -123,7 +125,7 @@ class Row:
 
     def is_stale(self, record: Record) -> bool:
         """Whether a record of this arm is of older code of the operator."""
-        return record.entry.operator_sha256 != self.code
+        return record.entry.operator_sha256 != self.code[code_key(record)]
 
     @property
     def stale(self) -> tuple[Record, ...]:

@@ -25,6 +25,7 @@ from leaderboard.families import colour
 from leaderboard.growth import Growth, growths
 from leaderboard.guide_page import guide_pages
 from leaderboard.history_page import history_view
+from leaderboard.keys import code_key
 from leaderboard.machine_page import machine_views
 from leaderboard.names import (
     arm,
@@ -328,7 +329,7 @@ def _content(
     of_rows = [
         [
             row.key,
-            row.code,
+            sorted({row.code[code_key(r)] for r in (*row.records, *row.speeds)}),
             names[arm(row)],
             [
                 hashes[id(r)]

@@ -16,6 +16,7 @@ from bench.backbones.unireplk_block import UniRepLKBlock
 from bench.hashing import digest
 from bench.operators import forms
 from bench.operators.base import Operator
+from bench.operators.choices import Choices, is_channels_last, problem, quickest
 
 # What has an inference form of its own; `fuse` does not look inside.
 _FUSING = (Operator, UniRepLKBlock)
@@ -57,7 +58,7 @@ def fastest(
     model: nn.Module,
     *examples: Tensor,
     layout: Layout = "fastest",
-    choices: forms.Choices | None = None,
+    choices: Choices | None = None,
 ) -> nn.Module:
     """Return a model in its fastest exact forms and layout for inputs like the examples.
 
@@ -78,11 +79,11 @@ def fastest(
         >>> model = nn.Sequential(create("dwconv", in_channels=4, out_channels=4, kernel_size=7))
         >>> x = torch.zeros(1, 4, 8, 8)
         >>> with TemporaryDirectory() as folder:
-        ...     choices = forms.Choices(Path(folder) / "forms.json")
+        ...     choices = Choices(Path(folder) / "forms.json")
         ...     sorted(chosen(fastest(fuse(model), x, choices=choices), 1))
         ['0.conv', 'layout']
     """
-    choices = choices or forms.Choices()
+    choices = choices or Choices()
     if layout != "fastest":
         return _in_layout(model, layout, examples, choices)
     models: dict[str, nn.Module] = {}
@@ -96,10 +97,10 @@ def fastest(
     totals = dict.fromkeys(_MEMORY_FORMAT, 0.0)
     for x in examples:
         candidates = {name: partial(_whole, laid, name, x) for name in _MEMORY_FORMAT}
-        of = forms.problem("network", x, model=digest(_shape_of(model))[:16])
+        of = problem("network", x, model=digest(_shape_of(model))[:16])
         for name, ms in choices.times(of, candidates).items():
             totals[name] += math.log(ms) / len(examples)
-    best = forms.quickest({name: math.exp(total) for name, total in totals.items()})
+    best = quickest({name: math.exp(total) for name, total in totals.items()})
     return models[best] if best in models else _in_layout(model, best, examples, choices)
 
 
@@ -119,7 +120,7 @@ def chosen(model: nn.Module, batch: int) -> dict[str, str]:
         for form in module.chosen(batch)
     }
     maps = [p for p in model.parameters() if p.dim() == 4]
-    last = any(map(forms.is_channels_last, maps))
+    last = any(map(is_channels_last, maps))
     return {"layout": "channels_last" if last else "contiguous", **taken} if taken else {}
 
 
@@ -128,7 +129,7 @@ _MEMORY_FORMAT = {"contiguous": torch.contiguous_format, "channels_last": torch.
 
 
 def _in_layout(
-    model: nn.Module, layout: str, examples: Sequence[Tensor], choices: forms.Choices
+    model: nn.Module, layout: str, examples: Sequence[Tensor], choices: Choices
 ) -> nn.Module:
     """Bring a model into a layout, and choose the forms of its operators there."""
     model = model.to(memory_format=_MEMORY_FORMAT[layout])

@@ -15,6 +15,8 @@ from bench.errors import UserError, near
 if TYPE_CHECKING:
     from bench.run.perf import Ceiling, Row
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def add(verbs: Verbs) -> None:
     """Describe the verb."""
@@ -24,6 +26,8 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--scope", choices=("operator", "training"), help="default: both")
     verb.add_argument("--batch", help="comma-separated; default: 1,8, in training 1")
     verb.add_argument("--threads", type=int, help="default: every core that may be used")
+    verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    verb.add_argument("--dtype", choices=DTYPES, default="float32", help="of weights and maps")
     verb.add_argument("--processes", type=int, default=3, help="intervals are over them")
     verb.add_argument("--rounds", type=int, default=10, help="turns in each process")
     verb.add_argument(
@@ -46,12 +50,14 @@ def perf(options: argparse.Namespace) -> None:
         if name not in perf.KERNELS:
             raise UserError(f"`--operators` (={name!r}): {near(name, perf.KERNELS)}")
     scopes: dict[str, list[int]] = {"operator": [1, 8], "training": [1]}
-    default = {"layout": "contiguous", "device": "cpu", "warmup_cap_ms": 500, "memory": False}
+    default = {"layout": "contiguous", "warmup_cap_ms": 500, "memory": False}
     plan = speed_plan(
         SpeedConfig.model_validate({"scopes": scopes, **default}),
         options.scope,
         options.batch,
         threads=options.threads,
+        device=options.device,
+        dtype=options.dtype,
         processes=options.processes,
         rounds=options.rounds,
     )
@@ -60,9 +66,10 @@ def perf(options: argparse.Namespace) -> None:
     commit = provenance(command=options.line, reproduce="").git_commit or "none"
     planned = perf.races(names, plan, options.line.removeprefix("convboard "))
     threads = plan.threads or usable_cores()
-    limit = perf.ceiling(threads)
+    limit = perf.ceiling(threads, device=options.device, dtype=options.dtype)
     console.print(
-        f"The machine, {threads} threads: {limit.flops / 1e9:.0f} GFLOP/s in a matrix product, "
+        f"The machine, {'its GPU' if options.device == 'cuda' else f'{threads} threads'}, "
+        f"{options.dtype}: {limit.flops / 1e9:.0f} GFLOP/s in a matrix product, "
         f"{limit.bytes / 1e9:.1f} GB/s in a copy."
     )
     rows: list[Row] = []

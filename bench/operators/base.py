@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.errors import UserError, near, require
 from bench.operators import forms
+from bench.operators.choices import Choices
 from bench.operators.depthwise import DepthwiseConv2d
 from bench.operators.rules import RULES, Rule, check
 
@@ -213,9 +214,7 @@ class Operator(nn.Module, ABC):
     def params(self) -> int:
         """Learned parameters of this form, by formula."""
 
-    def fuse(
-        self, example: Tensor | None = None, *, choices: forms.Choices | None = None
-    ) -> Operator:
+    def fuse(self, example: Tensor | None = None, *, choices: Choices | None = None) -> Operator:
         """Return the operator of equal value for inference; this one stays as it is.
 
         Args:
@@ -232,7 +231,7 @@ class Operator(nn.Module, ABC):
         """
         fused = self.fused()
         if example is not None:
-            forms.choose(fused, example, choices or forms.Choices())
+            forms.choose(fused, example, choices or Choices())
         return fused
 
     def fused(self) -> Operator:

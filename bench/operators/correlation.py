@@ -10,13 +10,16 @@ layout, and a strip may lie along the wrong axis. Every form here is one way to 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.operators.forms import Compute, is_channels_last, like, traced
+from bench.operators import gpu
+from bench.operators.choices import is_channels_last
+from bench.operators.forms import Compute, like, traced
 
 Pair = tuple[int, int]
 
@@ -89,6 +92,8 @@ def forms(x: Tensor, kernel: Tensor, geometry: Geometry) -> tuple[str, ...]:
     if traced():
         return ("direct",)
     able = [name for name, form in FORMS.items() if form.fits(x, kernel, geometry)]
+    if torch.is_grad_enabled():
+        able = [name for name in able if FORMS[name].differentiable]
     wide = x.is_cpu and max(geometry.padding[2:]) > WIDEST and not is_channels_last(x)
     if wide and "padded" in able:
         able.sort(key="padded".__ne__)
@@ -111,10 +116,11 @@ def prepared(
 
 
 class _Form(NamedTuple):
-    """One way to compute the correlation: where it can, and how."""
+    """One way to compute the correlation: where it can, how, and whether torch can derive it."""
 
     fits: Callable[[Tensor, Tensor, Geometry], bool]
     prepare: Callable[[Tensor, Tensor, Tensor | None, Geometry], Compute]
+    differentiable: bool = True
 
 
 def _size(x: Tensor) -> Pair:
@@ -224,6 +230,17 @@ def _fft_fits(x: Tensor, kernel: Tensor, g: Geometry) -> bool:
     return plain and wide and less.shape[2] * less.shape[3] >= FFT_TAPS
 
 
+def _toeplitz(x: Tensor, kernel: Tensor, bias: Tensor | None, g: Geometry) -> Compute:
+    """Return the products with banded matrices of the taps, on a GPU's tensor cores."""
+    kernel, less = trimmed(kernel, _size(x), g)
+    correlate = partial(gpu.kernels().correlate, kernel=kernel.contiguous(), bias=bias, g=less)
+    return lambda x: like(correlate(x), x)
+
+
+def _toeplitz_fits(x: Tensor, kernel: Tensor, g: Geometry) -> bool:
+    return gpu.usable(x) and kernel.shape[0] == x.shape[1] and kernel.dtype == x.dtype
+
+
 FORMS = {
     "direct": _Form(lambda x, kernel, g: True, _direct),
     "trimmed": _Form(_trims, _trimmed),
@@ -231,4 +248,5 @@ FORMS = {
     "transposed": _Form(lambda x, kernel, g: kernel.shape[2] != kernel.shape[3], _transposed),
     "channels_last": _Form(lambda x, kernel, g: True, _padded(torch.channels_last)),
     "fft": _Form(_fft_fits, _fft),
+    "toeplitz": _Form(_toeplitz_fits, _toeplitz, differentiable=False),
 }

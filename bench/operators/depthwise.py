@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.operators import correlation
+from bench.operators import correlation, gpu
+from bench.operators.choices import Choices, problem
 from bench.operators.correlation import Geometry, Pair, trimmed
-from bench.operators.forms import Choices, Compute, Formed, active, problem, traced
+from bench.operators.forms import Compute, Formed, active, traced
 
 Ends = tuple[int, int, int, int]
 
@@ -56,6 +57,12 @@ def depthwise_conv2d(
         >>> bool(torch.allclose(y, plain, atol=1e-5))
         True
     """
+    device = x.device.type
+    if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        with torch.autocast(device, enabled=False):
+            return depthwise_conv2d(x, weight, bias, stride, padding, dilation)
     geometry = _geometry(stride, padding, dilation)
     learning = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if learning and _derivable(x, weight, geometry):
@@ -87,13 +94,12 @@ def _geometry(stride: Pair, padding: Pair | Ends, dilation: Pair) -> Geometry:
 
 def _derivable(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     """Whether the gradients can be written as correlations, and torch's types need no care."""
+    known = x.is_cpu and x.dtype in (torch.float32, torch.float64)
     return (
-        x.is_cpu
+        (known or gpu.usable(x))
         and not traced()
         and weight.shape[0] == x.shape[1]
         and x.dtype == weight.dtype
-        and x.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled("cpu")
         and (geometry.symmetric or geometry.stride == (1, 1))
         and all(end >= 0 for end in _ends_of_input_gradient(weight, geometry))
     )
@@ -125,17 +131,18 @@ def _fastest(
         compute: returns the value in a form.
     """
     choices = active()
-    measured = choices is not None and x.is_cpu and x.numel() > 0
+    measured = choices is not None and (x.is_cpu or x.is_cuda) and x.numel() > 0
     if not measured or traced() or torch._C._is_any_autocast_enabled():
         return compute(able()[0])
     assert choices is not None
-    key: Hashable = (of, x.shape, x.stride(), x.dtype, x.device, weight.shape, geometry)
+    again = torch.is_grad_enabled()  # a gradient that is differentiated once more
+    key: Hashable = (of, x.shape, x.stride(), x.dtype, x.device, weight.shape, geometry, again)
     form = choices.recalled(key)
     if form is None:
         described = problem(of, x, kernel=list(weight.shape), geometry=list(map(list, geometry)))
+        candidates = {name: partial(compute, name) for name in able()}
         with torch.no_grad():
-            form = choices.best(described, {name: partial(compute, name) for name in able()})
-        choices.remember(key, form)
+            form = choices.best(described, candidates, key)
     return compute(form)
 
 
@@ -170,7 +177,7 @@ def _of_x(x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> Tensor
     def able() -> tuple[str, ...]:
         plain = geometry.stride == (1, 1)
         forms = correlation.forms(grad, weight, crossed) if plain else ()
-        return (*forms, "torch") if geometry.symmetric else forms
+        return _with_torchs(grad, geometry, forms)
 
     def compute(form: str) -> Tensor:
         if form == "torch":
@@ -191,25 +198,42 @@ def _of_weight(x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> T
         return images, grad.reshape(n * channels, 1, *grad.shape[2:])
 
     def able() -> tuple[str, ...]:
-        forms = correlation.forms(*maps(), crossed)
-        return (*forms, "torch") if geometry.symmetric else forms
+        forms = correlation.forms(*maps(), crossed) if x.is_cpu else ()
+        if gpu.usable(x) and not torch.is_grad_enabled():
+            forms = (*(form for form in forms if form != "toeplitz"), "toeplitz")
+        return _with_torchs(x, geometry, forms)
 
     def compute(form: str) -> Tensor:
         if form == "torch":
             return _torchs(1, x, weight, grad, geometry)
+        if form == "toeplitz":
+            of_kernel: Tensor = gpu.kernels().kernel_gradient(x, weight, grad, geometry)
+            return of_kernel
         correlations = _correlate(*maps(), None, crossed, form)
         return correlations[0, :, :kh, :kw].reshape(n, channels, 1, kh, kw).sum(0)
 
     return _fastest("depthwise, gradient of the kernel", x, weight, geometry, able, compute)
 
 
+def _with_torchs(x: Tensor, geometry: Geometry, forms: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the forms of a gradient with torch's own: the rule's, but on a CPU the last."""
+    if x.is_cpu:
+        return (*forms, "torch") if geometry.symmetric else forms
+    return "torch", *forms
+
+
 def _torchs(which: int, x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
     """Return torch's own gradient of the map (0) or of the kernel (1)."""
-    padding = [geometry.padding[0], geometry.padding[2]]
+    top, bottom, left, right = geometry.padding
+    padding = [top, left]
+    if not geometry.symmetric:
+        x, padding = F.pad(x, (left, right, top, bottom)), [0, 0]
     mask = [which == 0, which == 1, False]
     rest = (None, geometry.stride, padding, geometry.dilation, False, [0, 0], x.shape[1], mask)
     gradients = torch.ops.aten.convolution_backward(grad, x, weight, *rest)
     gradient: Tensor = gradients[which]
+    if which == 0 and not geometry.symmetric:
+        gradient = F.pad(gradient, (-left, -right, -top, -bottom))
     return gradient
 
 
@@ -253,7 +277,8 @@ class DepthwiseConv2d(Formed, nn.Conv2d):
         """Map (N, C, H, W) to (N, C, H', W')."""
         if self.is_settled():
             return self.direct(x)
-        if self.padding_mode != "zeros" or isinstance(self.padding, str) or x.dim() != 4:
+        plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        if not plain or x.dim() != 4 or x.shape[1] != self.in_channels:
             return nn.Conv2d.forward(self, x)
         if torch.is_grad_enabled() and self._learns(x):
             laid = self._laid()

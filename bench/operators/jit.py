@@ -6,8 +6,8 @@ innermost loops run along memory, so that they become vector instructions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -64,7 +64,7 @@ def sum_taps(
         ...     sum_taps(z, 0, places, torch.ones(1, 2), torch.zeros(1, dtype=torch.int32), out)
         ...     assert out.flatten().tolist() == [3.0, 5.0, 3.0]
     """
-    _run("sum_taps", z, first, places, weight, channels, out)
+    run(partial(_compiled, "sum_taps"), z, first, places, weight, channels, out)
 
 
 def circular(x: Tensor, weight: Tensor, table: Tensor, split: int, out: Tensor) -> None:
@@ -86,22 +86,28 @@ def circular(x: Tensor, weight: Tensor, table: Tensor, split: int, out: Tensor) 
         ...     circular(x, weight, torch.zeros(1, 3), 0, out)
         ...     assert out.flatten().tolist() == [2.0, 3.0, 1.0]
     """
-    _run("circular", x, weight, table, split, out)
+    run(partial(_compiled, "circular"), x, weight, table, split, out)
 
 
-def _run(name: str, *arguments: Tensor | int) -> None:
+def run(kernels: Callable[[bool], Any], *arguments: Tensor | float) -> None:
+    """Run a kernel on tensors, with as many threads as torch has.
+
+    Args:
+        kernels: returns the compiled one, by whether threads share the work.
+        arguments: the kernel's.
+    """
     wanted = torch.get_num_threads()
     import numba
 
     threads = min(wanted, numba.config.NUMBA_NUM_THREADS)
     if threads > 1 and numba.get_num_threads() != threads:
         numba.set_num_threads(threads)
-    _compiled(name, threads > 1)(*_arrays(arguments))
+    kernels(threads > 1)(*_arrays(arguments))
     if torch.get_num_threads() != wanted:  # as it starts, numba sets OpenMP's threads, torch's too
         torch.set_num_threads(wanted)
 
 
-def _arrays(arguments: Sequence[Tensor | int]) -> list[Any]:
+def _arrays(arguments: Sequence[Tensor | float]) -> list[Any]:
     return [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
 
 

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from bench.operators import jit
 from bench.operators.base import Operator
+from bench.operators.choices import problem
 from bench.operators.depthwise import Ends
-from bench.operators.forms import active, like, problem, traced
+from bench.operators.forms import active, like, traced
 
 FLOATS = 3072
 """Numbers of a channel that are laid out at once, about: a quarter of a small cache."""
@@ -140,8 +141,8 @@ class NormedSum(Operator):
         if form is None:
             of = problem(f"{self.name}, training", x, terms=shapes, residual=self.residual)
             probes = {form: self._probe(form) for form in ("terms", "one pass")}
-            form = choices.best(of, {form: partial(_step, op, x) for form, op in probes.items()})
-            choices.remember(key, form)
+            steps = {form: partial(_step, op, x) for form, op in probes.items()}
+            form = choices.best(of, steps, key)
         return form
 
     def _probe(self, form: Literal["terms", "one pass"]) -> NormedSum:

@@ -7,12 +7,14 @@ run along whole vectors of the line without an end to care for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numba
 import numpy as np
-import torch
 from torch import Tensor
+
+from bench.operators import jit
 
 HEIGHT, WIDTH, PITCH, GAP, FRONT, LENGTH, ROOM = range(7)
 """Columns of `lines`: the image as it lies, from row to row, rows between images, what lies before
@@ -113,8 +115,26 @@ def _lay(
 
 
 @numba.njit(fastmath=_FAST)
+def _lay_ways(
+    maps: Any, channel: Any, first: Any, count: Any, slots: Any, lines: Any, out: Any
+) -> None:
+    """Lay images of a channel along the lines that terms need: as they are, and turned."""
+    for way in range(2):
+        if lines[way, LENGTH]:
+            _lay(maps, channel, first, count, slots, lines[way], way == 1, out[way])
+
+
+@numba.njit(fastmath=_FAST)
+def _read(weight: Any, order: Any, channel: Any, out: Any) -> None:
+    """Read the taps of a channel, in the order in which they are added."""
+    for t in range(len(order)):
+        if order[t, 0] >= 0:
+            out[t] = weight[order[t, 0] + channel * order[t, 1]]
+
+
+@numba.njit(fastmath=_FAST)
 def _lift(
-    line: Any, source: Any, slots: Any, count: Any, turned: Any, maps: Any, first: Any, channel: Any
+    line: Any, source: Any, count: Any, turned: Any, maps: Any, first: Any, channel: Any
 ) -> None:
     """Add what lies along a line to the maps of a channel."""
     height, width, pitch, gap = line[HEIGHT], line[WIDTH], line[PITCH], line[GAP]
@@ -162,18 +182,14 @@ def _forward(
         w = np.zeros(len(order), np.float32)
         scale, sums = np.empty(terms, np.float32), np.empty(terms)
         for c in range(part * count // parts, (part + 1) * count // parts):
-            for t in range(len(order)):
-                if order[t, 0] >= 0:
-                    w[t] = weight[order[t, 0] + c * order[t, 1]]
+            _read(weight, order, c, w)
             for b in range(terms):
                 sums[b] = 0
             for chunk in range(chunks):
                 first = chunk * slots
                 here = min(slots, images - first)
                 full = 0 if here == slots else 1
-                for way in range(2):
-                    if lines[way, LENGTH]:
-                        _lay(x, channels[c], first, here, slots, lines[way], way == 1, laid[way])
+                _lay_ways(x, channels[c], first, here, slots, lines, laid)
                 group = 0
                 for b in range(terms):
                     way = turned[b]
@@ -234,7 +250,7 @@ def _forward(
                                 source, factor = y[c, b, chunk], scale[b]
                                 for p in range(length):
                                     added[p] += factor * source[p]
-                        _lift(lines[way], added, slots, here, way == 1, out, chunk * slots, c)
+                        _lift(lines[way], added, here, way == 1, out, chunk * slots, c)
     for image in range(images):
         for r in range(len(resting)):
             out[image, count + r] = x[image, resting[r]]
@@ -280,19 +296,14 @@ def _backward(
             np.empty(terms, np.float32),
         )
         for c in range(part * count // parts, (part + 1) * count // parts):
+            _read(weight, order, c, w)
             for t in range(len(order)):
                 of_w[t] = 0
-                if order[t, 0] >= 0:
-                    w[t] = weight[order[t, 0] + c * order[t, 1]]
             grads = 0.0
             for chunk in range(chunks):
                 first = chunk * slots
                 here = min(slots, images - first)
-                for way in range(2):
-                    if lines[way, LENGTH]:
-                        _lay(
-                            grad, c, first, here, slots, lines[way], way == 1, laid_grad[way, chunk]
-                        )
+                _lay_ways(grad, c, first, here, slots, lines, laid_grad[:, chunk])
                 way = 0 if lines[0, LENGTH] else 1
                 source, part_sum, start = laid_grad[way, chunk], np.float32(0), lines[way, FRONT]
                 for p in range(lines[way, LENGTH]):
@@ -317,11 +328,10 @@ def _backward(
                 first = chunk * slots
                 here = min(slots, images - first)
                 full = 0 if here == slots else 1
+                _lay_ways(x, channels[c], first, here, slots, lines, laid)
                 for way in range(2):
-                    if lines[way, LENGTH]:
-                        _lay(x, channels[c], first, here, slots, lines[way], way == 1, laid[way])
-                        for p in range(lines[way, LENGTH]):
-                            total[way, p] = 0
+                    for p in range(lines[way, LENGTH]):
+                        total[way, p] = 0
                 group = 0
                 for b in range(terms):
                     way = turned[b]
@@ -355,9 +365,7 @@ def _backward(
                             image_out[i, j] = kept * source_image[i, j]
                 for way in range(2):
                     if lines[way, LENGTH]:
-                        _lift(
-                            lines[way], total[way], slots, here, way == 1, of_x, first, channels[c]
-                        )
+                        _lift(lines[way], total[way], here, way == 1, of_x, first, channels[c])
             for t in range(len(order)):
                 if order[t, 0] >= 0:
                     of_weight[order[t, 0] + c * order[t, 1]] = of_w[t]
@@ -380,12 +388,9 @@ backward = {
 
 def run(name: Literal["forward", "backward"], *arguments: Tensor | float) -> None:
     """Run a kernel on tensors, with as many threads as torch has."""
-    wanted = torch.get_num_threads()
-    threads = min(wanted, numba.config.NUMBA_NUM_THREADS)
-    if threads > 1 and numba.get_num_threads() != threads:
-        numba.set_num_threads(threads)
-    arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
     kernels = {"forward": forward, "backward": backward}[name]
-    kernels[threads > 1](*arrays, 1 if threads == 1 else PARTS)
-    if torch.get_num_threads() != wanted:  # as it starts, numba sets OpenMP's threads, torch's too
-        torch.set_num_threads(wanted)
+
+    def shared(parallel: bool) -> Callable[..., None]:
+        return lambda *arrays: kernels[parallel](*arrays, PARTS if parallel else 1)
+
+    jit.run(shared, *arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UserError
-from bench.operators import jit
+from bench.operators import gpu, jit
 from bench.operators.base import ConvSpec, Operator
 from bench.operators.forms import Compute, Formed, like, traced
 from bench.operators.parc_circular import (
@@ -27,7 +28,7 @@ Form = Literal["auto", "direct", "fft", "circulant"]
 
 DEPTHWISE = ("circulant", "merged", "direct", "channels_last", "fft")
 """The forms of a depthwise kernel; the rule's is the first."""
-TOGETHER = ("axes", "stacked", "lines")
+TOGETHER = ("axes", "stacked", "lines", "at once")
 """The forms of both axes: each in a form of its own, or both written into one map."""
 
 
@@ -250,7 +251,11 @@ class Parc(Formed, Operator):
         plain = self.spec.stride == (1, 1) and self.spec.groups > 1 and not embedded
         if not plain or self._form not in ("auto", *TOGETHER) or traced():
             return ("axes",)
-        return TOGETHER if jit.usable(x) else TOGETHER[:2]
+        fits = {"lines": jit.usable(x), "at once": gpu.takes_whole(x) and self._is_of(x.dtype)}
+        return tuple(form for form in TOGETHER if fits.get(form, True))
+
+    def _is_of(self, dtype: torch.dtype) -> bool:
+        return all(conv.weight.dtype == dtype for conv in self._axes())
 
     def learnable(self, form: str) -> bool:
         """Return whether torch computes it all."""
@@ -260,7 +265,7 @@ class Parc(Formed, Operator):
         """Return ParC in a form."""
         if form == "axes":
             return self._by_axes
-        by = self._by_products if form == "stacked" else self._by_lines
+        by = self._by_products if form == "stacked" else partial(self._by_lines, form)
         return by(x.shape[2], x.shape[3])
 
     def _by_axes(self, x: Tensor) -> Tensor:
@@ -291,7 +296,8 @@ class Parc(Formed, Operator):
 
         return compute
 
-    def _by_lines(self, height: int, width: int) -> Compute:
+    def _by_lines(self, form: str, height: int, width: int) -> Compute:
+        """Return both axes in one call of a kernel: numba's, or on a GPU Triton's."""
         size, kernels, offsets = max(height, width), [], []
         for conv in self._axes():
             n = (height, width)[conv.dim - 2]
@@ -299,6 +305,9 @@ class Parc(Formed, Operator):
             kernels.append(F.pad(weight[:, 0], (0, size - n)))
             offsets.append(F.pad(offset.expand(-1, n), (0, size - n)))
         kernel, table = torch.cat(kernels), torch.cat(offsets)
+        if form == "at once":
+            run = partial(gpu.kernels().circular, weight=kernel, table=table, split=self.split[0])
+            return lambda x: like(run(x), x)
 
         def compute(x: Tensor) -> Tensor:
             out = torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UserError, require
-from bench.operators import correlation
+from bench.operators import correlation, gpu
 from bench.operators.base import ConvSpec, Operator, fold_norm, require_count
+from bench.operators.choices import Choices
 from bench.operators.correlation import Geometry
-from bench.operators.forms import Compute, Formed
+from bench.operators.forms import Compute, Formed, like, traced
 from bench.operators.kernels import require_small_kernel
 from bench.operators.one_pass import Channels, NormedSum, Term, watched
 from bench.operators.registry import register
@@ -198,10 +199,6 @@ class Shiftwise(NormedSum):
         """Leave out what is counted: a copy has tables of its own."""
         return {**self.__dict__, "_counted": None}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), the ghost channels last."""
-        return super().forward(x)
-
     def terms(self) -> list[Term | None]:
         """Return both strips and the centre, of the convolved channels."""
         norms = (self.norm_horizontal, self.norm_vertical, self.norm_centre)
@@ -280,11 +277,14 @@ class Strip(Formed):
         return f"{tuple(self.weight.shape)}, {self.geometry}"
 
 
-class Strips(Operator):
+class Strips(Formed, Operator):
     """Inference form of `shift` and `shift_split`: a horizontal and a vertical strip, one bias.
 
     y = [strip_h ∗ x_convolved + strip_v ∗ x_convolved + b | x_ghosts]; the norms, the centre
     kernel and the identity are in the strips, of nk·N taps, M // 2 of them before the pixel.
+
+    Each strip in a form of its own ("apart"), or on a GPU all that happens to a plane at once,
+    which so is read once ("at once").
     """
 
     convolved: Tensor
@@ -307,8 +307,43 @@ class Strips(Operator):
         self.register_buffer("ghosts", ghosts.clone())
         self.eval()
 
+    def forms(self, x: Tensor) -> tuple[str, ...]:
+        """Return "apart", and "at once" where a GPU can."""
+        able = self.spec.stride == (1, 1) and gpu.takes_whole(x) and not traced()
+        fits = able and self.horizontal.weight.dtype == x.dtype
+        return ("apart", "at once") if fits else ("apart",)
+
+    def learnable(self, form: str) -> bool:
+        """Return whether torch computes it all."""
+        return form == "apart"
+
+    def prepared(self, form: str, x: Tensor) -> Compute:
+        """Return both strips in a form."""
+        if form == "apart":
+            return self.apart
+        source = torch.cat([self.convolved, self.ghosts])
+        strips = [strip.weight.contiguous() for strip in (self.horizontal, self.vertical)]
+        before = self.spec.kernel_size[0] // 2
+        run = gpu.kernels().strips
+        return lambda x: like(run(x, source, *strips, self.horizontal.bias, before), x)
+
+    def choose(self, x: Tensor, choices: Choices) -> str:
+        """Choose the form for inputs like `x`, and return it; off a GPU there is one."""
+        return super().choose(x, choices) if gpu.usable(x) else "apart"
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), the ghost channels last."""
+        return super().forward(x) if gpu.usable(x) else self.apart(x)
+
+    def _state(self) -> list[int]:
+        strips = (self.horizontal, self.vertical)
+        return [*super()._state(), *(number for strip in strips for number in strip._state())]
+
+    def _learned(self) -> bool:
+        return self.horizontal._learned() or self.vertical._learned()
+
+    def apart(self, x: Tensor) -> Tensor:
+        """Compute the value strip by strip."""
         active = x[:, self.convolved] if len(self.ghosts) else x
         y: Tensor = self.horizontal(active) + self.vertical(active)
         if not len(self.ghosts):

@@ -12,19 +12,22 @@ from bench import operator_sources
 from bench.code_files import closure as code_closure
 from bench.code_files import code_digest, file_of
 from bench.hashing import digest
+from bench.local import has_gpu
 
 OURS = "bench.operators"
+GPU = f"{OURS}.gpu"
+"""What only a GPU runs."""
 NO_MATHS = frozenset({OURS, f"{OURS}.registry"})
 """How operators are found and made by name: it decides nothing that they compute."""
 
 
 @functools.cache
 def operator_sha256(name: str | None) -> str:
-    """Hash of the code of an operator: what its class and its helpers compute.
+    """Hash of the code of an operator: what its class and its helpers compute on this machine.
 
     It covers the modules of the class and its bases, and the closure of what these import from
     `bench.operators` or from the operator's own package. Words and layout don't count: docstrings
-    and comments are left out.
+    and comments are left out. Kernels that only a GPU runs count where there is one.
 
     Args:
         name: registered name; None for a host that is left as it is.
@@ -57,7 +60,8 @@ def closure(start: Iterable[str]) -> dict[str, Path]:
 
     def own(name: str) -> bool:
         within = any(name == root or name.startswith(f"{root}.") for root in roots)
-        return within and name not in NO_MATHS
+        runs = has_gpu() or not (name == GPU or name.startswith(f"{GPU}."))
+        return within and runs and name not in NO_MATHS
 
     places = {module: file_of(module) for module in start if module not in NO_MATHS}
     return code_closure({module: path for module, path in places.items() if path}, own)

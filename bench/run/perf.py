@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config.speed import SpeedConfig
+from bench.errors import UserError
 from bench.record import Entry, Interval, Record, load_all
 from bench.run.code import operator_sha256
 from bench.run.race import Contender, Race, Timed
@@ -60,12 +61,19 @@ class Ceiling:
         return 1000 * max(2 * macs / self.flops, moved / self.bytes)
 
 
-def ceiling(threads: int, seconds: float = 0.5) -> Ceiling:
+def ceiling(
+    threads: int, seconds: float = 0.5, *, device: str = "cpu", dtype: str = "float32"
+) -> Ceiling:
     """Measure the machine: one large matrix product, and one copy larger than its caches.
 
     Args:
-        threads: of both.
+        threads: of both, on a CPU.
         seconds: how long each is repeated; the best counts.
+        device: "cpu" or "cuda".
+        dtype: of the factors; float32 is multiplied as such, not as TF32.
+
+    Raises:
+        UserError: torch sees no GPU, and one is asked for.
 
     Example:
         >>> ceiling(1, 0.01).flops > 0
@@ -73,25 +81,34 @@ def ceiling(threads: int, seconds: float = 0.5) -> Ceiling:
     """
     import torch
 
+    on_gpu = device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise UserError("`device` (='cuda') must be present: torch sees no GPU here.")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    wait = torch.cuda.synchronize if on_gpu else int
     try:
-        side, size = 1536, 1 << 26
-        a, b, c = (torch.ones(side, side) for _ in range(3))
-        source, target = torch.ones(size), torch.ones(size)
-        product = _best(functools.partial(torch.mm, a, b, out=c), seconds)
-        copy = _best(functools.partial(target.copy_, source), seconds)
+        side, size = (8192, 1 << 28) if on_gpu else (1536, 1 << 26)
+        a, b, c = (
+            torch.randn(side, side, device=device, dtype=getattr(torch, dtype)) for _ in range(3)
+        )
+        source, target = torch.ones(size, device=device), torch.ones(size, device=device)
+        product = _best(functools.partial(torch.mm, a, b, out=c), wait, seconds)
+        copy = _best(functools.partial(target.copy_, source), wait, seconds)
     finally:
         torch.set_num_threads(before)
     return Ceiling(2 * side**3 / product, 2 * 4 * size / copy)
 
 
-def _best(call: Callable[[], Any], seconds: float) -> float:
+def _best(call: Callable[[], Any], wait: Callable[[], Any], seconds: float) -> float:
     call()
+    wait()
     best, end = math.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
         call()
+        wait()
         best = min(best, time.perf_counter() - start)
     return best
 
@@ -184,7 +201,8 @@ class Row:
         entry, speed = self.ours.entry, self.ours.speed
         assert speed is not None
         place = tuple(sorted(entry.host_options.items()))
-        return speed.scope, entry.operator, place, speed.batch, speed.threads, speed.dtype
+        how = (speed.batch, speed.threads, speed.dtype, speed.device)
+        return speed.scope, entry.operator, place, *how
 
     @property
     def gain(self) -> Interval | None:
@@ -200,12 +218,13 @@ class Row:
         speed, entry = self.ours.speed, self.ours.entry
         if speed is None or speed.latency_median_ms is None or speed.scope != "operator":
             return None
-        macs, moved = _work(entry.operator, Shape(**entry.host_options), speed.batch)
+        width = 4 if speed.dtype == "float32" else 2
+        macs, moved = _work(entry.operator, Shape(**entry.host_options), speed.batch, width)
         return ceiling.ms(macs, moved) / speed.latency_median_ms.value
 
 
 @functools.cache
-def _work(name: str, place: Shape, batch: int) -> tuple[int, int]:
+def _work(name: str, place: Shape, batch: int, width: int) -> tuple[int, int]:
     """MACs of the fused form, and the bytes of its weights, its input and its output."""
     import torch
 
@@ -217,7 +236,7 @@ def _work(name: str, place: Shape, batch: int) -> tuple[int, int]:
     fused = operator.fuse()
     h, w = place.input_size
     maps = batch * (operator.spec.in_channels * h * w) * 2
-    return batch * fused.macs(h, w), 4 * (maps + fused.params())
+    return batch * fused.macs(h, w), width * (maps + fused.params())
 
 
 def run(

@@ -225,7 +225,7 @@ def compare(before: Record, now: Record, known: tuple[Difference, ...] = ()) -> 
     assert before.recipe is not None
     assert now.recipe is not None
     metric = before.accuracy.headline
-    forms = _differing("form: ", *_asked_of_both(before.recipe.forms, now.recipe.forms))
+    forms = _differing("form: ", before.recipe.forms, now.recipe.forms)
     return Reproduced(
         metric=metric,
         before=before.accuracy.metrics[metric].value,
@@ -233,20 +233,6 @@ def compare(before: Record, now: Record, known: tuple[Difference, ...] = ()) -> 
         interval=_interval(before),
         differences=(*known, *forms),
     )
-
-
-def _asked_of_both(
-    before: Mapping[str, str], now: Mapping[str, str]
-) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return the choices of forms that both runs were asked for.
-
-    What one run alone names is a part of a form that it measured and the other remembered: where
-    forms differ, the first to do so is one of both. A run that measured nothing is told as it is.
-    """
-    if not before or not now:
-        return before, now
-    both = before.keys() & now.keys()
-    return {key: before[key] for key in both}, {key: now[key] for key in both}
 
 
 def _interval(record: Record) -> Interval | None:

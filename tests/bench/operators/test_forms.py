@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from bench import operators
+from bench.operators import choices as choices_module
 from bench.operators import forms
+from bench.operators.choices import Choices, quickest, race
 from bench.operators.depthwise import DepthwiseConv2d
-from bench.operators.forms import Choices, Formed, choose, fastest, quickest, race
+from bench.operators.forms import Formed, choose, fastest
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ ONE = torch.ones(3)
 def test_what_was_measured_is_kept_and_not_measured_again(file, monkeypatch):
     candidates = {"slow": slow(ONE), "quick": lambda: ONE}
     assert Choices(file).best({"of": "one"}, candidates) == "quick"
-    monkeypatch.setattr(forms, "race", lambda _: pytest.fail("measured twice"))
+    monkeypatch.setattr(choices_module, "race", lambda _: pytest.fail("measured twice"))
     assert Choices(file).best({"of": "one"}, candidates) == "quick"
 
 
@@ -151,15 +153,17 @@ def test_other_shapes_types_and_layouts_take_the_rule(conv, file):
     (key,) = conv._chosen
     conv._chosen[key], conv._settled = "fft", False
     with torch.no_grad():
-        conv(x)
-        conv(x[:1])
-        conv(x.contiguous(memory_format=torch.channels_last))
-    assert [ready.form for ready in conv._ready.values()] == ["fft", "direct", "direct"]
+        others = (x[:1], x.contiguous(memory_format=torch.channels_last))
+        for one in (x, *others):
+            conv(one)
+        rule = [conv.forms(one)[0] for one in others]
+    assert "fft" not in rule
+    assert [ready.form for ready in conv._ready.values()] == ["fft", *rule]
 
 
 def test_torchs_own_call_is_made_as_it_is_where_it_is_the_fastest(conv, file, monkeypatch):
     x = torch.randn(1, 4, 9, 9)
-    monkeypatch.setattr(forms, "race", lambda forms: {"direct": 1.0, "padded": 2.0})
+    monkeypatch.setattr(choices_module, "race", lambda forms: {"direct": 1.0, "padded": 2.0})
     choose(conv, x, Choices(file))
     monkeypatch.setattr(Formed, "forward", lambda *_: pytest.fail("looked up"))
     plain = nn.Conv2d(4, 4, 13, padding=6, groups=4)
@@ -236,7 +240,8 @@ PROCESS = """
 import sys, torch
 from pathlib import Path
 from bench.operators import create
-from bench.operators.forms import Choices, fastest
+from bench.operators.choices import Choices
+from bench.operators.forms import fastest
 torch.manual_seed(0)
 op = create("unireplk", in_channels=8, out_channels=8, kernel_size=13)
 with fastest(Choices(Path(sys.argv[1]))):

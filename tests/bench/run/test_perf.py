@@ -48,7 +48,7 @@ def test_the_ceiling_bounds_by_arithmetic_or_memory():
     limit = perf.Ceiling(flops=2e9, bytes=1e9)
     assert limit.ms(macs=5_000_000, moved=1) == 5
     assert limit.ms(macs=1, moved=3_000_000) == 3
-    assert perf._work("dwconv", perf.Shape(4, 8, 7), 2) == (2 * 4 * 64 * 49, 4 * (2 * 512 + 200))
+    assert perf._work("dwconv", perf.Shape(4, 8, 7), 2, 4) == (2 * 4 * 64 * 49, 4 * (2 * 512 + 200))
 
 
 @pytest.mark.slow

@@ -1,0 +1,283 @@
+"""Which of several exact forms is the fastest on the machine at hand: measured once, and kept.
+
+What is compared takes turns on the very input, as cuDNN's benchmark mode does it. The choice is
+kept in a file by all that the times depend on (shape, dtype, layout, threads, device, versions), so
+that the next process does not measure again and computes the same, bit by bit.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import local
+from bench.hashing import canonical, digest
+from bench.locks import Held, lock
+from bench.whole_files import write_whole
+
+Candidates = Mapping[str, Callable[[], Tensor]]
+
+TURNS = 7
+"""Turns that every form takes before one is chosen."""
+TURN_MS = 0.5
+"""The least time of a turn."""
+HOPELESS = 3
+"""A form so many times slower than another at its second call takes no turns."""
+ALIKE = 0.02
+"""Of forms whose times differ by less, the first that is named is taken."""
+EQUAL = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+"""dtype → largest |a − b| / max |b| of two forms of one value."""
+WAIT_S = 120.0
+
+_log = logging.getLogger(__name__)
+
+
+def default_file() -> Path:
+    """Return where choices are kept: forms.json in the user's cache."""
+    try:
+        return local.cache_folder() / "forms.json"
+    except RuntimeError:  # no home: nothing is kept
+        return Path(os.devnull) / "forms.json"
+
+
+class Choices:
+    """Which form is the fastest for which problem, kept in a file.
+
+    The file may lie on another machine's disk, be edited or be gone: an entry that names no form
+    of the problem counts as none, and a file that cannot be read or written costs time alone.
+
+    Args:
+        path: the file; by default `default_file()`.
+
+    Attributes:
+        taken: problem in words → form, of all that ran; what was asked for only while something
+            else was measured is not among it.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from time import sleep
+        >>> with TemporaryDirectory() as folder:
+        ...     choices = Choices(Path(folder) / "forms.json")
+        ...     one = torch.ones(1)
+        ...     slow = lambda: (sleep(0.02), one)[1]
+        ...     choices.best({"of": "ones"}, {"slow": slow, "quick": lambda: one})
+        'quick'
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or default_file()
+        self._entries = self._read()
+        self.taken: dict[str, str] = {}
+        self._recalled: dict[Hashable, str] = {}
+        self._aside: dict[Hashable, str] = {}
+        self._alone_now = self._told = False
+        self._trials = 0
+
+    def best(self, problem: Mapping[str, Any], candidates: Candidates, key: Hashable = None) -> str:
+        """Return the name of the fastest candidate; measured now if the file does not know.
+
+        Args:
+            problem: what the times depend on beside the machine, as JSON.
+            candidates: form → what computes the value in it, on the real input.
+            key: what `recalled` knows the form by from now on, in this process.
+        """
+        if len(candidates) == 1:
+            form = next(iter(candidates))
+        else:
+            form = quickest(self.times(problem, candidates))
+            words = [problem["of"], "×".join(map(str, problem.get("shape", [])))]
+            if "kernel" in problem:
+                words.append("kernel " + "×".join(map(str, problem["kernel"])))
+            said = " ".join(filter(None, words))
+            if not self._trials:
+                self.taken[said] = form
+            elif key is not None:
+                self._aside[self._place(key)] = said
+        if key is not None:
+            self._recalled[self._place(key)] = form
+        return form
+
+    def times(self, problem: Mapping[str, Any], candidates: Candidates) -> dict[str, float]:
+        """Return candidate → ms of a call; measured now if the file does not know."""
+        key = digest({**problem, "forms": list(candidates)})[:16]
+        try:
+            known = self._known(key, candidates)
+            if known is None:
+                with self._alone():
+                    self._entries |= self._read()
+                    known = self._known(key, candidates)
+                    if known is None:
+                        known = self._measure(key, problem, candidates)
+                        write_whole(self.path, canonical(self._entries) + "\n")
+        except (OSError, Held) as error:
+            if not self._told:
+                _log.warning("Choices of forms are not kept in %r: %s.", self.path.name, error)
+                self._told = True
+            known = self._known(key, candidates) or self._measure(key, problem, candidates)
+        return known
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from measuring; what is measured may choose forms inside of it."""
+        if self._alone_now:
+            yield
+            return
+        with lock(self.path.with_suffix(".lock"), wait_s=WAIT_S):
+            self._alone_now = True
+            try:
+                yield
+            finally:
+                self._alone_now = False
+
+    def recalled(self, key: Hashable) -> str | None:
+        """Return the form that this process knows by a key, if it does: no problem is described."""
+        place = self._place(key)
+        form = self._recalled.get(place)
+        if self._aside and not self._trials and place in self._aside:
+            self.taken[self._aside.pop(place)] = self._recalled[place]
+        return form
+
+    def _place(self, key: Hashable) -> Hashable:
+        return key, torch.get_num_threads()
+
+    def _known(self, key: str, candidates: Candidates) -> dict[str, float] | None:
+        """Return the times that are kept, if they are times of these candidates."""
+        times = self._entries.get(key, {}).get("ms")
+        if not isinstance(times, dict) or not times or not times.keys() <= candidates.keys():
+            return None
+        numbers = all(isinstance(ms, float | int) and 0 < ms < math.inf for ms in times.values())
+        return {name: times[name] for name in candidates if name in times} if numbers else None
+
+    def _measure(
+        self, key: str, problem: Mapping[str, Any], candidates: Candidates
+    ) -> dict[str, float]:
+        self._trials += 1
+        try:
+            times = {name: round(ms, 5) + 1e-9 for name, ms in race(candidates).items()}
+        finally:
+            self._trials -= 1
+        self._entries[key] = {"problem": dict(problem), "ms": times}
+        return times
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            entries = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            _log.warning("The file of forms %r is not read: %s.", self.path.name, error)
+            return {}
+        if not isinstance(entries, dict):
+            return {}
+        return {key: entry for key, entry in entries.items() if isinstance(entry, dict)}
+
+
+def quickest(times: Mapping[str, float]) -> str:
+    """Return the name of the least time; of those that are alike, the first.
+
+    Example:
+        >>> quickest({"direct": 1.01, "padded": 1.0, "fft": 3.0})
+        'direct'
+    """
+    least = min(times.values())
+    return next(name for name, ms in times.items() if ms <= (1 + ALIKE) * least)
+
+
+def race(candidates: Candidates) -> dict[str, float]:
+    """Return the median ms of a call of each candidate, which take turns.
+
+    A candidate whose value is not the first one's, or that raises where the first does not, is
+    left out with a word: no form that is wrong is ever chosen.
+    """
+    times: dict[str, float] = {}
+    calls: dict[str, Callable[[], Tensor]] = {}
+    reference: Tensor | None = None
+    for name, call in candidates.items():
+        try:
+            value = call()
+            if reference is not None and not alike(value, reference):
+                _log.warning("The form %r does not compute the value of the others.", name)
+                continue
+            reference = value if reference is None else reference
+            times[name] = _ms(call, 1)
+        except Exception as error:
+            if reference is None:
+                raise
+            _log.warning("The form %r fails: %s: %s.", name, type(error).__name__, error)
+            continue
+        calls[name] = call
+    least = min(times.values())
+    hopeful = [name for name in calls if times[name] <= HOPELESS * least]
+    lengths = {name: max(1, round(TURN_MS / max(times[name], 1e-4))) for name in hopeful}
+    turns: dict[str, list[float]] = {name: [] for name in hopeful}
+    for turn in range(TURNS):
+        for name in hopeful if turn % 2 else reversed(hopeful):
+            calls[name]()  # the caches are as this form leaves them
+            turns[name].append(_ms(calls[name], lengths[name]))
+    return times | {name: statistics.median(ms) for name, ms in turns.items()}
+
+
+def alike(value: Tensor, reference: Tensor) -> bool:
+    """Whether two forms computed one value, up to the rounding of their dtype."""
+    if value.shape != reference.shape or value.dtype != reference.dtype:
+        return False
+    wide = reference.double()
+    limit = EQUAL[reference.dtype] * float(wide.abs().max()) if wide.numel() else 0.0
+    return not wide.numel() or float((value.double() - wide).abs().max()) <= limit
+
+
+def _ms(call: Callable[[], Tensor], times: int) -> float:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+    start = time.perf_counter_ns()
+    for _ in range(times):
+        out = call()
+    if out.is_cuda:
+        torch.cuda.synchronize()
+    return (time.perf_counter_ns() - start) / 1e6 / times
+
+
+def problem(of: str, x: Tensor, **more: Any) -> dict[str, Any]:
+    """Return what the time of a computation on `x` depends on, the machine included, as JSON."""
+    return {
+        "of": of,
+        "shape": list(x.shape),
+        "layout": "channels_last" if is_channels_last(x) else "contiguous",
+        "dtype": str(x.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        **_machine(x.device),
+        **more,
+    }
+
+
+@cache
+def _machine(device: torch.device) -> dict[str, Any]:
+    versions = {"torch": str(torch.__version__)}
+    with suppress(importlib.metadata.PackageNotFoundError):
+        versions["numba"] = importlib.metadata.version("numba")
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "versions": versions}
+    level = torch.backends.cpu.get_cpu_capability()
+    return {"device": f"{local.processor()}, {level}", "versions": versions}
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a map lies channel by channel of a pixel, and not also plane by plane."""
+    return (
+        x.dim() == 4
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
