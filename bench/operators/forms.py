@@ -49,6 +49,7 @@ def fastest(choices: Choices | None = None) -> Iterator[Choices]:
         choices: where they are kept; by default those of `default_file()`.
 
     Example:
+        >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> from bench.operators import create
         >>> op = create("dwconv", in_channels=4, out_channels=4, kernel_size=7)

@@ -212,12 +212,12 @@ class Told(choices.Choices):
         super().__init__(path)
         self.form = form
 
-    def best(self, problem, candidates, key=None):
+    def times(self, problem, candidates):
         if "one pass" not in candidates:
-            return super().best(problem, candidates, key)
+            return super().times(problem, candidates)
         values = [call() for call in candidates.values()]
         assert choices.alike(values[1], values[0])
-        return self.form
+        return {form: 1.0 if form == self.form else 9.0 for form in candidates}
 
 
 @pytest.mark.parametrize("form", ["terms", "one pass"])
