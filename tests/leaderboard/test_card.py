@@ -84,7 +84,7 @@ def test_nothing_surely_better_than_the_baseline():
     said = text(*scores(better), timed("dw7", 1.0), timed("acb", 0.8), timed("shift", 1.904))
     assert said.startswith(
         "Nothing is surely better than dw7, the baseline. acb has the best mean at 0.80× dw7's "
-        "time: +0.9 points against dw7 [−1.4, 3.2], which may be chance. "
+        "time: +0.9 points against dw7 [−1.6, 3.4], which may be chance. "
     )
 
 
