@@ -263,6 +263,10 @@ class DepthwiseConv2d(Formed, nn.Conv2d):
         self._settled = alone and self.padding_mode == "zeros"
         return form
 
+    def reopen(self) -> None:
+        """Take no call past the module until a form was chosen anew."""
+        self._settled = False
+
     def is_settled(self) -> bool:
         """Whether torch's own call is taken now: it was the fastest wherever it was measured."""
         return self._settled and self.form == "auto" and not torch.is_grad_enabled()

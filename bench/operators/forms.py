@@ -194,6 +194,9 @@ class Formed(nn.Module):
         form = self._chosen[x.shape, x.stride(), x.dtype] = choices.best(of, candidates)
         return form
 
+    def reopen(self) -> None:
+        """Be called as a module is: a form is about to be chosen for one more input."""
+
     def chosen(self, batch: int) -> list[str]:
         """Return the forms that were chosen for maps of a batch, of one shape or several."""
         return sorted({f for key, f in self._chosen.items() if key[0][0] == batch})
@@ -256,10 +259,12 @@ def choose(model: nn.Module, example: Tensor, choices: Choices) -> None:
         choices: where they are kept.
     """
     met: list[tuple[Formed, Tensor]] = []
+    formed = [module for module in model.modules() if isinstance(module, Formed)]
+    for module in formed:
+        module.reopen()
     handles = [
         module.register_forward_pre_hook(lambda module, args: met.append((module, args[0])))
-        for module in model.modules()
-        if isinstance(module, Formed)
+        for module in formed
     ]
     model.requires_grad_(False)
     try:

@@ -174,6 +174,16 @@ def test_torchs_own_call_is_made_as_it_is_where_it_is_the_fastest(conv, file, mo
     assert conv.weight.grad is not None
 
 
+def test_another_input_is_measured_where_torchs_own_call_was_the_fastest(file, monkeypatch):
+    times = {1: {"direct": 1.0, "padded": 2.0}, 3: {"direct": 2.0, "padded": 1.0}}
+    monkeypatch.setattr(choices_module, "race", lambda forms: times[len(forms["direct"].args[0])])
+    op = operators.create("conv", in_channels=4, out_channels=4, kernel_size=7, groups=4).fuse()
+    for batch in (1, 3):
+        choose(op, torch.randn(batch, 4, 9, 9), Choices(file))
+    assert op.conv.chosen(1) == ["direct"]
+    assert op.conv.chosen(3) == ["padded"]
+
+
 def test_what_is_inside_of_a_model_is_chosen(file):
     torch.manual_seed(0)
     op = operators.create("shift", in_channels=12, out_channels=12, kernel_size=13).eval()
