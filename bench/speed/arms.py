@@ -258,7 +258,7 @@ def _result(
     result: Callable[..., ArmResult], cells: list[dict[str, Any]], baseline: list[dict[str, Any]]
 ) -> ArmResult:
     def values(name: str) -> list[Any]:
-        return [cell[name] for cell in cells if cell.get(name) not in (None, [])]
+        return [cell[name] for cell in cells if cell.get(name) not in (None, [], {})]
 
     bad = next((cell for cell in cells if cell["status"] != "ok"), None)
     status: Status = bad["status"] if bad else "ok"

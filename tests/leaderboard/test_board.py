@@ -143,6 +143,21 @@ def test_newer_code_is_known_from_any_record_of_the_operator():
     assert not by_label(board)["acb"].stale
 
 
+def test_code_that_only_a_gpu_runs_makes_nothing_of_a_cpu_stale():
+    score = make.accuracy(make.entry("parc"), 0, 0.8, provenance=at(20))
+    on_gpu = make.MACHINE.model_copy(update={"gpu": "a GPU", "gpu_count": 1})
+    entry = make.entry("parc", form="fused", task="backbone", operator_sha256="with a GPU's")
+    older = entry.model_copy(update={"operator_sha256": "with a GPU's of before"})
+    times = [
+        make.speed(one, 1.3, provenance=at(day), machine=on_gpu)
+        for day, one in ((21, older), (22, entry))
+    ]
+    (board,) = boards([score, *times])
+    row = by_label(board)["parc"]
+    assert not row.stale
+    assert [row.is_stale(time) for time in times] == [True, False]
+
+
 def test_times_of_older_code_are_joined_and_stale():
     score = make.accuracy(make.entry("parc"), 0, 0.8, provenance=at(23))
     fused = make.entry("parc", form="fused", task="backbone", operator_sha256="old")

@@ -17,7 +17,7 @@ from bench.config import files
 from bench.config.plan import Choice, plan
 from bench.errors import UserError
 from bench.record import load_all
-from bench.run import fit, suite
+from bench.run import code, fit, suite
 from bench.run.cell import operator_sha256
 from bench.store import Store
 
@@ -122,6 +122,14 @@ def test_preflight_finds_the_rest_before_training(tiny, choice, message):
 def test_operator_hash_is_of_its_own_file():
     assert operator_sha256("conv") != operator_sha256("acb")
     assert operator_sha256("acb") == operator_sha256("acb")
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_kernels_of_a_gpu_count_where_there_is_one(gpu, monkeypatch):
+    monkeypatch.setattr(code, "has_gpu", lambda: gpu)
+    modules = code.closure(["bench.operators.acb"])
+    assert ("bench.operators.gpu.triton_kernels" in modules) == gpu
+    assert "bench.operators.depthwise" in modules
 
 
 @pytest.mark.slow

@@ -160,6 +160,19 @@ def test_a_run_gives_paired_samples_intervals_memory_and_speed_records(make, tmp
         assert record.speed.mode == ("latency" if result.batch == 1 else "throughput")
 
 
+def test_the_forms_that_were_taken_stand_in_the_result(tmp_path):
+    shape = Shape(4, 8, 7)
+    (result,) = measure(
+        operator_arms(["dwconv"], shape),
+        baseline="dwconv",
+        in_channels=4,
+        folder=tmp_path,
+        **{**QUICK, "memory": True, "processes": 1, "batches": (1,)},
+    )
+    assert result.forms.keys() == {"0.conv", "layout"}
+    assert record_of(result).speed.forms == result.forms
+
+
 def record_of(result):
     from bench.machine import machine, provenance, software
 
