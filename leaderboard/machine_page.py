@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -37,8 +38,80 @@ def _view(page: str, records: list[Record]) -> dict[str, Any]:
         "facts": [(name, value) for name, value in facts if value is not None],
         "kinds": sorted(Counter(record.kind for record in records).items()),
         "days": days,
+        "times": _alone(records),
         "runs": _runs(records),
         "software": _software(records),
+    }
+
+
+def _alone(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The times of networks and operators that stand on no board, the newest run first.
+
+    What was timed in a suite is on its boards; forms against each other, on operators' pages.
+    """
+    by_table: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
+    for record in records:
+        alone = record.provenance.suite is None and record.entry.exact_form is None
+        if record.speed and alone and record.entry.form != "published":
+            by_table[record.speed.run, record.speed.scope, record.speed.batch].append(record)
+    tables = []
+    for of_table in by_table.values():
+        first = of_table[0]
+        speed = first.speed
+        assert speed is not None
+        height, width = speed.input_size
+        device = "GPU" if speed.device == "cuda" else f"{speed.threads} threads"
+        step = "training step" if speed.scope == "training" else "inference"
+        what = first.entry.host
+        if speed.scope == "operator":
+            what = "one layer of {channels} channels, kernel {kernel_size}, stride {stride}".format(
+                **first.entry.host_options
+            )
+        tables.append(
+            {
+                "title": f"{what}, {height}×{width}, {step}, batch {speed.batch}",
+                "setting": f"{speed.dtype}, {device}, {speed.processes} processes of "
+                f"{speed.rounds} rounds, {first.provenance.created[:10]}",
+                "baseline": speed.baseline,
+                "command": first.provenance.reproduce,
+                "created": max(record.provenance.created for record in of_table),
+                "rows": [_time(record) for record in sorted(of_table, key=_by_time)],
+            }
+        )
+    return sorted(tables, key=lambda table: (table["created"], table["title"]), reverse=True)
+
+
+def _by_time(record: Record) -> tuple[bool, float, str]:
+    """The baseline first, then the fastest; what has no time last."""
+    assert record.speed is not None
+    time = record.speed.latency_median_ms
+    ratio = record.speed.ratio_to_baseline
+    lead = record.speed.verdict != "baseline"
+    return lead, ratio.value if ratio else 0 if time else math.inf, record.entry.label
+
+
+def _time(record: Record) -> dict[str, Any]:
+    speed, memory = record.speed, record.memory
+    assert speed is not None
+    peak = (memory.peak_allocated_bytes or memory.peak_rss_bytes) if memory else None
+    joules = speed.energy_per_image_joules
+    marks = {
+        speed.noise: speed.noise not in ("stable", None),
+        "waits for the host": speed.host_bound,
+        "throttled": speed.throttled,
+    }
+    return {
+        "operator": record.entry.label,
+        "file": record.filename,
+        "status": None if record.status == "ok" else f"{record.status}: {record.error}",
+        "ms": Show.number(speed.latency_median_ms.value if speed.latency_median_ms else None),
+        "ms_interval": Show.interval(speed.latency_median_ms),
+        "ratio": Show.ratio(speed.ratio_to_baseline),
+        "verdict": Show.verdict(speed),
+        "rate": Show.number(speed.images_per_second.value if speed.images_per_second else None),
+        "peak": Show.number(peak / 2**20 if peak else None),
+        "energy": Show.number(1000 * joules if joules is not None else None),
+        "marks": ", ".join(str(mark) for mark, holds in marks.items() if holds),
     }
 
 
