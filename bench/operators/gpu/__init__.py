@@ -18,6 +18,8 @@ INSTALLED = find_spec("triton") is not None
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MOST = 2**31 - 1
 """Numbers of a map: the kernels count them in 32 bits."""
+CHANNELS = 65535
+"""The most channels: a grid of programs has no more along its second axis."""
 WHOLE = 64
 """Rows and columns of the largest map that a program takes whole."""
 
@@ -37,6 +39,7 @@ def usable(x: Tensor) -> bool:
         and x.dim() == 4
         and x.dtype in DTYPES
         and 0 < x.numel() <= MOST
+        and x.shape[1] <= CHANNELS
     )
 
 

@@ -8,6 +8,9 @@ float32 are split into three parts (tf32x3), so that nothing of them is lost.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -268,6 +271,11 @@ def _precision(x: Tensor) -> str:
     return "tf32x3" if x.dtype == torch.float32 else "tf32"
 
 
+def _on_device(x: Tensor) -> AbstractContextManager[Any]:
+    """Let the device of a map be the one that kernels are started on."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
 def _laid(x: Tensor) -> Tensor:
     """Return a map whose planes lie row behind row."""
     return x if x.stride()[2:] == (x.shape[3], 1) else x.contiguous()
@@ -310,20 +318,21 @@ def correlate(x: Tensor, kernel: Tensor, bias: Tensor | None, g: Geometry) -> Te
     y = x.new_empty(len(x), x.shape[1], *out)
     how, lines = _tiling(x, out, kernel, g), len(x) * out[0]
     tiles = -(-lines // how["LINES"]) * -(-out[1] // how["COLUMNS"])
-    _correlate[tiles, x.shape[1]](
-        x,
-        kernel,
-        x if bias is None else bias,
-        y,
-        lines,
-        x.stride(0),
-        x.stride(1),
-        x.shape[1],
-        **_shape(x, out, kernel, g),
-        BIASED=bias is not None,
-        PRECISION=_precision(x),
-        **how,
-    )
+    with _on_device(x):
+        _correlate[tiles, x.shape[1]](
+            x,
+            kernel,
+            x if bias is None else bias,
+            y,
+            lines,
+            x.stride(0),
+            x.stride(1),
+            x.shape[1],
+            **_shape(x, out, kernel, g),
+            BIASED=bias is not None,
+            PRECISION=_precision(x),
+            **how,
+        )
     return y
 
 
@@ -365,21 +374,22 @@ def kernel_gradient(x: Tensor, kernel: Tensor, grad: Tensor, g: Geometry) -> Ten
     share = -(-blocks // max(1, PROGRAMS // (channels * height)))
     parts = -(-blocks // share)
     sums = torch.empty(parts, channels, height, width, dtype=torch.float32, device=x.device)
-    _kernel_gradient[parts * height, channels](
-        x,
-        grad,
-        sums,
-        lines,
-        share,
-        x.stride(0),
-        x.stride(1),
-        grad.stride(0),
-        grad.stride(1),
-        channels,
-        **_shape(x, out, kernel, g),
-        PRECISION=_precision(x),
-        **how,
-    )
+    with _on_device(x):
+        _kernel_gradient[parts * height, channels](
+            x,
+            grad,
+            sums,
+            lines,
+            share,
+            x.stride(0),
+            x.stride(1),
+            grad.stride(0),
+            grad.stride(1),
+            channels,
+            **_shape(x, out, kernel, g),
+            PRECISION=_precision(x),
+            **how,
+        )
     return sums.sum(0).to(kernel.dtype).view(kernel.shape)
 
 
@@ -412,28 +422,29 @@ def strips(
     """
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     x, (images, channels, height, width), how = _laid(x), x.shape, _sharing(x)
-    _strips[-(-images // how["EACH"]), channels](
-        x,
-        source,
-        across,
-        upright,
-        bias,
-        y,
-        images,
-        x.stride(0),
-        x.stride(1),
-        len(across),
-        channels,
-        H=height,
-        W=width,
-        THIN=across.shape[2],
-        LONG=across.shape[3],
-        BEFORE=before,
-        ROWS=_power(height),
-        COLUMNS=_power(width),
-        PRECISION=_precision(x),
-        **how,
-    )
+    with _on_device(x):
+        _strips[-(-images // how["EACH"]), channels](
+            x,
+            source,
+            across,
+            upright,
+            bias,
+            y,
+            images,
+            x.stride(0),
+            x.stride(1),
+            len(across),
+            channels,
+            H=height,
+            W=width,
+            THIN=across.shape[2],
+            LONG=across.shape[3],
+            BEFORE=before,
+            ROWS=_power(height),
+            COLUMNS=_power(width),
+            PRECISION=_precision(x),
+            **how,
+        )
     return y
 
 
@@ -450,24 +461,25 @@ def circular(x: Tensor, weight: Tensor, table: Tensor, split: int) -> Tensor:
     """
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     x, (images, channels, height, width), how = _laid(x), x.shape, _sharing(x)
-    _circular[-(-images // how["EACH"]), channels](
-        x,
-        weight,
-        table,
-        y,
-        images,
-        x.stride(0),
-        x.stride(1),
-        split,
-        channels,
-        weight.shape[1],
-        H=height,
-        W=width,
-        ROWS=_power(height),
-        COLUMNS=_power(width),
-        PRECISION=_precision(x),
-        **how,
-    )
+    with _on_device(x):
+        _circular[-(-images // how["EACH"]), channels](
+            x,
+            weight,
+            table,
+            y,
+            images,
+            x.stride(0),
+            x.stride(1),
+            split,
+            channels,
+            weight.shape[1],
+            H=height,
+            W=width,
+            ROWS=_power(height),
+            COLUMNS=_power(width),
+            PRECISION=_precision(x),
+            **how,
+        )
     return y
 
 
