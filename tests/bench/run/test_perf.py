@@ -80,3 +80,9 @@ def test_the_plan_of_the_command_holds_both_scopes():
     races = perf.races(["parc", "icconv"], plan, "perf")
     assert len({race.hash for race in races}) == len(races) == 16
     assert {race.baseline for race in races} == {"parc, published", "icconv, published"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_timed(convboard):
+    done = convboard("perf", "--device", "cuda", "--operators", "dwconv", status=2, at_once=True)
+    assert "`device` (='cuda') must be present" in done.stderr
