@@ -32,11 +32,14 @@ def board_name(board: Board) -> str:
 
 
 def opening(boards: Sequence[Board]) -> Board:
-    """The board that the site opens with: where most operators differ surely from the baseline."""
+    """The board that the site opens with: where most operators are surely better than the baseline.
 
-    def decided(board: Board) -> int:
-        within = [row.difference.interval for row in board.rows if row.difference]
-        return sum(interval is not None and interval.low * interval.high > 0 for interval in within)
+    Of equals the one where most surely differ from it.
+    """
+
+    def decided(board: Board) -> tuple[int, int]:
+        known = [board.surely(row) for row in board.rows]
+        return known.count("better"), len(known) - known.count(None)
 
     return max(boards, key=decided)
 
