@@ -101,7 +101,8 @@ def closure(folder):
 
 
 @pytest.mark.parametrize(
-    ("folder", "extra"), [("bench/operators", ["fast"]), ("bench/backbones", ["fast", "backbones"])]
+    ("folder", "extra"),
+    [("bench/operators", ["fast", "gpu"]), ("bench/backbones", ["fast", "gpu", "backbones"])],
 )
 def test_a_part_needs_no_more_than_its_extra(folder, extra):
     brought = set().union(*(names(EXTRAS[name]) for name in extra))
