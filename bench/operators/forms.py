@@ -195,7 +195,7 @@ class Formed(nn.Module):
         return form
 
     def reopen(self) -> None:
-        """Be called as a module is: a form is about to be chosen for one more input."""
+        """Leave no way past the module: a form is about to be chosen for another input."""
 
     def chosen(self, batch: int) -> list[str]:
         """Return the forms that were chosen for maps of a batch, of one shape or several."""
