@@ -174,6 +174,21 @@ def test_torchs_own_call_is_made_as_it_is_where_it_is_the_fastest(conv, file, mo
     assert conv.weight.grad is not None
 
 
+@pytest.mark.parametrize("name", ["acb", "shift", "slak", "dwconv", "parc"])
+def test_what_ran_is_named_alike_where_it_was_measured_and_where_it_was_known(name, file):
+    torch.manual_seed(0)
+    place = {"in_channels": 8, "out_channels": 8, "kernel_size": 13, "resolution": 9}
+    op = operators.create(name, groups=8, **place)
+    x = torch.randn(2, 8, 9, 9, requires_grad=True)
+    taken = []
+    for _ in range(2):
+        with fastest(Choices(file)) as choices:
+            for _ in range(2):
+                op(x).square().sum().backward()
+        taken.append(choices.taken)
+    assert taken[0] == taken[1] != {}
+
+
 def test_another_input_is_measured_where_torchs_own_call_was_the_fastest(file, monkeypatch):
     times = {1: {"direct": 1.0, "padded": 2.0}, 3: {"direct": 2.0, "padded": 1.0}}
     monkeypatch.setattr(choices_module, "race", lambda forms: times[len(forms["direct"].args[0])])
