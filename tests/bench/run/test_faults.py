@@ -301,7 +301,7 @@ def test_damaged_checkpoints_are_left_aside(tiny, convboard, tmp_path):
     process = convboard(*command, wait=False)
     before = wait_for(lambda: next(runs.glob("cells/*/before-last.ckpt"), None))
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(180) == 130
     damage(before, 50)
     damage(before.with_name("last.ckpt"), 0)
     said = " ".join(convboard(*command).stdout.split())
@@ -394,7 +394,7 @@ def test_ctrl_c_in_one_run_ends_with_130_and_goes_on(verb, tiny, convboard, tmp_
     process = convboard(*command, wait=False)
     wait_for(lambda: next(runs.glob("cells/*/last.ckpt"), None))
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(180) == 130
     said = capfd.readouterr().err
     assert said.endswith("Stopped. The same command goes on from here.\n")
     assert "Traceback" not in said
