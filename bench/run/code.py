@@ -57,14 +57,17 @@ def _homes(name: str) -> set[str]:
 def closure(start: Iterable[str]) -> dict[str, Path]:
     """Return module → file of some modules and of all that they import of their own packages."""
     roots = {OURS, *(_package(module) for module in start)}
+    never_run = set() if has_gpu() else {GPU}
 
     def own(name: str) -> bool:
-        within = any(name == root or name.startswith(f"{root}.") for root in roots)
-        runs = has_gpu() or not (name == GPU or name.startswith(f"{GPU}."))
-        return within and runs and name not in NO_MATHS
+        return _within(name, roots) and not _within(name, never_run) and name not in NO_MATHS
 
     places = {module: file_of(module) for module in start if module not in NO_MATHS}
     return code_closure({module: path for module, path in places.items() if path}, own)
+
+
+def _within(name: str, packages: Iterable[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def _package(module: str) -> str:

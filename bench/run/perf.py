@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config.speed import SpeedConfig
-from bench.errors import UserError
 from bench.record import Entry, Interval, Record, load_all
 from bench.run.code import operator_sha256
 from bench.run.race import Contender, Race, Timed
@@ -81,13 +80,19 @@ def ceiling(
     """
     import torch
 
+    from bench.speed.arms import require_device
+
+    require_device(device)
     on_gpu = device == "cuda"
-    if on_gpu and not torch.cuda.is_available():
-        raise UserError("`device` (='cuda') must be present: torch sees no GPU here.")
-    before = torch.get_num_threads()
+    products = torch.backends.cuda.matmul
+    before = torch.get_num_threads(), products.allow_tf32
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    wait = torch.cuda.synchronize if on_gpu else int
+    products.allow_tf32 = False
+
+    def wait() -> None:
+        if on_gpu:
+            torch.cuda.synchronize()
+
     try:
         side, size = (8192, 1 << 28) if on_gpu else (1536, 1 << 26)
         a, b, c = (
@@ -97,7 +102,8 @@ def ceiling(
         product = _best(functools.partial(torch.mm, a, b, out=c), wait, seconds)
         copy = _best(functools.partial(target.copy_, source), wait, seconds)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        products.allow_tf32 = before[1]
     return Ceiling(2 * side**3 / product, 2 * 4 * size / copy)
 
 

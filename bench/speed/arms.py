@@ -137,8 +137,7 @@ def measure(
         warmup_min_ms=warmup_min_ms,
         warmup_cap_ms=warmup_cap_ms,
     )
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("`device` (='cuda') must be present: torch sees no GPU here.")
+    require_device(device)
     if images is not None:
         images = _checked(images, settings)
     pickled = _pickled(arms, baseline)
@@ -178,6 +177,12 @@ def measure(
         jobs |= {name: job(process=k) for k, name in enumerate(names[-processes:])}
         done = campaign.run(jobs, progress or _silent)
     return _results([arm.label for arm in arms], settings, run_id, done)
+
+
+def require_device(device: str) -> None:
+    """Raise a UserError where a GPU is asked for and torch sees none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("`device` (='cuda') must be present: torch sees no GPU here.")
 
 
 @contextmanager
