@@ -1,22 +1,25 @@
 """Which of several exact forms is the fastest on the machine at hand: measured once, and kept.
 
 What is compared takes turns on the very input, as cuDNN's benchmark mode does it. The choice is
-kept in a file by all that the times depend on (shape, dtype, layout, threads, device, versions), so
-that the next process does not measure again and computes the same, bit by bit.
+kept in a file by all that the times depend on (shape, dtype, layout, threads, device, versions, the
+code of the forms), so that the next process does not measure again and computes the same, bit by
+bit.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
 import logging
 import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +86,8 @@ class Choices:
         self.taken: dict[str, str] = {}
         self._recalled: dict[Hashable, str] = {}
         self._aside: dict[Hashable, str] = {}
-        self._alone_now = self._told = False
-        self._trials = 0
+        self._told = False
+        self._measuring = 0
 
     def best(self, problem: Mapping[str, Any], candidates: Candidates, key: Hashable = None) -> str:
         """Return the name of the fastest candidate; measured now if the file does not know.
@@ -102,7 +105,7 @@ class Choices:
             if "kernel" in problem:
                 words.append("kernel " + "×".join(map(str, problem["kernel"])))
             said = " ".join(filter(None, words))
-            if not self._trials:
+            if not self._measuring:
                 self.taken[said] = form
             elif key is not None:
                 self._aside[self._place(key)] = said
@@ -129,25 +132,18 @@ class Choices:
             known = self._known(key, candidates) or self._measure(key, problem, candidates)
         return known
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> AbstractContextManager[object]:
         """Keep other processes from measuring; what is measured may choose forms inside of it."""
-        if self._alone_now:
-            yield
-            return
-        with lock(self.path.with_suffix(".lock"), wait_s=WAIT_S):
-            self._alone_now = True
-            try:
-                yield
-            finally:
-                self._alone_now = False
+        if self._measuring:
+            return nullcontext()
+        return lock(self.path.with_suffix(".lock"), wait_s=WAIT_S)
 
     def recalled(self, key: Hashable) -> str | None:
         """Return the form that this process knows by a key, if it does: no problem is described."""
         place = self._place(key)
         form = self._recalled.get(place)
-        if self._aside and not self._trials and place in self._aside:
-            self.taken[self._aside.pop(place)] = self._recalled[place]
+        if form and not self._measuring and place in self._aside:
+            self.taken[self._aside.pop(place)] = form
         return form
 
     def _place(self, key: Hashable) -> Hashable:
@@ -164,11 +160,11 @@ class Choices:
     def _measure(
         self, key: str, problem: Mapping[str, Any], candidates: Candidates
     ) -> dict[str, float]:
-        self._trials += 1
+        self._measuring += 1
         try:
             times = {name: round(ms, 5) + 1e-9 for name, ms in race(candidates).items()}
         finally:
-            self._trials -= 1
+            self._measuring -= 1
         self._entries[key] = {"problem": dict(problem), "ms": times}
         return times
 
@@ -250,10 +246,18 @@ def _ms(call: Callable[[], Tensor], times: int) -> float:
     return (time.perf_counter_ns() - start) / 1e6 / times
 
 
-def problem(of: str, x: Tensor, **more: Any) -> dict[str, Any]:
-    """Return what the time of a computation on `x` depends on, the machine included, as JSON."""
+def problem(of: str, x: Tensor, by: type | None = None, **more: Any) -> dict[str, Any]:
+    """Return what the time of a computation on `x` depends on, the machine included, as JSON.
+
+    Args:
+        of: what is computed, in words.
+        x: the input.
+        by: the class whose forms compute it; its file counts beside those of this package.
+        more: what else the time depends on.
+    """
     return {
         "of": of,
+        "code": _code(by),
         "shape": list(x.shape),
         "layout": "channels_last" if is_channels_last(x) else "contiguous",
         "dtype": str(x.dtype).removeprefix("torch."),
@@ -261,6 +265,16 @@ def problem(of: str, x: Tensor, **more: Any) -> dict[str, Any]:
         **_machine(x.device),
         **more,
     }
+
+
+@cache
+def _code(by: type | None) -> str:
+    """Return the hash of this package's files, and of the one that a class is written in."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    if by is not None:
+        with suppress(TypeError, OSError):  # of a class that was typed in
+            files.append(Path(inspect.getfile(by)))
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
 @cache

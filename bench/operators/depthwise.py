@@ -200,13 +200,13 @@ def _of_weight(x: Tensor, weight: Tensor, grad: Tensor, geometry: Geometry) -> T
     def able() -> tuple[str, ...]:
         forms = correlation.forms(*maps(), crossed) if x.is_cpu else ()
         if gpu.usable(x) and not torch.is_grad_enabled():
-            forms = (*(form for form in forms if form != "toeplitz"), "toeplitz")
+            forms = (*(form for form in forms if form != "toeplitz"), "diagonals")
         return _with_torchs(x, geometry, forms)
 
     def compute(form: str) -> Tensor:
         if form == "torch":
             return _torchs(1, x, weight, grad, geometry)
-        if form == "toeplitz":
+        if form == "diagonals":
             of_kernel: Tensor = gpu.kernels().kernel_gradient(x, weight, grad, geometry)
             return of_kernel
         correlations = _correlate(*maps(), None, crossed, form)

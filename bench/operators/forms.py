@@ -158,12 +158,26 @@ class Formed(nn.Module):
         """Return what else the time depends on, as JSON: by default what the module prints."""
         return {"module": self.extra_repr()}
 
+    def only(self, x: Tensor) -> Compute | None:
+        """Return what computes inputs like `x` where there is nothing to choose, if that is so.
+
+        It is asked at every call; what it returns keeps nothing of the weights.
+        """
+        return None
+
+    def parts(self) -> Sequence[Formed]:
+        """Return the modules inside of this one whose weights its forms prepare."""
+        return ()
+
     def learnable(self, form: str) -> bool:
         """Whether gradients flow through a form."""
         return True
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the value in the form that was chosen, else by the rule."""
+        only = self.only(x)
+        if only is not None:
+            return only(x)
         if traced() or torch._C._is_any_autocast_enabled():
             return self.prepared(self._rule(x), x)(x)
         key = x.shape, x.stride(), x.dtype
@@ -190,7 +204,7 @@ class Formed(nn.Module):
         """Choose the form for inputs like `x`, and return it."""
         able = (self.form,) if self.form in self.forms(x) else self.forms(x)
         candidates = {form: partial(self.prepared(form, x), x) for form in able}
-        of = problem(type(self).__name__, x, **self.described())
+        of = problem(type(self).__name__, x, type(self), **self.described())
         form = self._chosen[x.shape, x.stride(), x.dtype] = choices.best(of, candidates)
         return form
 
@@ -215,7 +229,7 @@ class Formed(nn.Module):
         if _active is None or self.form in able or not x.numel():
             return self.form if self.form in able else able[0]
         candidates = {form: partial(self._gradient, form, x) for form in able}
-        of = problem(f"{type(self).__name__}, training", x, **self.described())
+        of = problem(f"{type(self).__name__}, training", x, type(self), **self.described())
         return _active.best(of, candidates, mine)
 
     @torch.enable_grad()
@@ -230,7 +244,8 @@ class Formed(nn.Module):
 
     def _learned(self) -> bool:
         """Whether an optimiser may change the weights: fused ones leave no trace of it."""
-        return any(p is not None and p.requires_grad for p in self._parameters.values())
+        mine = any(p is not None and p.requires_grad for p in self._parameters.values())
+        return mine or any(part._learned() for part in self.parts())
 
     def _state(self) -> list[int]:
         """Return what changes with the weights, whoever changes them."""
@@ -240,6 +255,8 @@ class Formed(nn.Module):
                 state.append(tensor.data_ptr())
                 if not tensor.is_inference():
                     state.append(tensor._version)
+        for part in self.parts():
+            state += part._state()
         return state
 
     def __getstate__(self) -> dict[str, Any]:
@@ -273,4 +290,5 @@ def choose(model: nn.Module, example: Tensor, choices: Choices) -> None:
         for handle in handles:
             handle.remove()
     for module, x in reversed(met):  # what is inside of another is chosen before it
-        module.choose(x, choices)
+        if module.only(x) is None:
+            module.choose(x, choices)

@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 INSTALLED = find_spec("numba") is not None
+FAST = {"contract", "reassoc", "nsz"}
+"""What a compiled sum may do to its order."""
+
+_kernels: list[Any] = []
 
 
 def usable(x: Tensor) -> bool:
@@ -89,6 +94,32 @@ def circular(x: Tensor, weight: Tensor, table: Tensor, split: int, out: Tensor) 
     run(partial(_compiled, "circular"), x, weight, table, split, out)
 
 
+def compiled(function: Any, parallel: bool) -> Any:
+    """Return a function as a kernel, which numba compiles as it is called, and keeps on disk.
+
+    On disk numba tells kernels apart by name, code and types, and not by whether threads share
+    the work: the first that was compiled would be taken for both. So each has a name of its own.
+
+    Args:
+        function: of Python, with loops over `numba.prange`.
+        parallel: whether threads share these.
+    """
+    import numba
+
+    own = FunctionType(
+        function.__code__, function.__globals__, function.__name__, None, function.__closure__
+    )
+    own.__qualname__ = f"{function.__qualname__}.{'threads' if parallel else 'one_thread'}"
+    kernel = numba.njit(parallel=parallel, fastmath=FAST, cache=True)(own)
+    _kernels.append(kernel)
+    return kernel
+
+
+def compiled_here() -> int:
+    """Return how many kernels this process has compiled itself, and not read from disk."""
+    return sum(sum(kernel.stats.cache_misses.values()) for kernel in _kernels)
+
+
 def run(kernels: Callable[[bool], Any], *arguments: Tensor | float) -> None:
     """Run a kernel on tensors, with as many threads as torch has.
 
@@ -115,9 +146,6 @@ def _arrays(arguments: Sequence[Tensor | float]) -> list[Any]:
 def _compiled(name: str, parallel: bool) -> Any:
     import numba
     import numpy as np
-
-    fast = {"contract", "reassoc", "nsz"}
-    compiled = numba.njit(parallel=parallel, fastmath=fast, cache=True)
 
     def sum_taps(z: Any, first: Any, places: Any, weight: Any, channels: Any, out: Any) -> None:
         images, _, height, width = out.shape
@@ -175,4 +203,4 @@ def _compiled(name: str, parallel: bool) -> Any:
                         for column in range(width):
                             target[y, column] = sums[y * twice + column]
 
-    return compiled({"sum_taps": sum_taps, "circular": circular}[name])
+    return compiled({"sum_taps": sum_taps, "circular": circular}[name], parallel)

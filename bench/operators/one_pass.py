@@ -139,7 +139,8 @@ class NormedSum(Operator):
         key = (self.name, x.shape, x.stride(), str(shapes))
         form = choices.recalled(key)
         if form is None:
-            of = problem(f"{self.name}, training", x, terms=shapes, residual=self.residual)
+            described = {"terms": shapes, "residual": self.residual}
+            of = problem(f"{self.name}, training", x, type(self), **described)
             probes = {form: self._probe(form) for form in ("terms", "one pass")}
             steps = {form: partial(_step, op, x) for form, op in probes.items()}
             form = choices.best(of, steps, key)
@@ -235,7 +236,8 @@ def normed_sum(
         for t in terms
     )
     layout = _layout(images, height, width, len(channels.summed), shapes)
-    fixed = _Fixed(channels, shapes, tuple(norm.eps for norm in norms), residual, layout)
+    eps = _numbers(tuple(norm.eps for norm in norms))
+    fixed = _Fixed(channels, shapes, eps, residual, layout)
     learnt = [
         *(term.kernel for term in terms),
         *(norm.weight for norm in norms),
@@ -252,6 +254,11 @@ def normed_sum(
             norm.running_var.lerp_(spread, norm.momentum)
             norm.num_batches_tracked.add_(1)
     return like(out, x)
+
+
+@lru_cache(64)
+def _numbers(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 class _Shape(NamedTuple):
@@ -427,7 +434,7 @@ class _Fixed(NamedTuple):
 
     channels: Channels
     shapes: tuple[_Shape, ...]
-    eps: tuple[float, ...]
+    eps: Tensor
     residual: bool
     layout: _Layout
 
@@ -437,7 +444,7 @@ class _Fixed(NamedTuple):
 
     def more(self) -> tuple[Tensor | bool, ...]:
         """Return what the kernels ask for behind the parameters of the norms."""
-        return torch.tensor(self.eps, dtype=torch.float64), self.residual
+        return self.eps, self.residual
 
 
 def _kernels() -> ModuleType:
@@ -505,7 +512,9 @@ def _by_torch(x: Tensor, fixed: _Fixed, learnt: Sequence[Tensor]) -> Tensor:
     summed = x[:, fixed.channels.summed]
     out = summed if fixed.residual else torch.zeros_like(summed)
     parts = (learnt[:count], learnt[count : 2 * count], learnt[2 * count :])
-    for shape, eps, kernel, gamma, beta in zip(fixed.shapes, fixed.eps, *parts, strict=True):
+    for shape, eps, kernel, gamma, beta in zip(
+        fixed.shapes, fixed.eps.tolist(), *parts, strict=True
+    ):
         (top, left), (dh, dw) = shape.before, shape.dilation
         bottom, right = dh * (kernel.shape[2] - 1) - top, dw * (kernel.shape[3] - 1) - left
         padded = F.pad(summed, (left, right, top, bottom))

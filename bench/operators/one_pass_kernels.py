@@ -26,10 +26,8 @@ many they are: of the value, and of the gradient of the map."""
 PARTS = 16
 """Shares of the channels, where several threads take them."""
 
-_FAST = {"contract", "reassoc", "nsz"}
 
-
-@numba.njit(fastmath=_FAST)
+@numba.njit(fastmath=jit.FAST)
 def _add(
     n: Any, w: Any, t: Any, steps: Any, sign: Any, source: Any, at: Any, target: Any, to: Any
 ) -> None:
@@ -56,7 +54,7 @@ def _add(
         )
 
 
-@numba.njit(fastmath=_FAST)
+@numba.njit(fastmath=jit.FAST)
 def _multiply(
     n: Any, t: Any, steps: Any, source: Any, at: Any, grad: Any, of: Any, sums: Any
 ) -> None:
@@ -90,7 +88,7 @@ def _multiply(
     sums[t + 8] += s8
 
 
-@numba.njit(fastmath=_FAST)
+@numba.njit(fastmath=jit.FAST)
 def _lay(
     maps: Any, channel: Any, first: Any, count: Any, slots: Any, line: Any, turned: Any, out: Any
 ) -> None:
@@ -114,7 +112,7 @@ def _lay(
                     out[start + i * pitch + j] = image[i, j]
 
 
-@numba.njit(fastmath=_FAST)
+@numba.njit(fastmath=jit.FAST)
 def _lay_ways(
     maps: Any, channel: Any, first: Any, count: Any, slots: Any, lines: Any, out: Any
 ) -> None:
@@ -124,7 +122,7 @@ def _lay_ways(
             _lay(maps, channel, first, count, slots, lines[way], way == 1, out[way])
 
 
-@numba.njit(fastmath=_FAST)
+@numba.njit(fastmath=jit.FAST)
 def _read(weight: Any, order: Any, channel: Any, out: Any) -> None:
     """Read the taps of a channel, in the order in which they are added."""
     for t in range(len(order)):
@@ -132,7 +130,7 @@ def _read(weight: Any, order: Any, channel: Any, out: Any) -> None:
             out[t] = weight[order[t, 0] + channel * order[t, 1]]
 
 
-@numba.njit(fastmath=_FAST)
+@numba.njit(fastmath=jit.FAST)
 def _lift(
     line: Any, source: Any, count: Any, turned: Any, maps: Any, first: Any, channel: Any
 ) -> None:
@@ -374,15 +372,9 @@ def _backward(
             of_x[image, resting[r]] = grad[image, count + r]
 
 
-forward = {
-    parallel: numba.njit(_forward, parallel=parallel, fastmath=_FAST, cache=True)
-    for parallel in (False, True)
-}
+forward = {parallel: jit.compiled(_forward, parallel) for parallel in (False, True)}
 """Value, means and variances; by whether threads share the channels."""
-backward = {
-    parallel: numba.njit(_backward, parallel=parallel, fastmath=_FAST, cache=True)
-    for parallel in (False, True)
-}
+backward = {parallel: jit.compiled(_backward, parallel) for parallel in (False, True)}
 """Gradients; by whether threads share the channels."""
 
 

@@ -247,7 +247,7 @@ class Parc(Formed, Operator):
 
     def forms(self, x: Tensor) -> tuple[str, ...]:
         """Return "axes", each in a form of its own, and those that write both into one map."""
-        embedded = any(conv.pe is not None and conv.position_bias is None for conv in self._axes())
+        embedded = any(conv.pe is not None and conv.position_bias is None for conv in self.parts())
         plain = self.spec.stride == (1, 1) and self.spec.groups > 1 and not embedded
         if not plain or self._form not in ("auto", *TOGETHER) or traced():
             return ("axes",)
@@ -255,7 +255,7 @@ class Parc(Formed, Operator):
         return tuple(form for form in TOGETHER if fits.get(form, True))
 
     def _is_of(self, dtype: torch.dtype) -> bool:
-        return all(conv.weight.dtype == dtype for conv in self._axes())
+        return all(conv.weight.dtype == dtype for conv in self.parts())
 
     def learnable(self, form: str) -> bool:
         """Return whether torch computes it all."""
@@ -277,7 +277,7 @@ class Parc(Formed, Operator):
         """Return one product with circulant matrices per image and axis, biases included."""
         products: list[tuple[slice, Tensor, Tensor, bool]] = []
         start = 0
-        for conv in self._axes():
+        for conv in self.parts():
             high = conv.dim == 2
             weight, _, offset = conv.tables(height if high else width)
             matrix = circulant(weight)[:, 0]
@@ -299,7 +299,7 @@ class Parc(Formed, Operator):
     def _by_lines(self, form: str, height: int, width: int) -> Compute:
         """Return both axes in one call of a kernel: numba's, or on a GPU Triton's."""
         size, kernels, offsets = max(height, width), [], []
-        for conv in self._axes():
+        for conv in self.parts():
             n = (height, width)[conv.dim - 2]
             weight, _, offset = conv.tables(n)
             kernels.append(F.pad(weight[:, 0], (0, size - n)))
@@ -316,14 +316,9 @@ class Parc(Formed, Operator):
 
         return compute
 
-    def _axes(self) -> list[CircularConv]:
+    def parts(self) -> list[CircularConv]:
+        """Return the axes."""
         return [conv for conv in self.axes if isinstance(conv, CircularConv)]
-
-    def _state(self) -> list[int]:
-        return [number for conv in self._axes() for number in conv._state()]
-
-    def _learned(self) -> bool:
-        return any(conv._learned() for conv in self._axes())
 
     def macs(self, h: int, w: int) -> int:
         """H·⌈H/s⌉·⌈W/s⌉ per channel and input channel along the height; likewise the width.
@@ -334,7 +329,7 @@ class Parc(Formed, Operator):
         computes its bias per position, one line an axis, on maps of another size than stored.
         """
         size, total = (h, w), 0
-        for conv in self._axes():
+        for conv in self.parts():
             axis = conv.dim - 2
             lines = -(-size[1 - axis] // self.spec.stride[1 - axis])
             channels, fan, length = conv.weight.shape
@@ -351,7 +346,7 @@ class Parc(Formed, Operator):
         """
         assert self.spec.resolution is not None
         total = 0
-        for conv in self._axes():
+        for conv in self.parts():
             channels, length = conv.weight.shape[0], self.spec.resolution[conv.dim - 2]
             fan = channels if self.spec.groups == 1 else 1
             tables = 0 if conv.pe is None else 1

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from bench.errors import UserError, require
 from bench.operators import correlation, gpu
 from bench.operators.base import ConvSpec, Operator, fold_norm, require_count
-from bench.operators.choices import Choices
 from bench.operators.correlation import Geometry
 from bench.operators.forms import Compute, Formed, like, traced
 from bench.operators.kernels import require_small_kernel
@@ -322,28 +321,21 @@ class Strips(Formed, Operator):
         if form == "apart":
             return self.apart
         source = torch.cat([self.convolved, self.ghosts])
-        strips = [strip.weight.contiguous() for strip in (self.horizontal, self.vertical)]
+        strips = [strip.weight.contiguous() for strip in self.parts()]
         before = self.spec.kernel_size[0] // 2
         run = gpu.kernels().strips
         return lambda x: like(run(x, source, *strips, self.horizontal.bias, before), x)
 
-    def choose(self, x: Tensor, choices: Choices) -> str:
-        """Choose the form for inputs like `x`, and return it; off a GPU there is one."""
-        return super().choose(x, choices) if gpu.usable(x) else "apart"
+    def only(self, x: Tensor) -> Compute | None:
+        """Return both strips apart, but on a GPU."""
+        return None if gpu.usable(x) else self.apart
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), the ghost channels last."""
-        return super().forward(x) if gpu.usable(x) else self.apart(x)
-
-    def _state(self) -> list[int]:
-        strips = (self.horizontal, self.vertical)
-        return [*super()._state(), *(number for strip in strips for number in strip._state())]
-
-    def _learned(self) -> bool:
-        return self.horizontal._learned() or self.vertical._learned()
+    def parts(self) -> tuple[Strip, Strip]:
+        """Return both strips."""
+        return self.horizontal, self.vertical
 
     def apart(self, x: Tensor) -> Tensor:
-        """Compute the value strip by strip."""
+        """Map (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), strip by strip, the ghost channels last."""
         active = x[:, self.convolved] if len(self.ghosts) else x
         y: Tensor = self.horizontal(active) + self.vertical(active)
         if not len(self.ghosts):

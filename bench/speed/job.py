@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -119,15 +120,28 @@ class Note:
     """A file that says at what a worker is, read when the worker has died.
 
     It is written in place, with one system call, outside of the timed blocks.
+
     """
 
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        self._seconds: dict[str, float] = {}
+        self._at: str | None = None
+        self._since = 0.0
 
     def __call__(self, stage: str, label: str | None = None, batch: int | None = None) -> None:
         """Say that `stage` of an arm begins; None means of no arm, or at all batches."""
+        now = time.monotonic()
+        if self._at is not None:
+            self._seconds[self._at] = self._seconds.get(self._at, 0.0) + now - self._since
+        self._at, self._since = stage, now
         text = json.dumps({"stage": stage, "label": label, "batch": batch}).encode()
         os.pwrite(self._handle, text + b"\n", 0)
+
+    def taken(self) -> dict[str, float]:
+        """Return stage → seconds that it has taken since this was last asked."""
+        seconds, self._seconds = self._seconds, {}
+        return seconds
 
     @staticmethod
     def read(path: Path) -> dict[str, Any] | None:

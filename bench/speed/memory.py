@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.failures import device_lost, killed_for_memory
+from bench.operators import jit
 from bench.speed.forms import (
     configure,
     inputs,
@@ -39,7 +40,7 @@ from bench.speed.stage import in_words
 
 CALLS = 3
 TRIES = 3
-"""Children of a place: one that imported anything is followed by another."""
+"""Children of a place: one that imported or compiled anything is followed by another."""
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
@@ -66,7 +67,8 @@ def _on_cpu(job: Job, cell: Timing) -> None:
 
     The worker of a memory job has imported everything and computed nothing, so that no thread of
     OpenMP is lost in the fork, nothing of another arm is there, and it takes milliseconds. What a
-    child had to import after all is imported here, and the place measured anew.
+    child had to import after all is imported here, and the place measured anew; so it is where a
+    child had to compile a kernel, which the next one reads from disk.
     """
     if not (sys.platform == "linux" and os.access(_CLEAR_REFS, os.W_OK)):
         cell.memory_error = f"not measured: this system has no {_CLEAR_REFS} to write to"
@@ -76,9 +78,9 @@ def _on_cpu(job: Job, cell: Timing) -> None:
         if isinstance(answer, str):
             cell.memory_error = answer
             return
-        peak, imported = answer
+        peak, imported, compiled = answer
         cell.memory = {"peak_rss_bytes": peak}
-        if not imported:
+        if not (imported or compiled):
             return
         for name in imported:
             with suppress(Exception):  # a part of a module, which comes with the whole
@@ -86,14 +88,17 @@ def _on_cpu(job: Job, cell: Timing) -> None:
         gc.freeze()
 
 
-def _of_child(job: Job, cell: Timing) -> tuple[int, list[str]] | str:
-    """Return the peak of a place in bytes and what was imported for it, or why there is none."""
+def _of_child(job: Job, cell: Timing) -> tuple[int, list[str], int] | str:
+    """Return the peak of a place in bytes, what was imported and how much compiled for it.
+
+    Or why there is none.
+    """
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     child = fork.Process(target=_in_child, args=(job, cell.label, cell.batch, sender))
     child.start()
     sender.close()
-    answer: tuple[int, list[str]] | str
+    answer: tuple[int, list[str], int] | str
     try:
         if receiver.poll(job.limit_s):
             answer = receiver.recv()
@@ -113,9 +118,10 @@ def _of_child(job: Job, cell: Timing) -> tuple[int, list[str]] | str:
 def _in_child(job: Job, label: str, batch: int, answer: Connection) -> None:
     end_with_parent()
     try:
-        before = set(sys.modules)
+        before, compiled = set(sys.modules), jit.compiled_here()
         peak = _peak_rss(job, label, batch)
-        answer.send((peak, [name for name in sys.modules if name not in before]))
+        imported = [name for name in sys.modules if name not in before]
+        answer.send((peak, imported, jit.compiled_here() - compiled))
     except Exception as error:
         answer.send(in_words(error))
 

@@ -128,7 +128,7 @@ class Stage:
                 with failures_become_rows([cell]), mode(self.settings):
                     values = compared(model, self.settings)(arrays[cell.batch])
                     reference[cell.batch] = snapshot(values)
-            self.note("build", label)
+            self.note("forms", label)
             examples = [timed_input(arrays[cell.batch], self.settings) for cell in self.of(label)]
             timed = timed_form(model, self.job.load_prepare(), examples, self.settings)
             for cell in self.of(label):

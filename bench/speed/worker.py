@@ -71,14 +71,15 @@ def serve(connection: Connection, note: Note) -> None:
             # What is there stays: a collection need not look at it again.
             gc.collect()
             gc.freeze()
-            note("start")
+            note("ready")
             connection.send(READY)
         else:
             assert job is not None
+            note("start")
             result = carry_out(replace(job, skip=message), note)
             gc.collect()
             note("end")
-            connection.send(result)
+            connection.send(result | {"seconds": note.taken()})
 
 
 def main(descriptor: str, note_path: str) -> None:

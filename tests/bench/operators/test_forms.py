@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from torch import nn
 
 from bench import operators
 from bench.operators import choices as choices_module
-from bench.operators import forms
+from bench.operators import forms, jit
 from bench.operators.choices import Choices, quickest, race
 from bench.operators.depthwise import DepthwiseConv2d
 from bench.operators.forms import Formed, choose, fastest
@@ -332,3 +333,80 @@ print(torch.get_num_threads())
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == [str(threads)]
+
+
+THREADED = """
+import sys
+import torch
+torch.set_num_threads(int(sys.argv[1]))
+from bench.operators import jit
+x, table = torch.rand(2, 4, 3, 5), torch.zeros(4, 5)
+jit.circular(x, torch.rand(4, 5), table, 2, torch.empty_like(x))
+places, one = torch.zeros(1, 1, 3, dtype=torch.int32), torch.ones(1, 1)
+jit.sum_taps(one[None, None], 0, places, one, places[0, 0, :1], one[None, None].clone())
+import numba
+try:
+    print(numba.threading_layer() != "")
+except ValueError:
+    print(False)
+print(jit.compiled_here())
+"""
+
+
+@pytest.mark.skipif(not jit.INSTALLED, reason="needs numba")
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+def test_compiled_kernels_share_the_work_as_torch_does_whoever_compiled_first(
+    first, then, tmp_path
+):
+    """On disk they are kept apart: what one thread compiled is not what several read."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
+
+    def run(threads):
+        command = [sys.executable, "-c", THREADED, str(threads)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return ran.stdout.split()
+
+    for threads in (first, then):
+        assert run(threads) == [str(threads > 1), "2"]
+    assert run(first) == [str(first > 1), "0"]
+
+
+def test_a_choice_holds_for_the_code_that_was_measured(tmp_path, monkeypatch):
+    x = torch.zeros(1, 1, 2, 2)
+    package, file = tmp_path / "package", tmp_path / "own.py"
+    package.mkdir()
+    monkeypatch.setattr(choices_module, "__file__", str(package / "choices.py"))
+    monkeypatch.setattr(choices_module.inspect, "getfile", lambda by: str(file))
+    seen = set()
+    for change in (package / "kernels.py", file, package / "kernels.py", file):
+        for one in (package / "kernels.py", file):
+            one.touch()
+        change.write_text(change.read_text() + "#")
+        choices_module._code.cache_clear()
+        seen.add(choices_module.problem("value", x, Formed)["code"])
+    choices_module._code.cache_clear()
+    assert len(seen) == 4
+
+
+def test_a_choice_holds_for_classes_without_a_file():
+    assert choices_module.problem("value", torch.zeros(1, 1, 2, 2), int)["code"]
+
+
+def test_what_has_nothing_to_choose_is_not_measured(tmp_path):
+    strips = operators.create("shift", in_channels=4, out_channels=4, kernel_size=5).eval().fuse()
+    x = torch.rand(1, 4, 6, 6)
+    choose(strips, x, Choices(tmp_path / "forms.json"))
+    assert not strips.chosen(1)
+    assert strips.horizontal.chosen(1)
+
+
+def test_weights_inside_of_a_part_are_seen():
+    op = operators.create("parc", in_channels=4, out_channels=4, kernel_size=5, resolution=(6, 6))
+    fused = op.eval().fuse().requires_grad_(False)
+    before = fused._state()
+    with torch.no_grad():
+        fused.axes[1].weight.add_(1)
+    assert fused._state() != before
+    assert not fused._learned()
+    fused.axes[1].weight.requires_grad_()
+    assert fused._learned()

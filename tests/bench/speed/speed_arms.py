@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bench import operators
+
 
 class Block(nn.Module):
     """conv → BN with a fused form; `right=False` leaves the norm's shift out of it."""
@@ -29,6 +31,14 @@ class Block(nn.Module):
             fused.conv.bias = None
         fused.norm = nn.Identity()
         return fused
+
+
+def compiled(name, form):
+    """An operator in a form that numba compiles."""
+    op = operators.create(name, in_channels=8, out_channels=8, kernel_size=3, resolution=(8, 8))
+    fused = op.eval().fuse()
+    fused.form = form
+    return fused
 
 
 def fuse(model):

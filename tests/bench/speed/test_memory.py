@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from bench.operators import jit
 from bench.speed import Arm, measure
 from bench.speed import memory as memory_pass
 from bench.speed.job import Job, Note
@@ -62,6 +63,24 @@ def test_half_precision_and_channels_last_after_openmp_do_not_hang(make, quick, 
     results = passed({"conv": make.Block}, quick, tmp_path, process_limit_s=60.0, **changes)
     assert results["conv"].status == "ok"
     assert results["conv"].memory.peak_rss_bytes > 0
+
+
+@pytest.mark.skipif(not jit.INSTALLED, reason="needs numba")
+def test_what_a_compiler_takes_is_not_counted_nor_are_its_threads_missed(
+    make, quick, tmp_path, monkeypatch
+):
+    """Both compile a kernel the first time, and read it from disk the second time."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+    arms = {
+        "parc": partial(make.compiled, "parc", "lines"),
+        "icconv": partial(make.compiled, "icconv", "summed"),
+    }
+    changes = {"in_channels": 8, "threads": 2, "process_limit_s": 120.0}
+    first, again = (passed(arms, quick, tmp_path / name, **changes) for name in ("a", "b"))
+    for label in arms:
+        assert first[label].memory_error is None
+        peaks = [run[label].memory.peak_rss_bytes / MIB for run in (first, again)]
+        assert abs(peaks[0] - peaks[1]) < 8, peaks
 
 
 @pytest.mark.slow
