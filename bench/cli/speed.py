@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -69,7 +70,7 @@ def speed(options: argparse.Namespace) -> None:
 
 def time_target(options: argparse.Namespace) -> int:
     """Time the races that are not done on this machine; return how many failed."""
-    from bench.cli.progress import Bar, console
+    from bench.cli.progress import Bar, console, duration
     from bench.machine import usable_cores
     from bench.record import SETTLED
     from bench.run.timing import time_race
@@ -83,6 +84,7 @@ def time_target(options: argparse.Namespace) -> int:
     kept = Store(folder).kept()
     failed = 0
     grown: list[Record] = []
+    began = time.monotonic()
     with Crew(usable_cores()) as crew:
         for race in planned:
             if race.hash in kept and kept[race.hash].done:
@@ -106,6 +108,12 @@ def time_target(options: argparse.Namespace) -> int:
             _print(records)
             grown += [record for record in records if record.entry.exact_form]
             failed += any(record.status not in SETTLED for record in records)
+        if crew.measured_s:
+            took = time.monotonic() - began
+            console.print(
+                f"{duration(took)}, {crew.measured_s / took:.0%} of it measuring; the rest went "
+                "into starting, building and checking what is measured."
+            )
     for growth in growths(grown):
         console.print(growth.words, markup=False, soft_wrap=True)
     return failed

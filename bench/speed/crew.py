@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self
 
 from bench.failures import killed_for_memory
-from bench.speed.job import READY, Job, Note, Place
+from bench.speed.job import MEASURING, READY, Job, Note, Place
 
 Result = dict[str, Any]
 
@@ -133,10 +133,14 @@ class Crew:
 
     Args:
         ahead: how many workers import at the same time.
+
+    Attributes:
+        measured_s: what the workers have spent on measuring alone: memory, warm-ups and turns.
     """
 
     def __init__(self, ahead: int) -> None:
         self.ahead = ahead
+        self.measured_s = 0.0
         self._workers: dict[str, Worker] = {}
         self._loaded: set[str] = set()
         self._folder = TemporaryDirectory(prefix="convboard-speed-")
@@ -178,6 +182,8 @@ class Crew:
         answer = self._workers[name].go(skip, limit_s)
         if isinstance(answer, Death) or job.settings.device == "cuda":
             self.dismiss(name)
+        if not isinstance(answer, Death):
+            self.measured_s += sum(answer["seconds"].get(stage, 0.0) for stage in MEASURING)
         return answer
 
     def unload(self) -> None:

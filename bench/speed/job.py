@@ -19,6 +19,8 @@ from bench.speed.protocol import Settings
 
 READY = "ready"
 """What a worker says when it has imported all that a job needs."""
+MEASURING = ("memory", "warm-up", "rounds", "energy")
+"""Stages of a worker in which it measures; in the others it builds and checks what is measured."""
 Place = tuple[str, int]
 """(label, batch): what one row is about."""
 

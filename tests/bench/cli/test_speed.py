@@ -143,6 +143,9 @@ def test_what_is_named_is_timed_once(tmp_path, convboard):
     line += " --processes 2 --rounds 2 --threads 1"
     done = convboard("speed", *line.split(), "--runs", tmp_path / "runs", alone=True)
     assert re.search(r"parc +2 +\d", done.stdout)
+    (share,) = re.findall(r"(\d+)% of it measuring", done.stdout)
+    assert 0 < int(share) < 100
     assert "error" not in done.stdout
     again = convboard("speed", *line.split(), "--runs", tmp_path / "runs")
     assert "done before" in again.stdout
+    assert "measuring" not in again.stdout

@@ -238,3 +238,18 @@ def test_on_a_gpu_the_state_is_read_after_every_block(make, tmp_path, monkeypatc
     assert cell.host_bound_blocks == 4
     # 3 J a block of two iterations of two images
     assert cell.energy_per_image_joules == 0.75
+
+
+def test_a_worker_says_what_its_stages_took(tmp_path, monkeypatch):
+    from bench.speed import job
+
+    clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 11.0])
+    monkeypatch.setattr(job.time, "monotonic", clock.__next__)
+    note = job.Note(tmp_path / "note")
+    for stage in ("build", "rounds", "build", "end"):
+        note(stage, "arm", 1)
+    assert note.taken() == {"build": 4.0, "rounds": 2.0}
+    note("import")
+    note("end")
+    assert note.taken() == {"end": 4.0, "import": 1.0}
+    assert job.Note.read(tmp_path / "note")["stage"] == "end"
