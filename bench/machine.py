@@ -28,6 +28,8 @@ _PACKAGES = (
     "lightning",
     "torchmetrics",
     "numpy",
+    "numba",
+    "triton",
     "scipy",
     "onnx",
     "onnxruntime",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leaderboard.board_page import BoardView, Line
+from leaderboard.rows import Row
 from leaderboard.standing import Place
 
 
@@ -60,12 +61,14 @@ def _row_data(view: BoardView, line: Line) -> dict[str, Any]:
         "baseline": row.baseline,
         "notes": [mark.text for mark in row.marks],
         "times": {
-            stand.choice.key: _time_data(stand.of(row)) for stand in view.standings if stand.choice
+            stand.choice.key: _time_data(row, stand.of(row))
+            for stand in view.standings
+            if stand.choice
         },
     }
 
 
-def _time_data(place: Place) -> dict[str, Any]:
+def _time_data(row: Row, place: Place) -> dict[str, Any]:
     speed = place.record.speed if place.record else None
     time = speed.latency_median_ms if speed else None
     rate = speed.images_per_second if speed else None
@@ -79,6 +82,7 @@ def _time_data(place: Place) -> dict[str, Any]:
         "ratio_high": place.ratio.high if place.ratio else None,
         "verdict": place.verdict,
         "noise": speed.noise if speed else None,
+        "stale": place.old or bool(place.record and row.is_stale(place.record)),
         "front": place.front.probability if place.front else None,
         "status": place.record.status if place.record else None,
     }

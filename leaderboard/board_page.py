@@ -286,11 +286,13 @@ def _times(show: Show, stand: Standing, row: Row) -> dict[str, Cell]:
 
 def _ratio(place: Place, status: str, stale: str) -> Cell:
     if place.verdict == "baseline":
-        return Cell(1.0, "baseline", class_="muted")
+        return Cell(1.0, "baseline", class_=stale or "muted")
     if place.ratio is None:
         return _failed(status) if status else Cell(None, MISSING)
     shown = place.verdict in ("faster", "slower", "unclear")
     tags = ((place.verdict, place.verdict),) if shown and place.verdict else ()
+    if place.old:
+        tags, stale = (*tags, ("stale", "older baseline")), "stale"
     note = bounds(place.ratio.low, place.ratio.high, 2)
     return Cell(place.ratio.value, f"{place.ratio.value:.2f}×", note, tags, stale)
 

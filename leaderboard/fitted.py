@@ -111,12 +111,7 @@ def _marked(
         *row.disputed,
     )
     run = {record.recipe.seed for record in row.records if record.recipe}
-    columns = {
-        "latency": row.latency,
-        "throughput": row.throughput,
-        "end to end": row.end_to_end,
-        "training step": row.training,
-    }
+    columns = row.columns.items()
     return replace(
         row,
         disputed=disputed,
@@ -129,7 +124,8 @@ def _marked(
             disputed=disputed,
             lacking=[seed for seed in seeds if row.scores and seed not in run],
             stopped=stopped_words(row, show),
-            noisy=[name for name, time in columns.items() if marks.unclear_for_noise(time)],
+            old_times=[name for name, time in columns if time is not None and row.is_stale(time)],
+            noisy=[name for name, time in columns if marks.unclear_for_noise(time)],
             start=marks.fresh_start(row.records),
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.record import Record
@@ -62,17 +62,30 @@ def with_speed(
     """
     sizes = {row.cost.input_size for row in rows if row.cost}
     common = next(iter(sizes)) if len(sizes) == 1 else None
-    all_alone, all_steps, all_behind, lost, disputed = [], [], [], [], []
+    found = []
     for row in rows:
         size = row.cost.input_size if row.cost else common
         alone = _fitting(backbones.get(network_key(row.first), ()), size)
-        behind = whole.get(arm_key(row.first), ())
-        all_alone.append(_newest(alone))
         step = _fitting(steps.get(network_key(row.first), ()), size)
-        all_steps.append(_newest(step))
-        all_behind.append(_newest(behind))
-        disputed.append(disputed_times([t.record for t in (*alone, *step, *behind)]))
-        lost.append((_untimed(alone, all_alone[-1]), _untimed(behind, all_behind[-1])))
+        found.append((alone, step, whole.get(arm_key(row.first), ())))
+    every = [[t.record for times in of_row for t in times] for of_row in found]
+    shared = {
+        record.speed.run
+        for row, records in zip(rows, every, strict=True)
+        for record in records
+        if row.baseline and record.speed
+    }
+    compared = {
+        record.speed.run: record.entry.operator_sha256
+        for records in every
+        for record in records
+        if record.speed and record.speed.verdict == "baseline"
+    }
+    counting = [
+        [_counting(times, row, shared) for times in of_row]
+        for row, of_row in zip(rows, found, strict=True)
+    ]
+    all_alone, all_steps, all_behind = (list(of_scope) for of_scope in zip(*counting, strict=True))
     setup = _setup(all_alone)
     latency = _column(all_alone, setup, "latency", smallest=True)
     throughput = _column(all_alone, setup, "throughput", smallest=False)
@@ -81,10 +94,11 @@ def with_speed(
     return [
         replace(
             row,
-            speeds=tuple(t.record for t in (*all_alone[i], *all_steps[i], *all_behind[i])),
-            disputed=disputed[i],
-            untimed=lost[i][0],
-            untimed_end_to_end=lost[i][1],
+            speeds=(speeds := tuple(t.record for times in counting[i] for t in times)),
+            earlier=tuple(r for r in every[i] if r.speed and all(r is not s for s in speeds)),
+            disputed=disputed_times(every[i], compared),
+            untimed=_untimed(found[i][0], all_alone[i]),
+            untimed_end_to_end=_untimed(found[i][2], all_behind[i]),
             latency=latency[i],
             throughput=throughput[i],
             training=training[i],
@@ -99,14 +113,21 @@ def _fitting(times: Sequence[Time], size: tuple[int, int] | None) -> list[Time]:
     return [t for t in times if not t.record.speed or t.record.speed.input_size == size]
 
 
-def _newest(times: Iterable[Time]) -> list[Time]:
-    """Return the newest time of each setup, mode and batch."""
-    newest: dict[tuple[str, str, int], Time] = {}
+def _counting(times: Iterable[Time], row: Row, shared: Container[str]) -> list[Time]:
+    """Return the time of each setup, mode and batch that counts, given from the oldest on.
+
+    That is the newest; but rather one of the operator's newest code, and of those rather one of a
+    run in which the board's baseline was timed too: another has no ratio to it.
+    """
+    counting: dict[tuple[str, str, int], tuple[tuple[bool, bool], Time]] = {}
     for time in times:
         speed = time.record.speed
         if speed and time.setup:
-            newest[time.setup, speed.mode, speed.batch] = time
-    return [newest[key] for key in sorted(newest)]
+            key = time.setup, speed.mode, speed.batch
+            worth = not row.is_stale(time.record), speed.run in shared
+            if key not in counting or worth >= counting[key][0]:
+                counting[key] = worth, time
+    return [counting[key][1] for key in sorted(counting)]
 
 
 def _setup(by_row: Iterable[Sequence[Time]]) -> Setup | None:

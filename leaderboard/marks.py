@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,20 +59,28 @@ def _score(record: Record, headline: str | None) -> float | None:
     return metric.value if metric else None
 
 
-def disputed_times(times: Sequence[Record]) -> tuple[tuple[Record, Record], ...]:
+def disputed_times(
+    times: Sequence[Record], compared: Mapping[str, str]
+) -> tuple[tuple[Record, Record], ...]:
     """Return pairs (newer, older) of one identity whose intervals of time do not meet.
+
+    What was compared with another baseline, or with other code of it, may well differ.
 
     Args:
         times: speed records of one arm, from the oldest to the newest.
+        compared: speed run → hash of the code of its baseline, where that is on the board.
     """
     pairs: list[tuple[Record, Record]] = []
-    last: dict[str, Record] = {}
+    last: dict[Hashable, Record] = {}
     for record in times:
-        before = last.get(record.identity)
+        if record.speed is None:
+            continue
+        key = record.identity, record.speed.baseline, compared.get(record.speed.run)
+        before = last.get(key)
         if before is not None and _apart(record, before):
             pairs.append((record, before))
         if record.status == "ok":
-            last[record.identity] = record
+            last[key] = record
     return tuple(pairs)
 
 
@@ -128,6 +136,7 @@ def of_row(
     disputed: Sequence[tuple[Record, Record]],
     lacking: Sequence[int],
     stopped: str | None,
+    old_times: Sequence[str],
     noisy: Sequence[str],
     start: str | None = None,
 ) -> tuple[Mark, ...]:
@@ -142,6 +151,7 @@ def of_row(
         disputed: pairs (newer, older) that disagree.
         lacking: seeds of the board that the arm was never run with.
         stopped: why a decision left it, in words, if one did.
+        old_times: the columns of times of older code of the operator.
         noisy: the columns of times whose verdict is unclear because of noise.
         start: which of its slots start fresh in a host with trained weights, in words, if any do.
     """
@@ -168,6 +178,9 @@ def of_row(
     if stale:
         part = "" if len(stale) == of else f": {seeds_of(stale)}"
         marks.append(Mark("stale", f"Made with older code of the operator{part}."))
+    if old_times:
+        words = f"Timed with older code of the operator: {listed(list(old_times))}."
+        marks.append(Mark("stale", words))
     if stopped:
         marks.append(Mark("stopped", stopped))
     elif lacking:

@@ -52,7 +52,9 @@ class Row:
     p_best: float | None = None
     """Probability that its true score is the best of the arms that are linked with it."""
     speeds: tuple[Record, ...] = ()
-    """The newest speed record of each setup, mode and batch."""
+    """The speed record of each setup, mode and batch that counts: see `leaderboard.join`."""
+    earlier: tuple[Record, ...] = ()
+    """The speed records that do not."""
     latency: Record | None = None
     throughput: Record | None = None
     end_to_end: Record | None = None
@@ -124,13 +126,27 @@ class Row:
         return tuple(r for r in self.records if r.status != "ok")
 
     def is_stale(self, record: Record) -> bool:
-        """Whether a record of this arm is of older code of the operator."""
-        return record.entry.operator_sha256 != self.code[code_key(record)]
+        """Whether a record of this arm is of older code of the operator.
+
+        What nothing was measured with since, such as a study whose process saw no GPU, is not.
+        """
+        mine = record.entry.operator_sha256
+        return self.code.get(code_key(record), mine) != mine
 
     @property
     def stale(self) -> tuple[Record, ...]:
         """The accuracy records that count and are of older code of the operator."""
         return tuple(r for r in self.records if self.is_stale(r))
+
+    @property
+    def columns(self) -> dict[str, Record | None]:
+        """The times that stand in the columns of the board, by what they are."""
+        return {
+            "latency": self.latency,
+            "throughput": self.throughput,
+            "end to end": self.end_to_end,
+            "training step": self.training,
+        }
 
     @property
     def plain_mean(self) -> float | None:

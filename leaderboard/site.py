@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench import record as bench_record
 from bench.hashing import canonical, digest, files_digest, hash_files
 from bench.record import Record, json_schema
 from leaderboard import api_page, published
@@ -326,32 +327,28 @@ def _content(
     pictures: Container[str],
 ) -> str:
     """Hash of all that a board's pages are made of."""
-    of_rows = [
-        [
-            row.key,
-            sorted({row.code[code_key(r)] for r in (*row.records, *row.speeds)}),
-            names[arm(row)],
-            [
-                hashes[id(r)]
-                for r in (*row.records, *row.superseded, *row.speeds, *row.views, *row.studies,
-                          *(u for u in (row.untimed, row.untimed_end_to_end, row.decision) if u),
-                          *(r for pair in row.disputed for r in pair))
-            ],
-            [p.file in pictures for r in row.views if r.view for p in r.view.pictures],
-        ]
-        for row in board.rows
-    ]  # fmt: skip
+    of_rows = []
+    for row in board.rows:
+        records = (
+            *(*row.records, *row.superseded, *row.speeds, *row.earlier, *row.views, *row.studies),
+            *(u for u in (row.untimed, row.untimed_end_to_end, row.decision) if u),
+        )
+        code = sorted({row.code.get(code_key(r), "") for r in records})
+        shown = [p.file in pictures for r in row.views if r.view for p in r.view.pictures]
+        of_rows.append([row.key, code, names[arm(row)], [hashes[id(r)] for r in records], shown])
     return digest([board.key, board.settings, of_rows])
 
 
 @cache
 def _code() -> str:
-    """Hash of the code that makes the site."""
-    paths = [
-        path for path in HERE.rglob("*") if path.suffix in (".py", ".html", ".js", ".css", ".md")
-    ]
+    """Hash of the code that makes the site, its statistics and what a record is among it."""
+    kinds = (".py", ".html", ".js", ".css", ".md")
+    paths = [path for path in HERE.rglob("*") if path.suffix in kinds]
     paths += (HERE / "operators").glob("*.yaml")
-    return files_digest(hash_files(HERE, paths))
+    bench = Path(bench_record.__file__).parents[1]
+    for folder in ("", "record", "statistics"):
+        paths += (bench / folder).glob("*.py")
+    return files_digest(hash_files(HERE.parent, paths))
 
 
 def _hash(content: bytes) -> str:

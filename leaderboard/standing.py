@@ -25,6 +25,7 @@ class Place:
         record: its speed record of this kind; a failed one too.
         ratio: time / time of the board's baseline.
         verdict: of that ratio.
+        old: whether it is a ratio to the baseline's older code.
         front: whether it is on the front of score against time; None without a score, a time, or
             a baseline, or where the board has too few seeds for a test.
     """
@@ -32,6 +33,7 @@ class Place:
     record: Record | None = None
     ratio: Interval | None = None
     verdict: str | None = None
+    old: bool = False
     front: Front | None = None
 
 
@@ -72,6 +74,7 @@ def standing(board: Board, choice: Choice | None = None) -> Standing:
             record=record_of(row, choice) if choice else None,
             ratio=ratio.interval if ratio else None,
             verdict=ratio.verdict if ratio else None,
+            old=ratio.old if ratio else False,
             front=known.get(row.key),
         )
     return Standing(board, choice, places, times)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.hashing import digest
 from bench.intervals import LEVEL, t_interval
@@ -62,6 +62,7 @@ class Ratio:
         verdict: as the record has it, `unclear` where times are unstable.
         known: whether the times are steady and in more than one process, so that the interval can
             be believed.
+        old: whether the baseline's time in this run is of older code of it.
     """
 
     record: Record
@@ -70,6 +71,7 @@ class Ratio:
     interval: Interval | None
     verdict: str | None
     known: bool = field(default=True)
+    old: bool = False
 
 
 def choices(board: Board) -> list[Choice]:
@@ -117,37 +119,48 @@ def in_short(kinds: Sequence[Choice]) -> dict[str, str]:
 
 def record_of(row: Row, choice: Choice) -> Record | None:
     """Return the row's speed record of this kind, failed or not."""
-    for record in row.speeds:
-        speed = record.speed
-        if (
-            speed is not None
-            and (speed.scope, speed.mode, speed.batch) == (choice.scope, choice.mode, choice.batch)
-            and setup_key(record) == choice.setup.key
-        ):
-            return record
-    return None
+    return next((record for record in row.speeds if _is_of(record, choice)), None)
+
+
+def _is_of(record: Record, choice: Choice) -> bool:
+    speed = record.speed
+    return (
+        speed is not None
+        and (speed.scope, speed.mode, speed.batch) == (choice.scope, choice.mode, choice.batch)
+        and setup_key(record) == choice.setup.key
+    )
 
 
 def ratios(board: Board, choice: Choice) -> dict[str, Ratio]:
     """Return the ratio of each row that has one, by its key; the baseline's own is 1.
 
-    A ratio is formed inside one speed run only. Where the run compared with another arm than the
-    board's baseline, the baseline's own ratio in the same run is divided out.
+    A ratio is formed inside one speed run only, in which the very network of the board's baseline
+    was timed. Where the run compared with another arm, the baseline's own ratio is divided out.
     """
     if board.baseline is None:
         return {}
-    base = record_of(board.baseline, choice)
+    bases = _by_run(board.baseline, choice)
     found: dict[str, Ratio] = {}
     for row in board.rows:
         record = record_of(row, choice)
         logs = _logs(record)
         if record is None or record.speed is None or logs is None:
             continue
+        base = bases.get(record.speed.run)
         if row.key == board.baseline.key:
             found[row.key] = Ratio(record, record.speed.run, (), None, "baseline")
-        elif (ratio := _ratio(record, logs, base, board.baseline.label)) is not None:
-            found[row.key] = ratio
+        elif base is not None and (ratio := _ratio(record, logs, base)) is not None:
+            found[row.key] = replace(ratio, old=board.baseline.is_stale(base))
     return found
+
+
+def _by_run(row: Row, choice: Choice) -> dict[str, Record]:
+    """Return speed run → the row's record of this kind in it."""
+    return {
+        record.speed.run: record
+        for record in (*row.earlier, *row.speeds)
+        if record.speed and _is_of(record, choice)
+    }
 
 
 def faster(ratios: Mapping[str, Ratio]) -> set[tuple[str, str]]:
@@ -174,22 +187,20 @@ def is_faster(one: Ratio, other: Ratio) -> bool:
     return verdict([i - j for i, j in zip(x, y, strict=True)], level=SURE) == "faster"
 
 
-def _ratio(record: Record, logs: list[float], base: Record | None, baseline: str) -> Ratio | None:
+def _ratio(record: Record, logs: list[float], base: Record) -> Ratio | None:
     speed = record.speed
     assert speed is not None
+    assert base.speed is not None
     known = speed.noise != "unstable" and len(logs) > 1
-    if speed.verdict == "baseline" and speed.baseline == baseline:  # e.g. of a tuned recipe
+    if record is base:  # e.g. of a tuned recipe in the baseline's own network
         one = Interval(value=1, low=1, high=1, level=LEVEL, method="the baseline's own network")
         return Ratio(record, speed.run, tuple(logs), one, "same", known)
-    if base is not None and base.speed is not None and base.speed.run == speed.run:
-        if base.speed.verdict != "baseline":
-            others = _logs(base)
-            if others is None or len(others) != len(logs):
-                return None
-            known = known and base.speed.noise != "unstable"
-            return _formed(record, [a - b for a, b in zip(logs, others, strict=True)], known)
-    elif speed.baseline != baseline:
-        return None
+    if base.speed.verdict != "baseline":
+        others = _logs(base)
+        if others is None or len(others) != len(logs):
+            return None
+        known = known and base.speed.noise != "unstable"
+        return _formed(record, [a - b for a, b in zip(logs, others, strict=True)], known)
     return Ratio(
         record, speed.run, tuple(logs), speed.ratio_to_baseline, Show.verdict(speed), known
     )

@@ -16,7 +16,7 @@ from bench.backbones.unireplk_block import UniRepLKBlock
 from bench.hashing import digest
 from bench.operators import forms
 from bench.operators.base import Operator
-from bench.operators.choices import Choices, is_channels_last, problem, quickest
+from bench.operators.choices import Choices, problem, quickest
 
 # What has an inference form of its own; `fuse` does not look inside.
 _FUSING = (Operator, UniRepLKBlock)
@@ -119,9 +119,8 @@ def chosen(model: nn.Module, batch: int) -> dict[str, str]:
         if isinstance(module, forms.Formed)
         for form in module.chosen(batch)
     }
-    maps = [p for p in model.parameters() if p.dim() == 4]
-    last = any(map(is_channels_last, maps))
-    return {"layout": "channels_last" if last else "contiguous", **taken} if taken else {}
+    layout = vars(model).get("layout_taken")
+    return {"layout": layout, **taken} if layout else taken
 
 
 Layout = Literal["fastest", "contiguous", "channels_last"]
@@ -133,6 +132,7 @@ def _in_layout(
 ) -> nn.Module:
     """Bring a model into a layout, and choose the forms of its operators there."""
     model = model.to(memory_format=_MEMORY_FORMAT[layout])
+    model.layout_taken = layout  # type: ignore[assignment]
     for x in examples:
         forms.choose(model, x, choices)
     return model
@@ -146,7 +146,9 @@ def _whole(laid: Callable[[str], nn.Module], name: str, x: Tensor) -> Tensor:
 
 
 def _shape_of(model: nn.Module) -> list[Any]:
-    return [str(model), [list(p.shape) for p in model.parameters()]]
+    """Return what tells networks apart: of what modules they are, and what computes in them."""
+    formed = [m.described() for m in model.modules() if isinstance(m, forms.Formed)]
+    return [str(model), [list(p.shape) for p in model.parameters()], formed]
 
 
 def _fuse_children(parent: nn.Module, done: dict[nn.Module, nn.Module]) -> None:

@@ -90,9 +90,10 @@ def perf(options: argparse.Namespace) -> None:
                 mean, worst = perf.summary(gains)
                 totals.add_row(name, f"{mean:.2f}×", f"{worst:.2f}×")
         console.print(totals)
-    bad = [row for row in rows if row.ours.status != "ok"]
-    for row in bad:
-        console.print(f"{row.ours.entry.label}: {row.ours.status}: {row.ours.error}", markup=False)
+    timed = [record for row in rows for record in (row.ours, row.published)]
+    bad = [record for record in timed if record.status != "ok"]
+    for record in bad:
+        console.print(f"{record.entry.label}: {record.status}: {record.error}", markup=False)
     if bad:
         sys.exit(1)
 

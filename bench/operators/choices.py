@@ -16,7 +16,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from hashlib import sha256
@@ -31,7 +31,9 @@ from bench.hashing import canonical, digest
 from bench.locks import Held, lock
 from bench.whole_files import write_whole
 
-Candidates = Mapping[str, Callable[[], Tensor]]
+Value = Tensor | Sequence[Tensor]
+"""What a form computes: a map, or the gradients of an input and of what is learnt."""
+Candidates = Mapping[str, Callable[[], Value]]
 
 TURNS = 7
 """Turns that every form takes before one is chosen."""
@@ -42,7 +44,9 @@ HOPELESS = 3
 ALIKE = 0.02
 """Of forms whose times differ by less, the first that is named is taken."""
 EQUAL = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-"""dtype → largest |a − b| / max |b| of two forms of one value."""
+"""dtype → largest |a − b| / max |b| of two forms of one map."""
+OF_GRADIENTS = 10
+"""How many times that gradients may differ, which are sums over all pixels of a batch."""
 WAIT_S = 120.0
 
 _log = logging.getLogger(__name__)
@@ -199,8 +203,8 @@ def race(candidates: Candidates) -> dict[str, float]:
     left out with a word: no form that is wrong is ever chosen.
     """
     times: dict[str, float] = {}
-    calls: dict[str, Callable[[], Tensor]] = {}
-    reference: Tensor | None = None
+    calls: dict[str, Callable[[], Value]] = {}
+    reference: Value | None = None
     for name, call in candidates.items():
         try:
             value = call()
@@ -226,22 +230,37 @@ def race(candidates: Candidates) -> dict[str, float]:
     return times | {name: statistics.median(ms) for name, ms in turns.items()}
 
 
-def alike(value: Tensor, reference: Tensor) -> bool:
-    """Whether two forms computed one value, up to the rounding of their dtype."""
+def alike(value: Value, reference: Value) -> bool:
+    """Whether two forms computed one value, or the same gradients, up to rounding.
+
+    Example:
+        >>> one = torch.ones(2)
+        >>> alike(one, one), alike([one, one], [one, 1.01 * one])
+        (True, False)
+    """
+    if isinstance(value, Tensor) and isinstance(reference, Tensor):
+        return _alike(value, reference, EQUAL[reference.dtype])
+    return len(value) == len(reference) and all(
+        _alike(one, other, OF_GRADIENTS * EQUAL[other.dtype])
+        for one, other in zip(value, reference, strict=True)
+    )
+
+
+def _alike(value: Tensor, reference: Tensor, most: float) -> bool:
     if value.shape != reference.shape or value.dtype != reference.dtype:
         return False
     wide = reference.double()
-    limit = EQUAL[reference.dtype] * float(wide.abs().max()) if wide.numel() else 0.0
+    limit = most * float(wide.abs().max()) if wide.numel() else 0.0
     return not wide.numel() or float((value.double() - wide).abs().max()) <= limit
 
 
-def _ms(call: Callable[[], Tensor], times: int) -> float:
+def _ms(call: Callable[[], Value], times: int) -> float:
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     start = time.perf_counter_ns()
     for _ in range(times):
         out = call()
-    if out.is_cuda:
+    if (out if isinstance(out, Tensor) else out[0]).is_cuda:
         torch.cuda.synchronize()
     return (time.perf_counter_ns() - start) / 1e6 / times
 
@@ -263,6 +282,7 @@ def problem(of: str, x: Tensor, by: type | None = None, **more: Any) -> dict[str
         "dtype": str(x.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         **_machine(x.device),
+        **(_precision() if x.is_cuda else {}),
         **more,
     }
 
@@ -277,6 +297,16 @@ def _code(by: type | None) -> str:
     return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
+def _precision() -> dict[str, bool]:
+    """Return what else decides which of a GPU's kernels a call takes."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    return {
+        "trials": cudnn.benchmark,
+        "tf32": cudnn.allow_tf32,
+        "tf32_products": products.allow_tf32,
+    }
+
+
 @cache
 def _machine(device: torch.device) -> dict[str, Any]:
     versions = {"torch": str(torch.__version__)}
@@ -286,6 +316,19 @@ def _machine(device: torch.device) -> dict[str, Any]:
         return {"device": torch.cuda.get_device_name(device), "versions": versions}
     level = torch.backends.cpu.get_cpu_capability()
     return {"device": f"{local.processor()}, {level}", "versions": versions}
+
+
+def by_channels(kernel: Tensor) -> bool:
+    """Whether a kernel lies channel by channel of a tap; torch's convolution answers likewise.
+
+    One of a single channel a group is contiguous in either layout: its strides tell.
+
+    Example:
+        >>> kernel = torch.rand(4, 1, 3, 3)
+        >>> by_channels(kernel), by_channels(kernel.to(memory_format=torch.channels_last))
+        (False, True)
+    """
+    return kernel.dim() == 4 and kernel.stride(1) == 1 and kernel.shape[2] * kernel.shape[3] > 1
 
 
 def is_channels_last(x: Tensor) -> bool:

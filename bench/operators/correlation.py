@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.operators import gpu
-from bench.operators.choices import is_channels_last
+from bench.operators.choices import by_channels, is_channels_last
 from bench.operators.forms import Compute, like, traced
 
 Pair = tuple[int, int]
@@ -168,6 +168,8 @@ def _padded(
 
     def prepare(x: Tensor, kernel: Tensor, bias: Tensor | None, g: Geometry) -> Compute:
         kernel, less = trimmed(kernel, _size(x), g)
+        if by_channels(kernel):  # which is contiguous too where a group has one channel
+            kernel = kernel.clone(memory_format=torch.contiguous_format)
         kernel = kernel.contiguous(memory_format=layout)
         convolve = _padded_convolution(x.shape[1], kernel, bias, less)
         return lambda x: like(convolve(x.contiguous(memory_format=layout)), x)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.operators import correlation, gpu
-from bench.operators.choices import Choices, problem
+from bench.operators.choices import Choices, by_channels, problem
 from bench.operators.correlation import Geometry, Pair, trimmed
 from bench.operators.forms import Compute, Formed, active, traced
 
@@ -136,10 +136,13 @@ def _fastest(
         return compute(able()[0])
     assert choices is not None
     again = torch.is_grad_enabled()  # a gradient that is differentiated once more
-    key: Hashable = (of, x.shape, x.stride(), x.dtype, x.device, weight.shape, geometry, again)
+    laid = weight.shape, weight.stride()
+    key: Hashable = (of, x.shape, x.stride(), x.dtype, x.device, laid, geometry, again)
     form = choices.recalled(key)
     if form is None:
-        described = problem(of, x, kernel=list(weight.shape), geometry=list(map(list, geometry)))
+        more: dict[str, Any] = {"weights": "by channels"} if by_channels(weight) else {}
+        more |= {"kernel": list(weight.shape), "geometry": list(map(list, geometry))}
+        described = problem(of, x, None, **more)
         candidates = {name: partial(compute, name) for name in able()}
         with torch.no_grad():
             form = choices.best(described, candidates, key)

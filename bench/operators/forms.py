@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import require
-from bench.operators.choices import Choices, is_channels_last, problem
+from bench.operators.choices import Choices, by_channels, is_channels_last, problem
 
 Compute = Callable[[Tensor], Tensor]
 
@@ -204,7 +204,7 @@ class Formed(nn.Module):
         """Choose the form for inputs like `x`, and return it."""
         able = (self.form,) if self.form in self.forms(x) else self.forms(x)
         candidates = {form: partial(self.prepared(form, x), x) for form in able}
-        of = problem(type(self).__name__, x, type(self), **self.described())
+        of = self._problem(type(self).__name__, x)
         form = self._chosen[x.shape, x.stride(), x.dtype] = choices.best(of, candidates)
         return form
 
@@ -215,13 +215,17 @@ class Formed(nn.Module):
         """Return the forms that were chosen for maps of a batch, of one shape or several."""
         return sorted({f for key, f in self._chosen.items() if key[0][0] == batch})
 
+    def _problem(self, of: str, x: Tensor) -> dict[str, Any]:
+        laid = {"weights": "by channels"} if any(map(by_channels, self.parameters())) else {}
+        return problem(of, x, type(self), **laid, **self.described())
+
     def _rule(self, x: Tensor) -> str:
         able = self.forms(x)
         return self.form if self.form in able else able[0]
 
     def _form_for_learning(self, x: Tensor, key: _Key) -> str:
         """Return the form whose value and gradients take the least time together."""
-        mine = (id(self), "learning", key)
+        mine = (self, "learning", key)
         form = _active and _active.recalled(mine)
         if form:
             return form
@@ -229,15 +233,16 @@ class Formed(nn.Module):
         if _active is None or self.form in able or not x.numel():
             return self.form if self.form in able else able[0]
         candidates = {form: partial(self._gradient, form, x) for form in able}
-        of = problem(f"{type(self).__name__}, training", x, type(self), **self.described())
+        of = self._problem(f"{type(self).__name__}, training", x)
         return _active.best(of, candidates, mine)
 
     @torch.enable_grad()
-    def _gradient(self, form: str, x: Tensor) -> Tensor:
+    def _gradient(self, form: str, x: Tensor) -> list[Tensor]:
         x = x.detach().requires_grad_()
         weights = [p for p in self.parameters() if p.requires_grad]
         y = self.prepared(form, x)(x)
-        return torch.autograd.grad(y, [x, *weights], torch.ones_like(y), allow_unused=True)[0]
+        found = torch.autograd.grad(y, [x, *weights], torch.ones_like(y), allow_unused=True)
+        return [gradient for gradient in found if gradient is not None]
 
     def _learns(self, x: Tensor) -> bool:
         return x.requires_grad or any(p.requires_grad for p in self.parameters())

@@ -154,11 +154,11 @@ class NormedSum(Operator):
 
 
 @torch.enable_grad()
-def _step(operator: NormedSum, x: Tensor) -> Tensor:
+def _step(operator: NormedSum, x: Tensor) -> Sequence[Tensor]:
     x = x.detach().requires_grad_()
     y = operator(x)
     inputs = [x, *(p for p in operator.parameters() if p.requires_grad)]
-    return torch.autograd.grad(y, inputs, y.detach().square())[0]
+    return torch.autograd.grad(y, inputs, y.detach().square())
 
 
 def _passable(operator: Operator, x: Tensor) -> bool:

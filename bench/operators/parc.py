@@ -254,6 +254,10 @@ class Parc(Formed, Operator):
         fits = {"lines": jit.usable(x), "at once": gpu.takes_whole(x) and self._is_of(x.dtype)}
         return tuple(form for form in TOGETHER if fits.get(form, True))
 
+    def described(self) -> dict[str, Any]:
+        """Return what the time depends on beside the map."""
+        return {"module": self.extra_repr(), "split": self.split}
+
     def _is_of(self, dtype: torch.dtype) -> bool:
         return all(conv.weight.dtype == dtype for conv in self.parts())
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config.speed import SpeedConfig
+from bench.hashing import digest
+from bench.machine import provenance
 from bench.record import Entry, Interval, Record, load_all
 from bench.run.code import operator_sha256
 from bench.run.race import Contender, Race, Timed
@@ -256,13 +258,16 @@ def run(
 
     Args:
         race: one of `races`.
-        folder: of the commit; samples of finished processes are kept beside it.
+        folder: of the commit; samples of finished processes are kept beside it, by commit and
+            by what was changed since.
         command: the command line, for the records.
         progress: see `bench.speed.measure`.
         crew: workers that go on to the next race.
     """
     timed = race.load(None, folder)  # type: ignore[arg-type]
-    results = measured(race, timed, folder.parent / "samples", progress, crew)
+    code = provenance(command=command, reproduce="")
+    samples = folder.parent / "samples" / digest([code.git_commit, code.git_patch_sha256])[:12]
+    results = measured(race, timed, samples, progress, crew)
     again = f"convboard {race.words}"
     records = [record_of(race, timed, result, command, again) for result in results]
     for record in records:

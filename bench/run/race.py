@@ -12,7 +12,7 @@ from bench.config.speed import SpeedConfig
 from bench.hashing import digest
 from bench.machine import machine, software
 from bench.record import Data, Entry, Recipe
-from bench.speed.protocol import PROTOCOL, Scope
+from bench.speed.protocol import EXPORTED, PROTOCOL, Scope
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -31,6 +31,17 @@ def form_of(scope: Scope, plan: SpeedConfig) -> Literal["training", "fused"]:
         ('training', 'fused')
     """
     return "training" if scope == "training" or plan.form == "train" else "fused"
+
+
+def device_of(plan: SpeedConfig) -> str:
+    """Return the device on which a plan times: what it says, else a GPU where torch sees one."""
+    import torch
+
+    if plan.device != "auto":
+        return plan.device
+    if plan.engine in EXPORTED:
+        return "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config.speed import SpeedConfig
 from bench.machine import machine, provenance, software
 from bench.record import SETTLED, Record
 from bench.run.cell import WAIT_S
-from bench.run.race import Race, Timed
-from bench.speed.protocol import EXPORTED
+from bench.run.race import Race, Timed, device_of
 from bench.store import CELL, Store
 
 if TYPE_CHECKING:
@@ -108,7 +106,7 @@ def measured(
         layout=plan.layout,
         forms=plan.forms,
         engine=plan.engine,
-        device=_device(plan),
+        device=device_of(plan),
         threads=plan.threads,
         processes=plan.processes,
         rounds=plan.rounds,
@@ -161,13 +159,3 @@ def record_of(
             cell=race.hash,
         ),
     )
-
-
-def _device(plan: SpeedConfig) -> str:
-    import torch
-
-    if plan.device != "auto":
-        return plan.device
-    if plan.engine in EXPORTED:
-        return "cpu"
-    return "cuda" if torch.cuda.is_available() else "cpu"

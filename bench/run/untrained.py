@@ -15,7 +15,7 @@ from bench.errors import UserError
 from bench.record import Entry
 from bench.run.code import operator_sha256
 from bench.run.describe import entry_of_network
-from bench.run.race import Contender, Race, Timed, form_of
+from bench.run.race import Contender, Race, Timed, device_of, form_of
 from bench.speed.protocol import Scope
 from bench.store import Store
 
@@ -206,7 +206,7 @@ def forms_race(operator: OperatorConfig, shape: str, plan: SpeedConfig, *, words
     entry = _layer_entry(operator, place, plan)
     contenders: list[Contender] = []
     arms = []
-    for form in exact_forms(name, place, options):
+    for form in exact_forms(name, place, options, device_of(plan), plan.dtype):
         label = f"{operator.label} ({form})"
         one = {"label": label, "exact_form": form, "baseline": not contenders}
         arms.append((label, name, options, form))

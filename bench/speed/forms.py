@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.backbones.fuse import fastest
 from bench.operators import forms
+from bench.operators.choices import Choices
 from bench.speed import exported
 from bench.speed.gate import randomise
 from bench.speed.job import Job
@@ -30,6 +31,12 @@ def configure(settings: Settings) -> None:
     torch.backends.cudnn.allow_tf32 = False
     if settings.device == "cuda":
         torch.backends.cudnn.benchmark = True
+    if settings.engine == "compile":
+        # The arms of a race share code, which is compiled for each anew; else from the ninth on
+        # they would be run as they are, without a word.
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 1 << 20
+        dynamo.fail_on_recompile_limit_hit = True
 
 
 def conditions(settings: Settings) -> dict[str, Any]:
@@ -105,6 +112,11 @@ def timed_form(
     return timed
 
 
+def laid_out(settings: Settings) -> dict[str, str]:
+    """Return the layout of what is timed, as `chosen` says it where one was measured."""
+    return {"layout": "channels_last" if settings.layout == "channels_last" else "contiguous"}
+
+
 def timed_input(x: Tensor, settings: Settings) -> Tensor:
     """Bring an input to the dtype and layout of the timed form."""
     x = x.to(getattr(torch, settings.dtype))
@@ -115,15 +127,15 @@ def timed_input(x: Tensor, settings: Settings) -> Tensor:
 
 
 @contextmanager
-def mode(settings: Settings) -> Iterator[None]:
+def mode(settings: Settings) -> Iterator[Choices | None]:
     """Be where forms are called: gradients are recorded in training alone, in measured forms."""
     if not settings.training:
         with torch.inference_mode():
-            yield
+            yield None
         return
     measured = settings.forms == "measured" and settings.engine == "torch"
-    with torch.enable_grad(), forms.fastest() if measured else nullcontext():
-        yield
+    with torch.enable_grad(), forms.fastest() if measured else nullcontext() as choices:
+        yield choices
 
 
 def iteration(timed: nn.Module, x: Tensor, settings: Settings) -> Callable[[], Any]:

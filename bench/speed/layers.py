@@ -168,8 +168,14 @@ def fuse_in_form(model: nn.Module) -> nn.Module:
     return fused
 
 
-def exact_forms(name: str, shape: Shape, options: Mapping[str, Any]) -> list[str]:
-    """Return the exact forms in which a fused operator can be computed at a shape.
+def exact_forms(
+    name: str,
+    shape: Shape,
+    options: Mapping[str, Any],
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> list[str]:
+    """Return the exact forms in which a fused operator can be computed at a shape, on a device.
 
     The rule's comes first. Of modules inside of each other those of the inner ones count in place
     of the outer one's rule, which is made of them; an operator of a single form has "direct".
@@ -181,7 +187,8 @@ def exact_forms(name: str, shape: Shape, options: Mapping[str, Any]) -> list[str
         >>> exact_forms("dwconv", Shape(8, 9, 3), {})
         ['direct', 'padded', 'channels_last']
     """
-    fused = fuse(layer(name, shape, options))
+    there = {"device": device, "dtype": getattr(torch, dtype)}
+    fused = fuse(layer(name, shape, options)).to(**there)
     able: dict[str, None] = {}
     open_calls: list[Formed] = []
     outer: set[Formed] = set()
@@ -201,5 +208,5 @@ def exact_forms(name: str, shape: Shape, options: Mapping[str, Any]) -> list[str
             module.register_forward_pre_hook(enter)
             module.register_forward_hook(leave)
     with torch.inference_mode():
-        fused(torch.zeros(1, shape.channels, *shape.input_size))
+        fused(torch.zeros(1, shape.channels, *shape.input_size, **there))
     return list(able) or ["direct"]

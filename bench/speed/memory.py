@@ -139,8 +139,11 @@ def _peak_rss(job: Job, label: str, batch: int) -> int:
     with torch.inference_mode():
         tiny.eval()(torch.zeros(1, 8, 16, 16))
     idle = _status("VmRSS")
-    x = timed_input(inputs(job, batch), job.settings)
-    model = _model(job, label, [x])
+    # In the layout that is timed, which is chosen over all batch sizes.
+    batches = job.settings.batches
+    examples = [timed_input(inputs(job, each), job.settings) for each in batches]
+    model, x = _model(job, label, examples), examples[batches.index(batch)]
+    del examples
     with mode(job.settings):
         step = iteration(model, x, job.settings)
         step()

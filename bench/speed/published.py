@@ -122,7 +122,7 @@ class _PublicShift(nn.Module):
         self.operator = operator
         _, channels, blocks = operator.horizontal.shape
         order = {"horizontal": operator.horizontal, "vertical": operator.vertical}
-        first = torch.arange(channels)[None, :, None] * blocks
+        first = torch.arange(channels, device=operator.weight.device)[None, :, None] * blocks
         # the outputs of a channel in the order in which its strip lays them
         self.picks = {name: (table + first).flatten(1) for name, table in order.items()}
         self.centre = operator.centre + first[..., 0]

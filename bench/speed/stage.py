@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from bench.backbones.fuse import chosen
 from bench.errors import UserError
 from bench.failures import device_lost, out_of_memory
+from bench.operators.forms import plainly
 from bench.speed import gpu_state
 from bench.speed.forms import (
     compared,
     inputs,
     iteration,
+    laid_out,
     mode,
     synchronise,
     timed_form,
@@ -125,17 +127,19 @@ class Stage:
             reference = {}
             for cell in self.of(label):
                 self.note("reference", label, cell.batch)
-                with failures_become_rows([cell]), mode(self.settings):
+                # The reference takes no form of ours: what is measured is held to torch's calls.
+                with failures_become_rows([cell]), mode(self.settings), plainly():
                     values = compared(model, self.settings)(arrays[cell.batch])
                     reference[cell.batch] = snapshot(values)
             self.note("forms", label)
             examples = [timed_input(arrays[cell.batch], self.settings) for cell in self.of(label)]
             timed = timed_form(model, self.job.load_prepare(), examples, self.settings)
             for cell in self.of(label):
-                cell.forms = chosen(timed, cell.batch)
+                cell.forms = laid_out(self.settings) | chosen(timed, cell.batch)
                 self.note("gate", label, cell.batch)
-                with failures_become_rows([cell]), mode(self.settings):
+                with failures_become_rows([cell]), mode(self.settings) as choices:
                     self.gate(cell, timed, arrays[cell.batch], reference[cell.batch])
+                    cell.forms |= choices.taken if choices else {}
 
     def gate(self, cell: Timing, timed: nn.Module, x: Tensor, reference: dict[str, Tensor]) -> None:
         """Call the timed form for the first time and compare what it returns."""

@@ -195,12 +195,14 @@ def check_forms(name, case):
                 if any(p.requires_grad for p in one.parameters()) and x is layouts[0]:
                     for inner in inputs_of(op, one, x):
                         rule, *others = gradients(one, inner)
-                        assert all(relative(other, rule) < 1e-9 for other in others), size
+                        for other in others:
+                            pairs = zip(other, rule, strict=True)
+                            assert all(relative(*pair) < 1e-9 for pair in pairs), size
                 one.form = "auto"
 
 
 def gradients(module, x):
-    """Of the map, by every form that gradients flow through."""
+    """Of the map and of what is learnt, by every form that gradients flow through."""
     able = [form for form in module.forms(x.requires_grad_()) if module.learnable(form)]
     return [module._gradient(form, x) for form in able]
 
