@@ -286,7 +286,11 @@ def _missing(board: Board, times: Mapping[str, Ratio]) -> tuple[str, ...]:
     unlinked = [row for row in board.rows if not row.linked]
     ranked = [row for row in board.rows if row.rank]
     untimed = [row for row in ranked if row.key not in times]
+    unable = [row for row in untimed if _failed_times(row)]
+    beside = [row for row in untimed if row not in unable and row.speeds]
+    untimed = [row for row in untimed if row not in unable and row not in beside]
     stale = [row for row in ranked if row.stale]
+    old = [row for row in ranked if any(r and row.is_stale(r) for r in row.columns.values())]
     sentences = [
         *told(failed, "failed", "failed"),
         *told(unfit, "does not fit the host", "do not fit the host"),
@@ -294,9 +298,19 @@ def _missing(board: Board, times: Mapping[str, Ratio]) -> tuple[str, ...]:
     ]
     if times:
         sentences += told(untimed, "was not timed", "were not timed")
+        sentences += told(unable, "could not be timed", "could not be timed")
+        apart = "timed apart from the baseline"
+        sentences += told(beside, f"was {apart}", f"were {apart}")
     elif len(ranked) > 1 and not any(row.speeds for row in ranked):
         sentences.append("Nothing was timed.")
     elif len(ranked) > 1:
         sentences.append("There is no time of a baseline to compare times with.")
     sentences += told(stale, "rests on older code", "rest on older code")
+    timed = "timed with older code"
+    sentences += told([row for row in old if row not in stale], f"was {timed}", f"were {timed}")
     return tuple(sentences)
+
+
+def _failed_times(row: Row) -> bool:
+    times = [record.status == "ok" for record in row.speeds]
+    return not any(times) and bool(times or row.untimed or row.untimed_end_to_end)

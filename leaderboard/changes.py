@@ -10,7 +10,7 @@ from leaderboard.board import boards
 from leaderboard.names import host_words
 from leaderboard.rows import Board, Row
 from leaderboard.show import MISSING, Show
-from leaderboard.standing import standing
+from leaderboard.standing import Standing, standing
 
 HEADER = ("operator", "seeds", "score before", "score", "to the baseline", "time")
 LONGEST = 80
@@ -38,14 +38,15 @@ def changes(before: Iterable[Record], after: Iterable[Record]) -> str:
 def _section(board: Board, old: dict[str, Board]) -> Iterator[str]:
     """Yield the section of a board, if there is anything to say of it."""
     known = old.get(board.key)
-    before = {row.key: _cells(known, row) for row in known.rows} if known else {}
-    after = {row.key: _cells(board, row) for row in board.rows}
+    stand = standing(board)
+    before = _all_cells(standing(known)) if known else {}
+    after = _all_cells(stand)
     changed = [row for row in board.rows if before.get(row.key) != after[row.key]]
     gone = [row for row in known.rows if row.key not in after] if known else []
     if not changed and not gone:
         return
     lines = [f"### {_heading(board)}{'' if known else ' (new)'}", ""]
-    lines += [plain(standing(board).card.text, 1000), ""]
+    lines += [plain(stand.card.text, 1000), ""]
     lines += [_line(HEADER), _line(["---"] * len(HEADER))]
     for row in changed:
         name, seeds, score, contrast, time = after[row.key]
@@ -66,9 +67,13 @@ def _name(row: Row) -> str:
     return plain(row.label) + (" (baseline)" if row.baseline else "")
 
 
-def _cells(board: Board, row: Row) -> tuple[str, str, str, str, str]:
+def _all_cells(stand: Standing) -> dict[str, tuple[str, str, str, str, str]]:
+    return {row.key: _cells(stand, row) for row in stand.board.rows}
+
+
+def _cells(stand: Standing, row: Row) -> tuple[str, str, str, str, str]:
     """Return what is said of an arm: name, seeds, score, contrast to the baseline, time."""
-    show = Show(board.metric)
+    show = Show(stand.board.metric)
     seeds = str(len(row.scores)) + (f", {len(row.failures)} failed" if row.failures else "")
     score = show.score(row.mean) + (f" {plain(show.unit)}" if row.mean is not None else "")
     difference = row.difference
@@ -77,7 +82,7 @@ def _cells(board: Board, row: Row) -> tuple[str, str, str, str, str]:
         bounds = show.change_bounds(difference.interval).strip("[]").replace(", ", " to ")
         change = plain(show.change(difference.value, difference.interval))
         contrast = f"{change} ({bounds})" if bounds else change
-    ratio = standing(board).of(row).ratio
+    ratio = stand.of(row).ratio
     return _name(row), seeds, score, contrast, show.times(ratio.value) if ratio else MISSING
 
 

@@ -14,11 +14,14 @@ ALONE = "by a test of these two"
 
 
 def decision_of(row: Row) -> Decision | None:
-    """Return the decision on an arm; none where it was run on since."""
-    decision = row.decision.decision if row.decision else None
-    if decision is None or len(row.scores) > decision.rounds:
+    """Return the decision on an arm; none where it was run since, on or again."""
+    if row.decision is None or row.decision.decision is None:
         return None
-    return decision
+    decided = row.decision.provenance.created
+    if any(record.provenance.created > decided for record in row.records):
+        return None
+    decision = row.decision.decision
+    return None if len(row.scores) > decision.rounds else decision
 
 
 def words(decision: Decision, show: Show) -> str:
@@ -73,8 +76,13 @@ def told_apart(rows: Sequence[Row]) -> frozenset[tuple[str, str]]:
 
 
 def board_words(rows: Sequence[Row], show: Show) -> str:
-    """Say how a board was decided; empty where seeds were not added by a rule."""
+    """Say how a board was decided; empty where seeds were not added by a rule.
+
+    What holds for all arms is not said any more where one came to the board, or was run, since.
+    """
     decisions = {row.label: d for row in rows if (d := decision_of(row)) is not None}
+    if any(row.scores and row.label not in decisions for row in rows):
+        return ""
     best = next((label for label, d in decisions.items() if d.outcome in ("best", "leads")), None)
     if best is None:
         return ""

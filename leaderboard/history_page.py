@@ -85,10 +85,10 @@ def _changes(view: BoardView, row: Row, last: str) -> list[Change]:
             *changes,
             change("new", f"{view.show.score(row.mean)}\u00a0{view.show.unit}".strip()),
         ]
-    before = _mean(older, view.board.headline)
-    metric = view.board.metric
-    if before is not None and row.plain_mean is not None and metric is not None:
-        gain = row.plain_mean - before
+    before, metric = _scores(older, view.board.headline), view.board.metric
+    both = before.keys() & row.scores.keys()  # a seed that was added is no change
+    if both and row.plain_mean is not None and metric is not None:
+        gain = sum(row.scores[seed] - before[seed] for seed in both) / len(both)
         if gain:
             kind = "improved" if (gain > 0) == metric.higher_is_better else "worse"
             words = f"{view.show.difference(gain)} {view.show.difference_unit}"
@@ -96,10 +96,10 @@ def _changes(view: BoardView, row: Row, last: str) -> list[Change]:
     return changes
 
 
-def _mean(records: Iterable[Record], headline: str | None) -> float | None:
-    """The mean over seeds of what stood there, the newest of each seed."""
+def _scores(records: Iterable[Record], headline: str | None) -> dict[int, float]:
+    """Return seed → what stood there, the newest of each."""
     newest: dict[int, float] = {}
     for record in sorted(records, key=lambda r: r.provenance.created):
         if record.recipe and record.accuracy and headline in record.accuracy.metrics:
             newest[record.recipe.seed] = record.accuracy.metrics[headline].value
-    return sum(newest.values()) / len(newest) if newest else None
+    return newest

@@ -16,6 +16,9 @@ from leaderboard.published import Figure
 from leaderboard.rows import Board, Row
 from leaderboard.wording import processor
 
+OWN = "host"
+"""What records call the convolutions of a host as it is."""
+
 
 def _setup(record: Record) -> str:
     """Machine and settings that the points of a growth share."""
@@ -92,16 +95,22 @@ def places_of(operator: str, boards: Iterable[Board]) -> list[tuple[Board, Row]]
 
 
 def _counts(places: Iterable[tuple[Board, Row]]) -> dict[str, int]:
-    """On how many boards it is surely better or worse than the baseline, or neither."""
-    counts = dict.fromkeys(("baseline", "better", "worse", "open", "unknown"), 0)
+    """On how many boards it is surely better or worse than the baseline, or neither.
+
+    Where it has several arms on a board, such as a tuned one, the best of them counts.
+    """
+    kinds = ("baseline", "better", "open", "worse", "unknown")  # the first that is there counts
+    found: dict[str, set[str]] = {}
     for board, row in places:
         within = row.difference.interval if row.difference else None
         if row.baseline:
-            counts["baseline"] += 1
-        elif within is None:
-            counts["unknown"] += 1
+            kind = "baseline"
         else:
-            counts[board.surely(row) or "open"] += 1
+            kind = "unknown" if within is None else board.surely(row) or "open"
+        found.setdefault(board.key, set()).add(kind)
+    counts = dict.fromkeys(kinds, 0)
+    for of_board in found.values():
+        counts[next(kind for kind in kinds if kind in of_board)] += 1
     return counts
 
 
@@ -117,7 +126,7 @@ def _arguments(options: Mapping[str, Any]) -> str:
 
 
 def _code(operator: str, rows: Sequence[Row]) -> str:
-    """Code that puts it in the place of a host's convolutions, as it stands on a board."""
+    """Code that builds a network with it, as it stands on a board."""
     if not rows:
         return (
             "from bench import operators\n\n"
@@ -125,21 +134,20 @@ def _code(operator: str, rows: Sequence[Row]) -> str:
         )
     row = rows[0]
     entry = row.first.entry
-    size = row.cost.input_size if row.cost else (224, 224)
-    options = _arguments(entry.operator_options)
-    arguments = [
-        "model",
-        repr(entry.operator),
-        *([f"where={entry.selection!r}"] if entry.selection else []),
-        f"input_size={tuple(size)}",
-        *([f"mix={entry.mix!r}"] if entry.mix else []),
-        *([options] if options else []),
-    ]
+    own = entry.operator == OWN  # the host's own convolutions
+    arguments = {
+        "operator": None if own else entry.operator,
+        "options": entry.operator_options,
+        "where": entry.selection,
+        "mix": entry.mix,
+        "input_size": tuple(row.cost.input_size if row.cost else (224, 224)),
+        "features_only": True,
+        "host_options": entry.host_options,
+    }
+    given = "".join(f"    {name}={value!r},\n" for name, value in arguments.items() if value)
     return (
-        "import timm\n"
-        "from bench.backbones import fuse, swap\n\n"
-        f"model = timm.create_model({entry.host!r}, features_only=True)\n"
-        f"model = swap({', '.join(arguments)})\n"
+        "from bench.backbones import build, fuse\n\n"
+        f"model = build(\n    {entry.host!r},\n{given})\n"
         "fast = fuse(model)  # of equal value, for inference\n"
     )
 

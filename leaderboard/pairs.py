@@ -27,7 +27,8 @@ def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
         `arms`: name → what is shown of it; `pairs`: 'first second' (names in order) → the score of
         the first minus that of the second; whether the first is surely better (1), surely worse
         (-1) or neither (0), once all pairs are compared; and for each time, by its key, the first's
-        time divided by the second's. Scores and times are [value, low, high], in the unit shown.
+        time divided by the second's, whether both are steady, and of what it was measured, which is
+        the same where boards share it. Scores and times are [value, low, high], in the unit shown.
     """
     show, rows = view.show, {names[arm(row)]: row for row in view.board.rows}
     blocks = Blocks({row.key: row.scores for row in rows.values()})
@@ -42,10 +43,13 @@ def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
             else None
         )
         times = {
-            stand.choice.key: ratio
+            stand.choice.key: {"ratio": ratio, "steady": _steady(first, second), "run": run}
             for stand in view.standings
             if stand.choice
-            and (ratio := time_ratio(stand.of(a).record, stand.of(b).record)) is not None
+            and (first := stand.of(a).record) is not None
+            and (second := stand.of(b).record) is not None
+            and (ratio := time_ratio(first, second)) is not None
+            and (run := first.speed and first.speed.run) is not None
         }
         apart = view.board.pairs.apart
         sure = (1 if (a.key, b.key) in apart else 0) - (1 if (b.key, a.key) in apart else 0)
@@ -77,6 +81,10 @@ def _arm(view: BoardView, row: Row) -> dict[str, Any]:
             and (time := record.speed.latency_median_ms)
         },
     }
+
+
+def _steady(*records: Record) -> bool:
+    return all(r.speed is not None and r.speed.noise != "unstable" for r in records)
 
 
 def time_ratio(one: Record | None, other: Record | None) -> list[float] | None:

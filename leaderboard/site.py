@@ -263,14 +263,13 @@ class _Shown:
             {(machine_name(r), machine_file(r)) for r in records},
         )
         index = {
-            "times": {key: words for view in every for key, words in view.times.items()},
             "first": board_name(first.board) if first else "",
             "boards": [
                 {
                     "name": board_name(view.board),
                     "task": view.board.title,
                     "host": host_words(view.board),
-                    "times": [choice.key for choice in view.choices],
+                    "times": [[choice.key, view.times[choice.key]] for choice in view.choices],
                     "arms": sorted({self._names[arm(row)] for row in view.board.rows}),
                 }
                 for view in every

@@ -130,3 +130,25 @@ def test_a_board_that_leads_only_tells_nothing_apart():
     leads = [decision("acb", "leads", 4), decision("dw7", "worse", 4, by="acb")]
     (board,), (plain,) = boards(records(*leads)), boards(records())
     assert board.pairs.apart <= plain.pairs.apart
+
+
+def test_what_held_for_all_arms_is_not_said_once_another_one_came():
+    newcomer = [make.accuracy(make.entry("parc"), seed, 0.95) for seed in range(4)]
+    (board,) = boards([*records(*DECIDED), *newcomer])
+    assert not [note for note in board.notes if "surely" in note]
+    rows = {row.label: row for row in board.rows}
+    assert "stopped" in {mark.kind for mark in rows["conv3"].marks}  # a test of these two stands
+    assert (rows["acb"].key, rows["dw7"].key) in board.pairs.apart
+
+
+def test_a_decision_does_not_outlive_the_scores_that_it_judged():
+    again = [
+        make.accuracy(
+            make.entry("dw7"), seed, 0.9, provenance=make.provenance("2026-11-25T00:00:00")
+        )
+        for seed in range(4)
+    ]
+    (board,) = boards([*records(*DECIDED), *again])
+    rows = {row.label: row for row in board.rows}
+    assert (rows["acb"].key, rows["dw7"].key) not in board.pairs.apart
+    assert not [note for note in board.notes if "surely" in note]

@@ -72,10 +72,10 @@ def test_hostile_strings_come_back_whole_from_the_data_of_a_board(hostile):
 
 def test_code_to_copy_takes_nothing_but_names_and_values(hostile):
     (name,) = [n for n in hostile if n.startswith("operators/") and "alert" in n]
-    (code,) = re.findall(r"<pre[^>]*>(import timm.*?)</pre>", hostile[name].decode(), re.DOTALL)
+    (code,) = re.findall(r"<pre[^>]*>(from bench.*?)</pre>", hostile[name].decode(), re.DOTALL)
     tree = ast.parse(unescape(code))
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    assert [ast.unparse(call) for call in calls] == ["timm.create_model", "swap", "fuse"]
+    assert [ast.unparse(call) for call in calls] == ["build", "fuse"]
 
 
 def test_json_in_a_script_cannot_close_it():

@@ -4,7 +4,9 @@ import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+from bench.hashing import digest
 from leaderboard.board import boards
+from leaderboard.times import choices, ratios
 from leaderboard.wording import processor
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
@@ -119,3 +121,92 @@ def test_training_steps_have_a_column_of_their_own():
     small = make.changed(step, speed=step.speed.model_copy(update={"input_size": (9, 9)}))
     (board,) = boards([score, small])
     assert board.rows[0].training is None
+
+
+def in_run(run, who, relative, **changes):
+    """A time of a run of its own: of other code, or compared with another arm."""
+    timed = make.speed(who, relative)
+    return make.changed(
+        timed,
+        speed=timed.speed.model_copy(update={"run": run, **changes}),
+        provenance=make.provenance(f"2026-11-2{run}T00:00:00"),
+    )
+
+
+def fused(label, operator=None, **changes):
+    return make.entry(label, operator, form="fused", task="backbone", **changes)
+
+
+def ratios_of(records):
+    (board,) = boards(records)
+    (choice,) = choices(board)
+    found = ratios(board, choice)
+    return {row.label: found.get(row.key) for row in board.rows}, by_label(board)
+
+
+SCORES = [make.accuracy(make.entry("dw7", "dwconv"), 0, 0.8)]
+SCORES += [make.accuracy(make.entry(label), 0, 0.8) for label in ("parc", "acb")]
+
+
+def test_a_later_run_without_the_boards_baseline_takes_no_ratio_away():
+    first = [
+        in_run("3", fused("dw7", "dwconv"), 1.0),
+        in_run("3", fused("parc"), 1.3),
+        in_run("3", fused("acb"), 1.4),
+    ]
+    later = [
+        in_run("4", fused("parc"), 0.6, baseline="conv3"),
+        in_run("4", fused("acb"), 1.0, baseline="acb", verdict="baseline"),
+    ]
+    found, rows = ratios_of([*SCORES, *first, *later])
+    assert found["parc"].run == found["acb"].run == "3"
+    assert rows["parc"].latency == first[1]
+    assert rows["parc"].earlier == (later[0],)
+    assert not [mark for row in rows.values() for mark in row.marks]  # no conflict: other baselines
+
+
+def test_a_ratio_is_to_the_very_network_of_the_baseline():
+    """The label alone says nothing: another suite may call another network by it."""
+    times = [in_run("3", fused("dw7", "dwconv"), 1.0), in_run("4", fused("parc"), 1.3)]
+    found, _ = ratios_of([*SCORES, *times])
+    assert found["parc"] is None
+
+
+def test_a_ratio_to_older_code_of_the_baseline_is_known_as_that():
+    old = digest("older")
+    times = [
+        in_run("3", fused("dw7", "dwconv", operator_sha256=old), 1.0),
+        in_run("3", fused("acb"), 1.4),
+        in_run("4", fused("dw7", "dwconv"), 1.0),
+        in_run("4", fused("parc"), 1.3),
+    ]
+    found, rows = ratios_of([*SCORES, *times])
+    assert found["acb"].old
+    assert not found["parc"].old
+    assert rows["dw7"].latency == times[2]
+
+
+def test_times_of_the_newest_code_count_before_older_ones_with_a_ratio():
+    old = digest("older")
+    times = [
+        in_run("3", fused("dw7", "dwconv"), 1.0),
+        in_run("3", fused("parc", operator_sha256=old), 1.3),
+        in_run("4", fused("parc"), 0.6, baseline="conv3"),
+    ]
+    found, rows = ratios_of([*SCORES, *times])
+    assert rows["parc"].latency == times[2]
+    assert found["parc"] is None
+
+
+def test_two_runs_with_one_baseline_that_disagree_are_a_conflict():
+    times = [in_run(run, fused("dw7", "dwconv"), 1.0) for run in "34"]
+    times += [in_run(run, fused("parc"), ratio) for run, ratio in (("3", 1.3), ("4", 0.6))]
+    _, rows = ratios_of([*SCORES, *times])
+    assert [mark.kind for mark in rows["parc"].marks] == ["conflict"]
+    for changed in times:
+        if changed.speed.run == "3" and changed.entry.label == "dw7":
+            times[times.index(changed)] = make.changed(
+                changed, entry=changed.entry.model_copy(update={"operator_sha256": digest("old")})
+            )
+    _, rows = ratios_of([*SCORES, *times])
+    assert not rows["parc"].marks

@@ -1,5 +1,6 @@
 """The site: complete, every number with its interval, free of the network."""
 
+import html as html_text
 import io
 import json
 import re
@@ -10,7 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.operators.parc import Parc
 from bench.record import Record
+from leaderboard import site as site_module
 from leaderboard.board import boards
 from leaderboard.wording import processor
 
@@ -229,7 +232,7 @@ def test_entry_page_has_verdicts_config_provenance_and_command(plain):
 def test_operator_page_says_what_it_is_and_where_it_wins(plain):
     _, files = plain
     page = Page(files["operators/acb.html"])
-    for wanted in ("BN(K×K ∗ x)", "arXiv 1908.03930", "swap(model, 'acb'", "surely better on"):
+    for wanted in ("BN(K×K ∗ x)", "arXiv 1908.03930", "operator='acb'", "surely better on"):
         assert wanted in page.text
     assert any("tap" in a.get("class", "") for tag, a in page.tags if tag == "rect")
     shift = Page(files["operators/shift.html"])
@@ -261,6 +264,58 @@ def test_history_compares_the_last_day_with_what_stood_before():
     assert "Improved (1)" in text
     assert "+5.00 points to 85.00" in text
     assert "New entries (1)" in text
+
+
+def test_a_seed_that_was_added_is_no_change():
+    old, new = make.provenance("2026-11-20T00:00:00"), make.provenance("2026-11-25T00:00:00")
+    who = make.entry("parc")
+    scores = [make.accuracy(who, seed, 0.8, provenance=old) for seed in (0, 1)]
+    text = Page(site([*scores, make.accuracy(who, 2, 0.9, provenance=new)])["history.html"]).text
+    assert "Improved" not in text
+    again = [make.accuracy(who, seed, 0.9, provenance=new) for seed in (1, 2)]
+    text = Page(site([*scores, *again])["history.html"]).text
+    assert "+5.00 points to 86.67" in text
+
+
+def test_an_operator_counts_once_a_board():
+    records = [
+        make.accuracy(who, seed, value + 0.001 * seed)
+        for who, value in (
+            (make.entry("dw7", "dwconv"), 0.5),
+            (make.entry("parc"), 0.8),
+            (make.entry("parc-9", "parc", operator_options={"kernel_size": 9}), 0.3),
+        )
+        for seed in (0, 1, 2)
+    ]
+    text = Page(site(records)["operators/parc.html"]).text
+    assert "surely better on 1 board and surely worse on 0" in text
+
+
+@pytest.mark.parametrize("operator", ["parc", "host"])
+def test_code_of_an_operators_page_builds_the_network_of_a_board(operator):
+    host_options = {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 20]}
+    who = make.entry("one", operator, host_options=host_options, selection={"stages": [2, 3]})
+    if operator == "host":
+        who = who.model_copy(update={"selection": {}})
+    (code,) = re.findall(
+        r"<pre[^>]*>(from bench.*?)</pre>",
+        site([make.accuracy(who, 0, 0.8)])[f"operators/{operator}.html"].decode(),
+        re.DOTALL,
+    )
+    names: dict[str, object] = {}
+    exec(html_text.unescape(code), names)
+    assert any(p.shape[0] == 20 for p in names["model"].parameters())
+    assert any(isinstance(m, Parc) for m in names["model"].modules()) == (operator == "parc")
+
+
+def test_a_site_is_made_anew_where_its_statistics_are_others(monkeypatch):
+    seen = []
+    monkeypatch.setattr(site_module, "hash_files", lambda root, paths: seen.extend(paths) or {})
+    site_module._code.cache_clear()
+    site_module._code()
+    site_module._code.cache_clear()
+    names = {path.as_posix().partition("bench/")[2] for path in seen}
+    assert {"statistics/ranks.py", "record/record.py", "intervals.py"} <= names
 
 
 def test_records_can_be_downloaded_as_they_are(plain):

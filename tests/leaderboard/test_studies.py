@@ -141,3 +141,11 @@ def test_names_of_settings_are_escaped():
 def test_a_study_that_is_not_whole_is_refused():
     with pytest.raises(ValueError, match="needs study"):
         Record.model_validate({**study("x", TRIALS).model_dump(), "study": None, "identity": ""})
+
+
+def test_a_study_from_a_machine_of_another_kind_breaks_no_page():
+    """The process that drives a cluster may see no GPU where its workers have one."""
+    graphics = make.MACHINE.model_copy(update={"gpu": "H100"})
+    scored = make.accuracy(make.entry("parc"), 0, 0.8, machine=graphics)
+    files = html.site([scored, study("one", TRIALS)])
+    assert any(name.startswith("entries/") for name in files)

@@ -1,6 +1,6 @@
 // The first page: three choices lead to a card, and the overview is searched.
 if (document.getElementById("choose-task")) {
-  const { boards, first, times } = convboard.data("index");
+  const { boards, first } = convboard.data("index");
   const [task, host, time] = ["task", "host", "time"].map((name) => document.getElementById(`choose-${name}`));
   const unique = (values) => [...new Set(values)];
 
@@ -10,8 +10,8 @@ if (document.getElementById("choose-task")) {
     convboard.options(host, boards.filter((b) => b.task === board.task).map((b) => [b.name, b.host]));
     host.value = board.name;
     convboard.options(time, board.times.length
-      ? board.times.map((k) => [k, times[k]]) : [["", "nothing was timed here"]]);
-    if (board.times.includes(key)) time.value = key;
+      ? board.times : [["", "nothing was timed here"]]);
+    if (board.times.some(([known]) => known === key)) time.value = key;
   }
 
   async function show() {

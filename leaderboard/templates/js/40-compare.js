@@ -15,7 +15,8 @@ if (document.getElementById("compare")) {
     return {
       score: back(pair.score),
       sure: ahead ? pair.sure : -pair.sure,
-      times: Object.fromEntries(Object.entries(pair.times).map(([key, value]) => [key, under(value)])),
+      times: Object.fromEntries(Object.entries(pair.times)
+        .map(([key, time]) => [key, { ...time, ratio: under(time.ratio) }])),
     };
   }
 
@@ -60,21 +61,23 @@ if (document.getElementById("compare")) {
     if (one.value !== a || other.value !== b) return;
     const ahead = a < b;
     const counts = { "surely better": 0, "surely worse": 0, "can't be told apart": 0, "no interval": 0 };
-    const ratios = [];
+    const usual = new Map(); // what boards share was measured once, and counts once
     const body = make("tbody");
     shared.forEach((board, index) => {
       const { pairs } = loaded[index];
       const pair = turned(pairs.pairs[ahead ? `${a} ${b}` : `${b} ${a}`], ahead);
       const word = said(pair);
       counts[word] += 1;
-      const times = board.times.map((key) => [key, pairs.times[key]]).map(([key, words]) => {
-        const ratio = pair.times[key];
-        if (!ratio) return null;
-        ratios.push(ratio);
-        const quick = ratio[2] < 1 ? "faster" : ratio[1] > 1 ? "slower" : "not clear";
+      const times = board.times.map(([key]) => [key, pairs.times[key]]).map(([key, words]) => {
+        const time = pair.times[key];
+        if (!time) return null;
+        const { ratio, steady } = time;
+        const quick = !steady ? "too noisy to judge" : ratio[2] < 1 ? "faster" : ratio[1] > 1 ? "slower" : "not clear";
         return make("div", {}, `${ratio[0].toFixed(2)}× `,
           make("small", {}, `${bounds(ratio, (v) => v.toFixed(2))}, ${quick}: ${words}`));
       }).filter(Boolean);
+      const first = board.times.find(([key]) => pair.times[key]);
+      if (first) usual.set(`${pair.times[first[0]].run} ${first[0]}`, Math.log(pair.times[first[0]].ratio[0]));
       const arm = (name) => {
         const fact = pairs.arms[name];
         return make("td", { class: "num" }, make("a", { href: fact.page }, fact.score), make("small", {}, fact.interval),
@@ -92,9 +95,11 @@ if (document.getElementById("compare")) {
       .map((words, index) => make("th", index % 4 ? { scope: "col" } : { scope: "col", class: "text" }, words)));
     place.replaceChildren(make("thead", {}, head), body);
     convboard.cards(place);
-    const mean = ratios.length ? Math.exp(ratios.reduce((sum, r) => sum + Math.log(r[0]), 0) / ratios.length) : null;
+    const logs = [...usual.values()];
+    const mean = logs.length ? Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length) : null;
+    const over = logs.length > 1 ? ` (geometric mean over ${logs.length} networks, of the first time that each row shows)` : "";
     verdict.textContent = sentence(a, b, counts, shared.length)
-      + (mean ? ` ${a} takes ${mean.toFixed(2)}× the time of ${b} (geometric mean of ${ratios.length} measured time${ratios.length === 1 ? "" : "s"}).` : "");
+      + (mean ? ` ${a} takes ${mean.toFixed(2)}× the time of ${b}${over}.` : "");
   }
 
   function read() {
