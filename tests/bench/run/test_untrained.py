@@ -6,6 +6,7 @@ import torch
 from bench.backbones import fuse
 from bench.config.schema import load_host, load_operator
 from bench.config.speed import SpeedConfig
+from bench.operators import jit
 from bench.operators.forms import Formed
 from bench.record import Record
 from bench.run.timing import time_race
@@ -122,6 +123,20 @@ def test_a_form_is_taken_wherever_it_can_be():
         taken = {m.form for m in fused.modules() if isinstance(m, Formed)}
         assert form in taken
         assert torch.equal(fused(torch.ones(1, 8, 9, 9)), fused(torch.ones(1, 8, 9, 9)))
+
+
+def test_forms_are_those_that_can_be_taken_in_the_dtype_that_is_timed():
+    (parc,) = arms("parc")
+    plan = SpeedConfig(scopes={"operator": [1]})
+    single, half = (
+        {
+            c.entry.exact_form
+            for c in forms_race(parc, "8x7-k7", plan.model_copy(update=dtype), words="").contenders
+        }
+        for dtype in ({"dtype": "float32"}, {"dtype": "bfloat16"})
+    )
+    assert "lines" not in half  # its kernels take float32 alone
+    assert ("lines" in single) == jit.INSTALLED
 
 
 def test_a_host_has_no_operator_to_be_timed_alone():

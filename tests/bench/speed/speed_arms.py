@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from bench import operators
+from bench.operators.forms import Formed, traced
 
 
 class Block(nn.Module):
@@ -61,6 +63,22 @@ class Branching(nn.Module):
 
     def forward(self, x):
         return x + 1 if float(x.mean()) > 0 else x - 1
+
+
+class Forked(Formed):
+    """A form that is slow, and one that is fast and leaves half of the gradient of its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(3, 1, 1))
+
+    def forms(self, x):
+        return ("plain",) if traced() else ("plain", "quick")
+
+    def prepared(self, form, x):
+        if form == "quick":
+            return lambda x: x * (self.weight + self.weight.detach()) / 2
+        return lambda x: (time.sleep(0.002), x * self.weight)[1]
 
 
 class Deciding(Block):

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from bench import operators
+from bench.backbones.fuse import chosen, fastest, fuse
 from bench.record import Entry, Record
-from bench.speed import SHAPES, Arm, Settings, Shape, forms, measure, operator_arms
+from bench.speed import SHAPES, Arm, Settings, Shape, forms, measure, operator_arms, worker
 from bench.speed.job import Job
 
 QUICK = {
@@ -308,3 +309,49 @@ def test_operator_arms_build_layers_at_their_shapes():
 def test_what_is_no_shape_is_refused(text):
     with pytest.raises(ValueError, match=r"`shape` .* must read CHANNELSxSIZE-kKERNEL"):
         Shape.parse(text)
+
+
+def test_every_arm_is_compiled_however_many_there_are(make, run_here, monkeypatch):
+    """They share code: by torch's own limit the ninth and those after it would run as they are."""
+    compiled = []
+
+    def counting(graph, examples):
+        compiled.append(len(examples))
+        return graph.forward
+
+    whole = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda m, **k: whole(m, backend=counting, **k))
+    for name in ("recompile_limit", "accumulated_recompile_limit", "fail_on_recompile_limit_hit"):
+        monkeypatch.setattr(torch._dynamo.config, name, getattr(torch._dynamo.config, name))
+    torch._dynamo.reset()
+    arms = {str(size): partial(make.Block, size) for size in (1, 3, 5, 7, 9, 11)}
+    cells = run_here(arms, prepare=make.fuse, baseline="1", engine="compile", layout="contiguous")
+    torch._dynamo.reset()
+    assert {cell["status"] for cell in cells.values()} == {"ok"}
+    assert len(compiled) == len(cells) == 12
+
+
+def test_the_layout_is_said_where_none_was_measured(make, run_here):
+    arms = {"conv": make.Block}
+    cells = run_here(arms, baseline="conv", forms="rule")
+    assert cells["conv", 1]["forms"] == {"layout": "contiguous"}
+    cells = run_here(arms, baseline="conv", forms="rule", layout="channels_last")
+    assert cells["conv", 1]["forms"] == {"layout": "channels_last"}
+    cells = run_here(arms, baseline="conv")  # it has no forms, and a layout was measured
+    assert cells["conv", 1]["forms"].keys() == {"layout"}
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_layout_of_a_single_depthwise_layer_is_the_one_it_has(last):
+    """Its kernel is contiguous in either layout."""
+    model = nn.Sequential(operators.create("dwconv", in_channels=4, out_channels=4))
+    layout = "channels_last" if last else "contiguous"
+    fused = fastest(fuse(model), torch.zeros(1, 4, 8, 8), layout=layout)
+    assert chosen(fused, 1)["layout"] == layout
+
+
+def test_a_compiler_that_is_installed_and_broken_ends_no_worker(make, quick, monkeypatch):
+    monkeypatch.setattr(worker.jit, "preload", lambda: 1 / 0)
+    arms = [("a", pickle.dumps(make.Block))]
+    known = {name: value for name, value in quick.items() if name != "memory"}
+    worker.import_all(Job(Settings(baseline="a", **known), arms, pickle.dumps(make.fuse), 0))

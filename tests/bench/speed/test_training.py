@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bench.backbones import build
+from bench.operators import choices
 from bench.speed import Arm, Settings, forms, measure
 from bench.speed.result import ArmResult
 from bench.speed.training import TrainingStep, gradients, loss_of
@@ -97,3 +98,16 @@ def test_training_has_a_larger_peak(make, quick, tmp_path):
     )
     assert training[0].status == "ok"
     assert training[0].memory.peak_rss_bytes > backbone[0].memory.peak_rss_bytes
+
+
+def test_a_form_of_ours_with_wrong_gradients_of_weights_is_stopped(
+    make, run_here, monkeypatch, tmp_path
+):
+    """It is held to torch's calls, and not to itself; nor do forms that are compared pass it."""
+    cells = run_here({"a": make.Forked}, prepare=None, baseline="a", scope="training")
+    assert cells["a", 1]["status"] == "ok"
+    assert "plain" in cells["a", 1]["forms"].values()  # the other one was compared, and left out
+    monkeypatch.setenv("CONVBOARD_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(choices, "alike", lambda value, reference: True)
+    cells = run_here({"a": make.Forked}, prepare=None, baseline="a", scope="training")
+    assert cells["a", 1]["status"] == "invalid"
