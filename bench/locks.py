@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,12 +17,13 @@ class Held(RuntimeError):
 
 
 @contextmanager
-def lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
+def lock(path: Path, *, wait_s: float = 0, everybodys: bool = False) -> Iterator[None]:
     """Hold a lock.
 
     Args:
         path: of its file, which stays when the lock is given back.
         wait_s: the longest wait for another holder.
+        everybodys: whether other users of the machine may hold it too.
 
     Raises:
         Held: another process holds it still.
@@ -39,6 +40,9 @@ def lock(path: Path, *, wait_s: float = 0) -> Iterator[None]:
         file.acquire(timeout=wait_s)
     except Timeout:
         raise Held(path.name) from None
+    if everybodys:
+        with suppress(PermissionError):  # who made it has opened it
+            path.chmod(0o666)
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ def fit(options: argparse.Namespace) -> None:
     from bench.cli.suites import line_of
     from bench.config import lightning
     from bench.config.cell import Cell
+    from bench.config.network import code_of, hash_of
     from bench.errors import Failure
     from bench.locks import Held
     from bench.run.cell import run_cell
@@ -32,7 +33,14 @@ def fit(options: argparse.Namespace) -> None:
         lightning.parser().print_help()
         return
     config = lightning.resolve(lightning.from_arguments(options.arguments))
-    backbone = config["model"]["init_args"]["backbone"].get("init_args") or {}
+    network = config["model"]["init_args"]["backbone"]
+    backbone = network.get("init_args") or {}
+    if network["class_path"] == "bench.backbones.build":  # what it names counts, and not its name
+        hashes = {
+            "host_sha256": code_of(backbone["host"]),
+            "weights_sha256": hash_of(backbone.get("weights")),
+        }
+        backbone |= {name: value for name, value in hashes.items() if value is not None}
     cell = Cell(
         suite="fit",
         task=config["model"]["class_path"].rpartition(".")[2].lower(),
@@ -45,7 +53,9 @@ def fit(options: argparse.Namespace) -> None:
     folder = runs_of(options)
     data = preflight([cell])
     try:
-        ran = run_cell(cell, folder, options.line, data=data[cell.hash], progress_bar=True)
+        ran = run_cell(
+            cell, folder, options.line, data=data[cell.hash], again=True, progress_bar=True
+        )
     except Held:
         raise Failure(f"{cell.title} goes on in another process.") from None
     record = ran.record

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from bench.board_key import board_key
+from bench.config import files
 from bench.config.schema import OfficialConfig, OperatorConfig, SearchSpace, Tuning
 from bench.hashing import digest
 from bench.local import located
@@ -146,9 +147,17 @@ class Cell(BaseModel):
             options=self.backbone.get("options") or {},
             where=self.backbone.get("where"),
             mix=self.backbone.get("mix"),
+            set=self._set(),
             tune=self.tune,
             tuned=self.tuned,
         )
+
+    def _set(self) -> dict[str, Any]:
+        """What the operator lays over its board's settings, as it is in the configuration."""
+        above: dict[str, Any] = {}
+        for name in self.untuned:
+            files.put(above, name, copy.deepcopy(files.value_at(self.config, name)))
+        return above
 
     @property
     def input_size(self) -> tuple[int, int]:

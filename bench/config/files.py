@@ -107,6 +107,21 @@ def assign(config: dict[str, Any], dotted: str, flag: str = "--set") -> None:
         raise ConfigError(f"`{flag}` (={dotted!r}) must have a value in YAML: {error}") from None
 
 
+def put(config: dict[str, Any], name: str, value: Any) -> None:
+    """Put a value where a dotted name says, and mappings on the way to it.
+
+    Example:
+        >>> config = {"model": {"wd": 2}}
+        >>> put(config, "model.lr", 1)
+        >>> config
+        {'model': {'wd': 2, 'lr': 1}}
+    """
+    *path, last = name.split(".")
+    for key in path:
+        config = config.setdefault(key, {})
+    config[last] = value
+
+
 def dotted(config: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return the dotted names of the values in nested mappings.
 

@@ -33,10 +33,10 @@ def backbone_of(
     arguments = {
         "host": host.host,
         "host_options": host.host_options or None,
-        "host_sha256": _code_of(host.host),
+        "host_sha256": code_of(host.host),
         "pretrained": host.pretrained,
         "weights": host.weights,
-        "weights_sha256": _hash_of(host.weights),
+        "weights_sha256": hash_of(host.weights),
         "operator": operator.operator,
         "options": options_of(operator) or None,
         "where": operator.where if operator.where is not None or whole_host else where,
@@ -47,12 +47,13 @@ def backbone_of(
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _code_of(host: str) -> str | None:
-    """Hash of the code of a host that is code; timm's are known by their names."""
+def code_of(host: str) -> str | None:
+    """Return the hash of the code of a host that is code; timm's are known by their names."""
     return code_sha256(host) if is_code(host) else None
 
 
-def _hash_of(weights: str | None) -> str | None:
+def hash_of(weights: str | None) -> str | None:
+    """Return the hash of a file of weights."""
     if weights is None:
         return None
     if not found(weights).is_file():

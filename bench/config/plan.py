@@ -31,6 +31,23 @@ VERSIONED = frozenset(
     {"bench", "lightning", "tasks", "timm", "torch", "torchmetrics", "torchvision"}
 )
 """Packages whose classes are the same as long as `bench.memo.code` is: ours, and of releases."""
+BACKBONE = HOST_OPTIONS.rpartition(".")[0]
+ELSEWHERE = {
+    "seed_everything": "--seeds",
+    "data.init_args.seed": "--seeds",
+    "model.init_args.seed": "--seeds",
+    "host": "--hosts",
+    "host_sha256": "--hosts",
+    "operator": "--operators",
+    "options": "the operator's own file, or --operators",
+    "where": "--where",
+    "mix": "--mix",
+    "pretrained": "--pretrained",
+    "weights": "--weights",
+    "weights_sha256": "--weights",
+    "input_size": "data.init_args.image_size",
+}
+"""What cannot be set by name: settings, and arguments of the network → where they come from."""
 AXES = ("task", "host", "operator", "recipe", "seed", "cell")
 
 
@@ -132,13 +149,25 @@ def compose(
     """
     config = files.merge(shared, operator.set)
     for assignment in sets:
+        _require_settable(assignment)
         files.assign(config, assignment)
     size = config.get("data", {}).get("init_args", {}).get("image_size", 224)
     sides = (size, size) if isinstance(size, int) else size
     backbone = backbone_of(host, operator, where, sides)
-    if above := files.value_at(operator.set, HOST_OPTIONS):
+    if above := files.value_at(config, HOST_OPTIONS):
         backbone["host_options"] = {**backbone.get("host_options", {}), **above}
     return _placed(_resolved(json.dumps(config, sort_keys=True)), backbone, seed)
+
+
+def _require_settable(assignment: str) -> None:
+    """Refuse what is set by the axes of a suite, which would go over it without a word."""
+    name = assignment.partition("=")[0].strip()
+    argument = name.removeprefix(f"{BACKBONE}.")
+    by = ELSEWHERE.get(name) or (argument != name and ELSEWHERE.get(argument.split(".")[0]))
+    if by or name == BACKBONE:
+        raise ConfigError(
+            f"`--set` (={assignment!r}) must be left out: this comes from {by or 'the suite'}."
+        )
 
 
 @functools.lru_cache(maxsize=256)
@@ -268,11 +297,13 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
                 f"`baseline` (={board.baseline!r}) of board {board.task} must be one of its "
                 f"operators; {near(board.baseline, by_label)}"
             )
-        operators: list[str | OperatorConfig] = list(board.operators)
+        operators = list(board.operators)
         if choice.operators is not None:
-            operators = list(dict.fromkeys([by_label[board.baseline], *choice.operators]))
+            operators = [by_label[board.baseline], *choice.operators]
         hosts = [choice.started(load_host(host)) for host in choice.hosts or board.hosts]
         loaded = [load_operator(o).laid_over(choice.where, choice.mix) for o in operators]
+        loaded = [arm for n, arm in enumerate(loaded) if arm not in loaded[:n]]
+        _require_unlike(board.task, [arm.label for arm in loaded])
         shared = base(board)
         for seed in choice.seeds or board.seeds or suite.seeds:
             for host in hosts:
@@ -324,6 +355,15 @@ def _untuned(
         return {}
     plain = compose(shared, None, host, operator.model_copy(update={"set": {}}), 0, sets)
     return {name: files.value_at(plain, name) for name in files.dotted(operator.set)}
+
+
+def _require_unlike(task: str, labels: Sequence[str]) -> None:
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(
+                f"`operators` (={', '.join(labels)}) of board {task} must have unlike labels: two "
+                f"arms are called {label!r}; give one of them a `label` of its own."
+            )
 
 
 def _require_known(name: str, choice: Choice) -> None:

@@ -84,7 +84,10 @@ def _run(cell: Cell, store: Store, command: str, data: Data | None, progress_bar
     from bench.run.ranks import ranks_of, run_ranks
 
     work = work_folder(store, cell)
+    code = operator_sha256(cell.backbone.get("operator"))
+    of_others = resume.begun_with(work, {"code": code, "data": data.files_sha256 if data else None})
     checkpoint, notes = resume.newest(work)
+    notes += of_others
     run_id = begin(cell, store, resume=checkpoint is not None)
     if ranks_of(cell.config["trainer"]) > 1:
         record, more = run_ranks(cell, store.folder, work, command, run_id, data)

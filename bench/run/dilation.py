@@ -183,6 +183,7 @@ def searched_suite(
         # A feature extractor of timm writes some dots as underscores: "?" stands for both.
         where={"names": [layer.name.replace(".", "?") for layer in found.layers]},
         mix=cell.operator_config.mix,
+        set=cell.operator_config.set,
         description=f"{cell.operator}, dilations searched by the `{reading}` reading",
     )
     baseline = next(a for a in board.operators if load_operator(a).label == board.baseline)
@@ -193,6 +194,7 @@ def searched_suite(
         host=build["host"],
         host_options=build.get("host_options") or {},
         pretrained=build.get("pretrained", False),
+        weights=build.get("weights"),
     )
     narrowed = board.model_copy(
         update={"hosts": [host], "operators": [*arms, searched], "seeds": None}

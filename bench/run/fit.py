@@ -113,6 +113,9 @@ def fit(
             raise KeyboardInterrupt
         step, scored = curve.scored
         if step != trainer.global_step:  # the last step was not validated after
+            kept, _ = newest(folder)
+            if kept is not None:  # of a run that was cut off behind it: an average is there alone
+                with_weights(module, kept)
             scored = dict(trainer.validate(module, datamodule=datamodule, verbose=False)[0])
     try:
         metrics = finite_scores(module, scored)

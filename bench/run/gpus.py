@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench import locks
@@ -45,10 +45,10 @@ def one_of(gpus: Sequence[str], folder: Path | None = None) -> Iterator[str | No
         yield gpus[0] if gpus else None
         return
     before = os.environ.get(VISIBLE)
-    place = folder or Path(tempfile.gettempdir()) / "convboard-gpus"
+    place = folder or _place()
     for gpu in gpus:
         try:
-            with locks.lock(place / f"{gpu}.lock"):
+            with locks.lock(place / f"{gpu}.lock", everybodys=True):
                 os.environ[VISIBLE] = gpu
                 try:
                     yield gpu
@@ -62,6 +62,16 @@ def one_of(gpus: Sequence[str], folder: Path | None = None) -> Iterator[str | No
         yield gpus[0]
     finally:
         _restore(before)
+
+
+def _place() -> Path:
+    """Return the folder of the machine's locks; one of this user alone where that is closed."""
+    shared = Path(tempfile.gettempdir()) / "convboard-gpus"
+    shared.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # whoever made it opens it to everybody
+        shared.chmod(0o777)
+    free = os.access(shared, os.W_OK) and all(os.access(f, os.W_OK) for f in shared.iterdir())
+    return shared if free else shared.with_name(f"convboard-gpus-{os.getuid()}")
 
 
 def _restore(before: str | None) -> None:

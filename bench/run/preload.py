@@ -8,5 +8,7 @@ import bench.run.suite
 import bench.store.logger
 import bench.store.mlflow_store
 import tasks.classification  # noqa: F401
+from bench.run import same_code
 
 bench.store.mlflow_store.import_tables()
+same_code.note()

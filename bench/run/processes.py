@@ -21,7 +21,7 @@ from pebble.concurrent import process
 from bench.errors import UserError
 from bench.failures import killed_for_memory
 from bench.machine import usable_cores, usable_threads
-from bench.run import gpus
+from bench.run import gpus, same_code
 from bench.run.executor import Event, Job, Needs, one_device
 from bench.speed import lifetime
 
@@ -179,6 +179,7 @@ class _Prepared(Generic[Job]):
         import torch
 
         torch.set_num_threads(self.threads)
+        same_code.require_same_code()
         return self.function(job)
 
 

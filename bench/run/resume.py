@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from bench.whole_files import writing
+from bench.whole_files import write_whole, writing
 
 LAST = "last.ckpt"
 BEFORE = "before-last.ckpt"
+BEGUN = "begun.json"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -57,6 +59,32 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
         path.unlink(missing_ok=True)
         words.append(f"{name} could not be read ({fault}) and was left aside")
     return None, words
+
+
+def begun_with(folder: Path, what: dict[str, str | None]) -> list[str]:
+    """Note what a run is made with; what was begun with anything else starts afresh.
+
+    Args:
+        folder: of the run.
+        what: name → hash of what is used; None where it is not known.
+
+    Returns:
+        Words about what was left aside.
+    """
+    path = folder / BEGUN
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = {}
+    other = [name for name in what if name in before and before[name] != what[name]]
+    words = []
+    if other and any((folder / name).exists() for name in (LAST, BEFORE)):
+        words = [f"what was begun with other {' and '.join(other)} was left aside"]
+    if other:
+        forget(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(what))
+    return words
 
 
 def forget(folder: Path) -> None:

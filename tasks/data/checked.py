@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import PIL
 from PIL import Image, UnidentifiedImageError
 from pydantic import TypeAdapter, ValidationError
 
@@ -54,6 +55,8 @@ class ImageFile(NamedTuple):
 
 
 ABSENT = ImageFile("", 0, 0, "not there")
+CLOSED = "cannot be opened"
+"""A fault of the system, and not of the file, such as a permission that is lacking."""
 
 _Note = TypeAdapter(dict[str, ImageFile])
 
@@ -140,7 +143,7 @@ def check_files(
     """
     names = [relative_name(root, path) for path in paths]
     listing = [[name, *_state(path)] for name, path in zip(names, paths, strict=True)]
-    key = digest([kind, str(root.resolve()), listing])[:32]
+    key = digest([kind, str(root.resolve()), listing, PIL.__version__])[:32]
     note = f"checked/{kind}-{key}.json"
     for folder in cache_folders():
         noted = _read_note(folder / note)
@@ -148,8 +151,10 @@ def check_files(
             return {name: noted[name] for name in names}
     with ThreadPoolExecutor(min(16, usable_cores())) as pool:
         each = pool.map(lambda path: inspect(path) if is_there(path) else ABSENT, paths)
-        found = _telling(each, len(paths), root.name)
+        found = list(_telling(each, len(paths), root.name))
         files = dict(zip(names, found, strict=True))
+    if any(file.fault == CLOSED for file in found):  # it may be open the next time
+        return files
     text = _Note.dump_json(files)
     try:
         write_whole(cache_folder() / note, text)
@@ -224,6 +229,8 @@ def fault_of(error: Exception) -> str:
     """
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+        return CLOSED
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
     return "truncated" if "truncated" in str(error) else "unreadable"

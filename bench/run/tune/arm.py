@@ -16,11 +16,12 @@ from bench.config.speed import SpeedConfig
 from bench.errors import Failure
 from bench.hashing import digest
 from bench.record import Data, Study
+from bench.run.code import operator_sha256
 from bench.run.executor import Executor
 from bench.run.suite import hush
 from bench.run.tune import kept
 from bench.run.tune.share import MOST_FAILURES, Share, share_out, work
-from bench.run.tune.spaces import OPTIONS, put, space, values_of
+from bench.run.tune.spaces import OPTIONS, space, values_of
 from bench.run.tune.study import DEFAULT, Search, best, ended, failed
 from bench.store import Store
 
@@ -109,8 +110,10 @@ def tune(
     hush()
     cell, config = arm.cell, arm.held_out.config
     dumped = {name: of.model_dump() for name, of in arm.spaces.items()}
-    how = [search.sampler, search.prunes, search.objectives]
-    title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([config, dumped, how])[:12]}"
+    timed = plan.model_dump() if "time" in search.objectives else None
+    how = [search.sampler, search.prunes, search.objectives, timed]
+    used = [operator_sha256(cell.backbone.get("operator")), data.files_sha256]
+    title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([config, dumped, how, used])[:12]}"
     share = Share(arm, search, title, plan, store.folder)
     shared = share.opened(store)
     study = shared.study
@@ -148,12 +151,12 @@ def _operators(study: optuna.Study, arm: Arm) -> tuple[OperatorConfig, ...]:
             if place == OPTIONS:
                 options[option] = value
             else:
-                put(settings, name, value)
+                files.put(settings, name, value)
         changes = {
             "label": label if len(found) == 1 else f"{label}-{trial.number}",
             "options": options,
             "tune": {},
-            "set": settings,
+            "set": files.merge(cell.operator_config.set, settings),
             "tuned": tuning,
         }
         arms.append(cell.operator_config.model_copy(update=changes))

@@ -149,13 +149,13 @@ def suggest(
             continue
         if of.values is not None:
             index = trial.suggest_categorical(short, list(range(len(of.values))))
-            put(config, name, of.values[int(index)])
+            files.put(config, name, of.values[int(index)])
             continue
         if isinstance(of.low, int) and isinstance(of.high, int):
             drawn: int | float = trial.suggest_int(short, of.low, of.high, log=of.log)
         else:
             drawn = trial.suggest_float(short, _low(of), _high(of), log=of.log)
-        put(config, name, drawn)
+        files.put(config, name, drawn)
     return config
 
 
@@ -167,14 +167,6 @@ def values_of(spaces: Mapping[str, SearchSpace], params: Mapping[str, Any]) -> d
             choices = spaces[name].values
             values[name] = params[short] if choices is None else choices[params[short]]
     return values
-
-
-def put(config: dict[str, Any], dotted: str, value: Any) -> None:
-    """Put a value where a dotted name says, and mappings on the way to it."""
-    *path, last = dotted.split(".")
-    for key in path:
-        config = config.setdefault(key, {})
-    config[last] = value
 
 
 def check(cell: Cell, spaces: Mapping[str, SearchSpace]) -> None:
@@ -195,7 +187,7 @@ def check(cell: Cell, spaces: Mapping[str, SearchSpace]) -> None:
             continue  # ours, and right by construction
         for value in of.values if of.values is not None else (of.low, of.high):
             above: dict[str, Any] = {}
-            put(above, name, value)
+            files.put(above, name, value)
             config = files.merge(cell.config, above)
             backbone = config["model"]["init_args"]["backbone"]["init_args"]
             try:

@@ -275,7 +275,9 @@ def test_a_cell_is_hashed_by_its_patterns_not_by_their_file(board, patterns, tmp
 
 
 def test_what_was_searched_is_what_the_written_suite_builds(board, tmp_path):
-    choice = Choice(seeds=[3], sets=("trainer.max_epochs=1",))
+    weights = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_convnext").state_dict(), weights)
+    choice = Choice(seeds=[3], sets=("trainer.max_epochs=1",), weights=str(weights))
     baseline, cell = plan(str(board), choice)
     dense = dilation.supernet(cell, dmax=2)
     assert dense.hash != cell.hash

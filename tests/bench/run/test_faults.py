@@ -16,9 +16,11 @@ import pytest
 import torch
 import yaml
 
-from bench.config.plan import plan
+from bench.config.plan import Choice, plan
 from bench.record import load_all
-from bench.run import resume
+from bench.run import cell as cell_module
+from bench.run import fit, resume
+from bench.run.cell import run_cell
 from bench.store import CHECKPOINT, Store
 
 ROOT = Path(__file__).parents[3]
@@ -423,3 +425,43 @@ def test_output_works_in_any_locale_and_width(locale):
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "label" in done.stdout
+
+
+def test_what_was_begun_with_other_code_or_data_starts_afresh(tmp_path):
+    checkpoint = tmp_path / resume.LAST
+
+    def begun(**what):
+        torch.save({"state_dict": {}}, checkpoint)
+        return resume.begun_with(tmp_path, what), checkpoint.exists()
+
+    assert begun(code="a", data="b") == ([], True)
+    assert begun(code="a", data="b") == ([], True)
+    words, there = begun(code="c", data="b")
+    assert (words, there) == (["what was begun with other code was left aside"], False)
+    assert begun(code="c", data="d")[0] == ["what was begun with other data was left aside"]
+    (tmp_path / resume.BEGUN).write_text("{")  # cut off
+    assert begun(code="e", data=None) == ([], True)
+
+
+def cut_off(curve, trainer, module):
+    if trainer.current_epoch == 1:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_cell_that_is_cut_off_goes_on_with_its_own_code_alone(
+    tiny, convboard, tmp_path, monkeypatch
+):
+    (cell,) = plan(str(tiny), Choice(only={"operator": ["acb"]}))
+    store = Store(tmp_path / "runs")
+    work = store.folder / "cells" / cell.hash
+    monkeypatch.setattr(fit.Curve, "on_train_epoch_end", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(cell, store.folder, "command")
+    assert (work / resume.LAST).exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(cell_module, "operator_sha256", lambda name: "other")
+    ran = run_cell(cell, store.folder, "command")
+    assert ran.record.status == "ok"
+    assert "what was begun with other code was left aside" in ran.notes
+    assert len(ran.record.accuracy.curve["val/top1"]) == 2  # both epochs are of the new code

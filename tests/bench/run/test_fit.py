@@ -75,3 +75,16 @@ def test_names_of_class_folders_reach_the_result(tiny, tmp_path):
     config = files.merge(small(tiny, max_epochs=1), {"data": {"init_args": data}})
     fitted = fit.fit(config, tmp_path / "run")
     assert set(fitted.per_class) == {"ant", "bee", "cat"}
+
+
+def test_a_run_cut_off_behind_its_last_epoch_scores_the_average(tiny, tmp_path, monkeypatch):
+    """All that is left to do is to score: the checkpoint's weights, which are the average."""
+    config = files.merge(small(tiny), {"model": {"init_args": {"ema_decay": 0.5}}})
+    whole = fit.fit(config, tmp_path / "run")
+    again = fit.fit(config, tmp_path / "run")
+    assert again.metrics == whole.metrics
+    kept = torch.load(tmp_path / "run" / fit.LAST, weights_only=True)
+    for name, value in again.module.state_dict().items():
+        assert torch.equal(value, kept["state_dict"][name]), name
+    raw = kept["current_model_state"]
+    assert any(not torch.equal(raw[n], v) for n, v in kept["state_dict"].items() if n in raw)

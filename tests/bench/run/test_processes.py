@@ -2,17 +2,22 @@
 
 import operator
 import os
+import stat
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from bench.run import gpus
+from bench.errors import UserError
+from bench.run import gpus, same_code
 from bench.run.processes import LocalProcesses
 
 A, B, C = (partial(str.upper, letter) for letter in "abc")
 DIE = partial(os._exit, 9)
 HANG = partial(time.sleep, 600)
+NOTED = partial(eval, "len(__import__('bench.run.same_code').run.same_code._noted)")
 
 
 def outcomes(jobs, **options):
@@ -86,3 +91,39 @@ def test_a_job_has_the_environment_as_it_is(monkeypatch):
         assert outcomes([seen])["done", seen] == value
     monkeypatch.delenv(gpus.VISIBLE)
     assert outcomes([seen])["done", seen] is None
+
+
+def test_code_that_changes_under_a_server_is_not_run(tmp_path, monkeypatch):
+    path = tmp_path / "own.py"
+    path.write_text("old")
+    module = type(os)("bench.own")
+    module.__file__ = str(path)
+    monkeypatch.setitem(sys.modules, "bench.own", module)
+    monkeypatch.setattr(same_code, "_noted", {})
+    same_code.note()
+    same_code.require_same_code()
+    path.write_text("newer")
+    with pytest.raises(UserError, match=r"bench.own\.py was changed while this command ran"):
+        same_code.require_same_code()
+
+
+@pytest.mark.slow
+def test_a_server_has_noted_its_code():
+    assert outcomes([NOTED])["done", NOTED] > 50
+
+
+def test_a_folder_of_locks_that_is_anothers_is_left_to_him(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with gpus.one_of(gpus.visible()) as first:
+        assert first == "3"
+    shared = tmp_path / "convboard-gpus"
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o777
+    assert stat.S_IMODE((shared / "3.lock").stat().st_mode) == 0o666
+    reachable = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: shared != Path(path) and reachable(path, mode)
+    )
+    with gpus.one_of(gpus.visible()) as first:
+        assert first == "3"
+    assert (tmp_path / f"convboard-gpus-{os.getuid()}" / "3.lock").exists()

@@ -353,8 +353,8 @@ def test_the_recipe_alone_changes_no_time(cell, host_options, monkeypatch):
         cell.backbone.pop("host_options")
     monkeypatch.setattr(ratio, "measured", lambda *_: pytest.fail("it is measured"))
     above = {}
-    spaces.put(above, spaces.LR, 0.1)
-    spaces.put(above, spaces.DROP_PATH, 0.2)
+    files.put(above, spaces.LR, 0.1)
+    files.put(above, spaces.DROP_PATH, 0.2)
     config = files.merge(cell.config, above)
     assert ratio.time_ratio(cell, config, plan_, SimpleNamespace()) == 1.0
 

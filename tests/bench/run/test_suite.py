@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from bench.config import files
-from bench.config.plan import Choice, plan
+from bench.config.plan import BACKBONE, Choice, plan
 from bench.errors import UserError
 from bench.record import load_all
 from bench.run import code, fit, suite
@@ -53,6 +53,18 @@ def plugin(tmp_path):
     return tmp_path
 
 
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes=3):
+        super().__init__(
+            nn.Conv2d(3, {width}, 3, stride=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear({width}, num_classes),
+        )
+"""
+
+
 @pytest.mark.parametrize("name", files.known("suites"))
 def test_every_shipped_suite_resolves(name):
     cells = plan(name)
@@ -68,6 +80,49 @@ def test_the_hash_is_of_the_resolved_configuration(tiny):
     assert [c.hash for c in plain] == [c.hash for c in same]
     assert not {c.hash for c in plain} & {c.hash for c in other}
     assert plain[0].config["model"]["init_args"]["momentum"] == 0.9  # a default is part of it
+
+
+def test_options_of_the_host_reach_every_arm(tiny):
+    """The host has some of its own, which are laid below."""
+    (one, other) = plan(str(tiny), Choice(sets=(f"{BACKBONE}.host_options.drop_path_rate=0.25",)))
+    own = plan(str(tiny))[0].backbone["host_options"]
+    assert one.backbone["host_options"] == {**own, "drop_path_rate": 0.25}
+    assert other.backbone["host_options"] == one.backbone["host_options"]
+
+
+def test_two_arms_of_one_label_are_refused(tiny, tmp_path):
+    suite_of = yaml.safe_load(tiny.read_text())
+    arms = [{"operator": "dwconv", "options": {"kernel_size": size}} for size in (3, 7)]
+    suite_of["boards"][0]["operators"] = arms
+    path = tmp_path / "twice.yaml"
+    path.write_text(yaml.safe_dump(suite_of))
+    with pytest.raises(UserError, match=r"two arms are called 'dwconv'; give one of them"):
+        plan(str(path))
+    arms[1]["label"] = "dw7"
+    path.write_text(yaml.safe_dump(suite_of))
+    assert {cell.operator for cell in plan(str(path))} == {"dwconv", "dw7"}
+
+
+def test_a_baseline_given_in_place_goes_with_operators_that_are_named(tiny, tmp_path):
+    suite_of = yaml.safe_load(tiny.read_text())
+    suite_of["boards"][0] |= {
+        "operators": [{"label": "host", "operator": None}, "acb"],
+        "baseline": "host",
+        "where": None,
+    }
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump(suite_of))
+    cells = plan(str(path), Choice(operators=["acb", "parc", "acb"]))
+    assert [cell.operator for cell in cells] == ["host", "acb", "parc"]
+
+
+def test_what_an_operator_lays_over_its_board_comes_back_with_it(tiny, tmp_path):
+    suite_of = yaml.safe_load(tiny.read_text())
+    above = {"model": {"init_args": {"lr": 0.02}}}
+    suite_of["boards"][0]["operators"] = ["dwconv", {"operator": "acb", "set": above}]
+    path = tmp_path / "set.yaml"
+    path.write_text(yaml.safe_dump(suite_of))
+    assert plan(str(path))[1].operator_config.set == above
 
 
 def test_choices_narrow_and_extend(tiny):
@@ -89,6 +144,9 @@ def test_choices_narrow_and_extend(tiny):
         (Choice(sets=("model.init_args.lrr=1",)), r"lrr"),
         (Choice(sets=("model.init_args.lr=fast",)), r"lr.*fast"),
         (Choice(sets=("trainer.max_epochs=many",)), r"max_epochs.*many"),
+        (Choice(sets=("seed_everything=3",)), r"`--set` \(='seed_everything=3'\).* --seeds"),
+        (Choice(sets=(f"{BACKBONE}.pretrained=true",)), r"pretrained=true'\).* --pretrained"),
+        (Choice(sets=(f"{BACKBONE}.options.kernel_size=3",)), r"options\.kernel_size=3"),
     ],
 )
 def test_bad_choices_name_what_is_wrong(tiny, choice, message):
@@ -246,6 +304,15 @@ def test_one_lightning_run(tiny, tmp_path, convboard):
     )
     (run,) = Store(runs).kept().values()
     assert run.done
+    net = tmp_path / "net.py"
+    net.write_text(NET.format(width=8))
+    own = plan(str(tiny))[0].config
+    own["model"]["init_args"]["backbone"]["init_args"] = {"host": f"{net}:Net"}
+    config.write_text(yaml.safe_dump(own))
+    for width, count in ((8, 2), (8, 2), (12, 3)):  # another network under the same name
+        net.write_text(NET.format(width=width))
+        convboard("fit", "--runs", runs, "--config", config, "--trust")
+        assert len(Store(runs).kept()) == count
     wrong = convboard("fit", "--config", config, "--model.init_args.lrr", "1", status=2)
     assert "lrr" in wrong.stderr
     assert len(wrong.stderr.strip().splitlines()) <= 4

@@ -99,3 +99,17 @@ def test_how_far_a_long_check_is_is_told(tmp_path, monkeypatch, caplog):
     caplog.clear()
     check_images(tmp_path, paths)  # noted
     assert not caplog.records
+
+
+def test_a_fault_of_the_system_is_asked_for_again(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(WHOLE["PNG"])
+    whole = Image.open
+
+    def closed(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", closed)
+    assert check_images(tmp_path, [path]).faults == {"a.png": "cannot be opened"}
+    monkeypatch.setattr(Image, "open", whole)
+    assert check_images(tmp_path, [path]).faults == {}
