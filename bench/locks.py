@@ -35,7 +35,7 @@ def lock(path: Path, *, wait_s: float = 0, everybodys: bool = False) -> Iterator
         True
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = FileLock(path)
+    file = FileLock(path, mode=0o666) if everybodys else FileLock(path)
     try:
         file.acquire(timeout=wait_s)
     except Timeout:

@@ -16,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.record import Record
 from bench.statistics.ratios import verdict
 from leaderboard.rows import Board, Row
 from leaderboard.show import Show
-from leaderboard.times import Ratio, is_faster
+from leaderboard.times import Choice, Ratio, is_faster, record_of
 from leaderboard.wording import capitalised, counted, listed
 
 TIMES = 0.01
@@ -60,7 +61,7 @@ class Card:
         return " ".join(self.sentences)
 
 
-def card(board: Board, times: Mapping[str, Ratio]) -> Card:
+def card(board: Board, times: Mapping[str, Ratio], choice: Choice | None = None) -> Card:
     """Return the card of a board.
 
     The answer is about the arm with the best fitted mean among those that are surely better than
@@ -71,17 +72,19 @@ def card(board: Board, times: Mapping[str, Ratio]) -> Card:
         board: with its statistics.
         times: ratios of the arms to the baseline, by the keys of their rows; see
             `leaderboard.times.ratios`.
+        choice: which times these are.
     """
     if not board.pairs.order:
-        return Card(_missing(board, times))
-    return _Writer(board, times).card()
+        return Card(_missing(board, times, choice))
+    return _Writer(board, times, choice).card()
 
 
 class _Writer:
     """Holds what the sentences of one card share."""
 
-    def __init__(self, board: Board, times: Mapping[str, Ratio]) -> None:
+    def __init__(self, board: Board, times: Mapping[str, Ratio], choice: Choice | None) -> None:
         self.board, self.times, self.show = board, times, Show(board.metric)
+        self.choice = choice
         self.rows = {row.key: row for row in board.rows}
         self.names = _names(board)
         base = board.baseline.key if board.baseline else None
@@ -130,8 +133,9 @@ class _Writer:
         if self.show.nothing_learnt(row.scores for row in self.rows.values()):
             score = self._score(self.lead)
             answer = f"Nothing was learnt: every score is {score}. Longer training may help."
-            return Card((answer, *_missing(self.board, self.times)))
-        sentences = [self._answer(), *self._others(), *_missing(self.board, self.times)]
+            return Card((answer, *_missing(self.board, self.times, self.choice)))
+        missing = _missing(self.board, self.times, self.choice)
+        sentences = [self._answer(), *self._others(), *missing]
         return Card(tuple(sentences), self.lead, tuple(self._claims()))
 
     def _claims(self) -> list[Claim]:
@@ -268,7 +272,7 @@ def _names(board: Board) -> dict[str, str]:
     return names
 
 
-def _missing(board: Board, times: Mapping[str, Ratio]) -> tuple[str, ...]:
+def _missing(board: Board, times: Mapping[str, Ratio], choice: Choice | None) -> tuple[str, ...]:
     """Say which arms have no score, and why; which are not compared, not timed, or stale."""
     names = _names(board)
 
@@ -286,8 +290,9 @@ def _missing(board: Board, times: Mapping[str, Ratio]) -> tuple[str, ...]:
     unlinked = [row for row in board.rows if not row.linked]
     ranked = [row for row in board.rows if row.rank]
     untimed = [row for row in ranked if row.key not in times]
-    unable = [row for row in untimed if _failed_times(row)]
-    beside = [row for row in untimed if row not in unable and row.speeds]
+    took = {row.key: record_of(row, choice) if choice else None for row in untimed}
+    unable = [row for row in untimed if _is_lost(row, took[row.key], choice)]
+    beside = [row for row in untimed if took[row.key] and row not in unable]
     untimed = [row for row in untimed if row not in unable and row not in beside]
     stale = [row for row in ranked if row.stale]
     old = [row for row in ranked if any(r and row.is_stale(r) for r in row.columns.values())]
@@ -311,6 +316,11 @@ def _missing(board: Board, times: Mapping[str, Ratio]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _failed_times(row: Row) -> bool:
-    times = [record.status == "ok" for record in row.speeds]
-    return not any(times) and bool(times or row.untimed or row.untimed_end_to_end)
+def _is_lost(row: Row, record: Record | None, choice: Choice | None) -> bool:
+    """Whether a time failed, before or after its batch size was known."""
+    if record is not None:
+        return record.status != "ok"
+    if choice is None:
+        return False
+    before = {"backbone": row.untimed, "end_to_end": row.untimed_end_to_end}
+    return before.get(choice.scope) is not None

@@ -14,14 +14,19 @@ ALONE = "by a test of these two"
 
 
 def decision_of(row: Row) -> Decision | None:
-    """Return the decision on an arm; none where it was run since, on or again."""
-    if row.decision is None or row.decision.decision is None:
+    """Return the decision on an arm; none where it was run since, or with more seeds."""
+    decision = row.decision.decision if row.decision else None
+    if decision is None or _run_since(row) or len(row.scores) > decision.rounds:
         return None
+    return decision
+
+
+def _run_since(row: Row) -> bool:
+    """Whether an arm has results that were not there when it was decided about."""
+    if row.decision is None:
+        return True
     decided = row.decision.provenance.created
-    if any(record.provenance.created > decided for record in row.records):
-        return None
-    decision = row.decision.decision
-    return None if len(row.scores) > decision.rounds else decision
+    return any(record.provenance.created > decided for record in row.records)
 
 
 def words(decision: Decision, show: Show) -> str:
@@ -81,7 +86,7 @@ def board_words(rows: Sequence[Row], show: Show) -> str:
     What holds for all arms is not said any more where one came to the board, or was run, since.
     """
     decisions = {row.label: d for row in rows if (d := decision_of(row)) is not None}
-    if any(row.scores and row.label not in decisions for row in rows):
+    if any(row.scores and not row.failures and _run_since(row) for row in rows):
         return ""
     best = next((label for label, d in decisions.items() if d.outcome in ("best", "leads")), None)
     if best is None:

@@ -53,7 +53,7 @@ class Standing:
     @cached_property
     def card(self) -> Card:
         """The board in a few sentences."""
-        return card(self.board, self.times)
+        return card(self.board, self.times, self.choice)
 
 
 def standing(board: Board, choice: Choice | None = None) -> Standing:

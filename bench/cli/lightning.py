@@ -40,7 +40,9 @@ def fit(options: argparse.Namespace) -> None:
             "host_sha256": code_of(backbone["host"]),
             "weights_sha256": hash_of(backbone.get("weights")),
         }
-        backbone |= {name: value for name, value in hashes.items() if value is not None}
+        for name, value in hashes.items():
+            if value is not None and backbone.get(name) is None:  # one that is given must be met
+                backbone[name] = value
     cell = Cell(
         suite="fit",
         task=config["model"]["class_path"].rpartition(".")[2].lower(),

@@ -180,7 +180,8 @@ def keep(
     for arm, part in _parts(contest, decision, over).items():
         cells = [contest.cells[arm, seed] for seed in contest.plan.seeds[: part.rounds]]
         run = kept.get(cells[-1].hash)
-        content = digest(part.model_dump())
+        judged = [of.run_id for cell in cells if (of := kept.get(cell.hash)) is not None]
+        content = digest([part.model_dump(), judged])
         if run is None or not run.done or run.tags.get(TAG) == content:
             continue
         with TemporaryDirectory() as scratch:

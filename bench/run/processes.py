@@ -63,6 +63,9 @@ class LocalProcesses:
 
         Leaving the iteration early (an error, Ctrl-C) ends the processes. Which GPUs a job takes
         is its own to choose; see `bench.run.gpus`.
+
+        Raises:
+            CodeChanged: our code was changed since the processes' server imported it.
         """
         context = _context()
         # not a daemon: a job's data loaders and ranks are processes too
@@ -79,7 +82,10 @@ class LocalProcesses:
                     yield Event("started", job)
                 wait(running, return_when=FIRST_COMPLETED)
                 for future in [future for future in running if future.done()]:
-                    yield _event(future, running.pop(future), self.timeout_s)
+                    event = _event(future, running.pop(future), self.timeout_s)
+                    if isinstance(event.value, same_code.CodeChanged):
+                        raise event.value  # so would every job to come: it is none's failure
+                    yield event
         finally:
             for future in running:
                 future.cancel()  # type: ignore[no-untyped-call]

@@ -11,6 +11,10 @@ from bench.errors import UserError
 _noted: dict[str, tuple[Path, tuple[int, int] | None]] = {}
 
 
+class CodeChanged(UserError):
+    """Code that a command goes on with is another one in the files by now."""
+
+
 def note() -> None:
     """Remember the files of our modules that are imported by now, as they are."""
     for name, module in list(sys.modules.items()):
@@ -25,11 +29,11 @@ def require_same_code() -> None:
     What is computed would be of the old code, and known by the hash of the new.
 
     Raises:
-        UserError: a file was changed since it was noted.
+        CodeChanged: a file was changed since it was noted.
     """
     changed = sorted(name for name, (path, state) in _noted.items() if _state(path) != state)
     if changed:
-        raise UserError(
+        raise CodeChanged(
             f"{changed[0].replace('.', os.sep)}.py was changed while this command ran: run it "
             "again; what is done stays."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,7 +199,7 @@ def forms_race(operator: OperatorConfig, shape: str, plan: SpeedConfig, *, words
         >>> race.baseline, [c.entry.exact_form for c in race.contenders]
         ('dwconv (direct)', ['direct', 'padded', 'channels_last'])
     """
-    from bench.speed.layers import Shape, exact_forms
+    from bench.speed.layers import Shape
 
     place, options = Shape.parse(shape), options_of(operator)
     name = _registered(operator)
@@ -206,7 +207,7 @@ def forms_race(operator: OperatorConfig, shape: str, plan: SpeedConfig, *, words
     entry = _layer_entry(operator, place, plan)
     contenders: list[Contender] = []
     arms = []
-    for form in exact_forms(name, place, options, device_of(plan), plan.dtype):
+    for form in _forms_of(name, place, options, device_of(plan), plan.dtype):
         label = f"{operator.label} ({form})"
         one = {"label": label, "exact_form": form, "baseline": not contenders}
         arms.append((label, name, options, form))
@@ -223,6 +224,24 @@ def forms_race(operator: OperatorConfig, shape: str, plan: SpeedConfig, *, words
         load=functools.partial(_forms, arms, place),
         in_channels=place.channels,
     )
+
+
+def _forms_of(
+    name: str, place: Shape, options: Mapping[str, Any], device: str, dtype: str
+) -> list[str]:
+    """Return the forms that there are on a device; a GPU is looked at in a process of its own.
+
+    This one would hold memory of it, and a context, while others measure.
+    """
+    from bench.speed.arms import require_device
+    from bench.speed.layers import exact_forms
+
+    require_device(device)
+    given = (name, place, options, device, dtype)
+    if device == "cpu":
+        return exact_forms(*given)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(exact_forms, given)
 
 
 def _forms(

@@ -152,3 +152,11 @@ def test_a_decision_does_not_outlive_the_scores_that_it_judged():
     rows = {row.label: row for row in board.rows}
     assert (rows["acb"].key, rows["dw7"].key) not in board.pairs.apart
     assert not [note for note in board.notes if "surely" in note]
+
+
+def test_seeds_that_were_there_before_leave_the_answer(tmp_path):
+    """An arm that was stopped may have more of them, and one whose seeds failed has no decision."""
+    more = make.accuracy(make.entry("conv3"), 2, 0.51)
+    lost = [make.accuracy(make.entry("shift"), 0, 0.5), make.failure(make.entry("shift"), 1)]
+    (board,) = boards([*records(*DECIDED), more, *lost])
+    assert "acb is surely the best" in board.notes[-1]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from bench.hashing import digest
 from leaderboard.board import boards
+from leaderboard.standing import standing
 from leaderboard.times import choices, ratios
 from leaderboard.wording import processor
 
@@ -210,3 +211,25 @@ def test_two_runs_with_one_baseline_that_disagree_are_a_conflict():
             )
     _, rows = ratios_of([*SCORES, *times])
     assert not rows["parc"].marks
+
+
+def test_the_card_says_why_an_arm_has_no_ratio():
+    oom = {"status": "oom", "error": "no memory"}
+    times = [
+        in_run("3", fused("dw7", "dwconv"), 1.0),
+        in_run("3", fused("parc"), 1.3),
+        in_run("4", fused("acb"), 1.4, baseline="conv3"),
+    ]
+    lost = make.changed(in_run("3", fused("shift"), 1.0), **oom)
+    scores = [
+        make.accuracy(make.entry(name, op), seed, 0.8)
+        for name, op in (("dw7", "dwconv"), *((n, n) for n in ("parc", "acb", "shift", "icconv")))
+        for seed in (0, 1)
+    ]
+    behind = make.behind(scores[-1], 1.2)
+    (board,) = boards([*scores, *times, lost, behind])
+    (backbone,) = (c for c in choices(board) if c.scope == "backbone")
+    words = standing(board, backbone).card.text
+    assert "acb was timed apart from the baseline." in words
+    assert "shift could not be timed." in words
+    assert "icconv was not timed." in words  # as a backbone

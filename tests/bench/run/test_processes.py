@@ -17,6 +17,11 @@ from bench.run.processes import LocalProcesses
 A, B, C = (partial(str.upper, letter) for letter in "abc")
 DIE = partial(os._exit, 9)
 HANG = partial(time.sleep, 600)
+CHANGED = partial(
+    exec,
+    "from bench.run import same_code\n"
+    "raise same_code.CodeChanged('own.py was changed while this command ran')",
+)
 NOTED = partial(eval, "len(__import__('bench.run.same_code').run.same_code._noted)")
 
 
@@ -127,3 +132,10 @@ def test_a_folder_of_locks_that_is_anothers_is_left_to_him(tmp_path, monkeypatch
     with gpus.one_of(gpus.visible()) as first:
         assert first == "3"
     assert (tmp_path / f"convboard-gpus-{os.getuid()}" / "3.lock").exists()
+
+
+@pytest.mark.slow
+def test_changed_code_ends_the_command_and_is_no_jobs_failure(monkeypatch):
+    engine = LocalProcesses(workers=1, timeout_s=120, threads=1)
+    with pytest.raises(UserError, match="was changed while this command ran"):
+        list(engine.run(operator.call, [CHANGED]))

@@ -162,3 +162,14 @@ def test_on_a_gpu_a_lost_device_ends_the_pass(monkeypatch, tmp_path, make):
     Allocator(monkeypatch)
     with pytest.raises(RuntimeError, match="CUDA error"):
         on_a_gpu(monkeypatch, tmp_path, {"a": make.Lost})
+
+
+def test_a_batch_that_is_too_large_costs_its_own_row_alone(make, quick, tmp_path):
+    """The layout is chosen over all batches, which the smaller one need not pay for."""
+    changes = {"batches": (1, 2), "process_limit_s": 120.0}
+    known = {**quick, "memory": True, "processes": 1, **changes}
+    results = measure([Arm("a", make.Greedy)], baseline="a", folder=tmp_path, **known)
+    one, two = results
+    assert one.memory_error is None
+    assert one.memory.peak_rss_bytes > 0
+    assert "allocate memory" in two.memory_error
