@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,7 +89,8 @@ class Campaign:
         lost: list[Result] = []
         while True:
             skip = failed | {_place(cell) for cell in lost}
-            answer = self.crew.go(name, job, skip, self.limit_s)
+            # one that is loaded again builds nothing of what has failed
+            answer = self.crew.go(name, replace(job, skip=job.skip | skip), skip, self.limit_s)
             if not isinstance(answer, Death):
                 answer["cells"] += lost
                 return answer

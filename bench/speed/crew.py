@@ -33,9 +33,9 @@ class Death:
 class Worker:
     """One process, that does one job after the other.
 
-    It imports what a job needs, then waits, idle, to be told to go: importing takes as long as
-    measuring does in a short run, so several workers import at the same time, while nothing is
-    measured; while one measures, the others are blocked and nothing else runs.
+    It imports what a job needs and builds its arms, then waits, idle, to be told to go: that
+    takes as long as measuring does in a short run, so several workers do it at the same time, while
+    nothing is measured; while one measures, the others are blocked and nothing else runs.
 
     Args:
         folder: for its log and its note.
@@ -71,13 +71,13 @@ class Worker:
         other.close()
 
     def load(self, job: Job) -> None:
-        """Hand it a job, whose imports it begins with."""
+        """Hand it a job, whose imports and networks it begins with."""
         self.ready = False
         with suppress(BrokenPipeError):  # `go` finds it dead
             self.connection.send(job)
 
     def wait_ready(self, limit_s: float) -> None:
-        """Return when the worker has imported everything, has died, or the time is up."""
+        """Return when the worker has made everything ready, has died, or the time is up."""
         with suppress(EOFError, ConnectionError):
             if self.connection.poll(limit_s):
                 self.ready = self.connection.recv() == READY
@@ -132,7 +132,7 @@ class Crew:
     paid for once; on a GPU it does not, since an idle process holds memory of the device.
 
     Args:
-        ahead: how many workers import at the same time.
+        ahead: how many workers make ready at the same time.
 
     Attributes:
         measured_s: what the workers have spent on measuring alone: memory, warm-ups and turns.
@@ -154,7 +154,7 @@ class Crew:
         self._folder.cleanup()
 
     def load(self, jobs: Iterable[tuple[str, Job]], limit_s: float) -> None:
-        """Hand the next few jobs to their workers, and wait until all have imported."""
+        """Hand the next few jobs to their workers, and wait until all are ready."""
         names = []
         for name, job in list(jobs)[: self.ahead]:
             worker = self._workers.get(name)

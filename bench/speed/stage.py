@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -91,17 +91,39 @@ class Stage:
         self.job, self.note, self.settings = job, note, job.settings
         self.cells = [Timing(label, batch) for label, batch in job.places]
         self.steps: dict[Place, Callable[[], Any]] = {}
+        self.models: dict[str, nn.Module] = {}
         self.timer = timer_for(self.settings.device)
         on_gpu = self.settings.device == "cuda"
         self.gpu = gpu_state.reader() if on_gpu else None
         self.energy = gpu_state.energy_counter() if on_gpu else None
+
+    def prepare(self) -> None:
+        """Build the training forms of all arms that are not there yet.
+
+        That is half of what a short run does beside measuring, and other workers may do it at the
+        same time; nothing is measured meanwhile.
+        """
+        for label in self.labels():
+            if self.of(label) and label not in self.models:
+                self.note("build", label)
+                with failures_become_rows(self.of(label)):
+                    self.models[label] = training_form(self.job.factory(label), self.settings)
+
+    def labels(self) -> list[str]:
+        """Return the arms in the order in which they are built."""
+        return drawn(self.job.labels, self.settings.seed, self.job.process, "build")
+
+    def leave_out(self, places: Collection[Place]) -> None:
+        """Measure nothing of these places."""
+        self.cells = [cell for cell in self.cells if (cell.label, cell.batch) not in places]
 
     def run(self) -> None:
         """Build all arms and time them, batch size by batch size."""
         s, process = self.settings, self.job.process
         batch_sizes = list(s.batches)
         arrays = {batch: inputs(self.job, batch) for batch in drawn(batch_sizes, s.seed, process)}
-        for label in drawn(self.job.labels, s.seed, process, "build"):
+        self.prepare()
+        for label in self.labels():
             self.build(label, arrays)
         del arrays
         gc.collect()
@@ -118,12 +140,11 @@ class Stage:
         return [cell for cell in self.cells if cell.label == label and cell.alive]
 
     def build(self, label: str, arrays: dict[int, Tensor]) -> None:
-        """Build one arm and pass it through the gate at every batch size."""
-        if not self.of(label):
+        """Make the timed form of an arm and pass it through the gate at every batch size."""
+        model = self.models.pop(label, None)
+        if model is None or not self.of(label):
             return
-        self.note("build", label)
         with failures_become_rows(self.of(label)):
-            model = training_form(self.job.factory(label), self.settings)
             reference = {}
             for cell in self.of(label):
                 self.note("reference", label, cell.batch)

@@ -26,12 +26,24 @@ def carry_out(job: Job, note: Note) -> dict[str, Any]:
         if job.settings.device == "cuda":
             configure(job.settings)
         return {"cells": [cell.to_json() for cell in memory.measure(job, note)]}
+    return timed(staged(job, note))
+
+
+def staged(job: Job, note: Note) -> Stage:
+    """Return where the arms of a job are timed; on a CPU they are built."""
     configure(job.settings)
     stage = Stage(job, note)
+    if job.settings.device == "cpu":  # the memory of a GPU is one measuring worker's alone
+        stage.prepare()
+    return stage
+
+
+def timed(stage: Stage) -> dict[str, Any]:
+    """Time the arms and return the cells, and under what conditions, as JSON objects."""
     stage.run()
     return {
         "cells": [cell.to_json() for cell in stage.cells],
-        "conditions": conditions(job.settings),
+        "conditions": conditions(stage.settings),
     }
 
 
@@ -56,10 +68,11 @@ def import_all(job: Job) -> None:
 def serve(connection: Connection, note: Note) -> None:
     """Take jobs, one after the other, until the other end is closed.
 
-    A job is followed by a word, READY, once everything that it needs is imported. It is done
-    when what to skip of it has arrived, and answered by its result.
+    A job is followed by a word, READY, once everything that it needs is imported and built. It
+    is done when what to skip of it has arrived, and answered by its result.
     """
     job: Job | None = None
+    stage: Stage | None = None
     while True:
         try:
             message = connection.recv()
@@ -72,12 +85,18 @@ def serve(connection: Connection, note: Note) -> None:
             # What is there stays: a collection need not look at it again.
             gc.collect()
             gc.freeze()
+            stage = None if job.memory else staged(job, note)
             note("ready")
             connection.send(READY)
         else:
             assert job is not None
             note("start")
-            result = carry_out(replace(job, skip=message), note)
+            if stage is None:
+                result = carry_out(replace(job, skip=job.skip | message), note)
+            else:
+                stage.leave_out(message)
+                result = timed(stage)
+                stage = None
             gc.collect()
             note("end")
             connection.send(result | {"seconds": note.taken()})

@@ -14,7 +14,7 @@ from bench.config.speed import SpeedConfig
 from bench.errors import UserError
 from bench.record import Record
 from bench.run import races, timing
-from bench.run.race import Timed
+from bench.run.race import Timed, device_of
 from bench.speed import Arm
 from bench.store import CELL, DONE, Kept, Store
 from bench.store.export import export
@@ -216,13 +216,13 @@ def test_a_race_with_a_failed_arm_is_not_done_and_is_measured_anew(cells, tmp_pa
 )
 def test_the_device_is_a_gpu_if_there_is_one(asked, there, taken, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: there)
-    assert timing._device(SpeedConfig(device=asked)) == taken
+    assert device_of(SpeedConfig(device=asked)) == taken
 
 
 def test_an_exported_form_runs_on_the_cpu_though_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     plan = SpeedConfig(scopes={"backbone": [1]}, engine="onnxruntime")
-    assert timing._device(plan) == "cpu"
+    assert device_of(plan) == "cpu"
 
 
 def test_a_compiled_form_cannot_be_compared_end_to_end(tmp_path):

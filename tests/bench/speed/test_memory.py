@@ -65,6 +65,7 @@ def test_half_precision_and_channels_last_after_openmp_do_not_hang(make, quick, 
     assert results["conv"].memory.peak_rss_bytes > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not jit.INSTALLED, reason="needs numba")
 def test_what_a_compiler_takes_is_not_counted_nor_are_its_threads_missed(
     make, quick, tmp_path, monkeypatch

@@ -17,7 +17,7 @@ from bench import operators
 from bench.backbones.fuse import chosen, fastest, fuse
 from bench.record import Entry, Record
 from bench.speed import SHAPES, Arm, Settings, Shape, forms, measure, operator_arms, worker
-from bench.speed.job import Job
+from bench.speed.job import Job, Note
 
 QUICK = {
     "input_size": (8, 8),
@@ -259,6 +259,37 @@ def test_a_process_that_hangs_is_ended(make, tmp_path):
     results = measure(arms, baseline="k3", folder=tmp_path, **{**QUICK, **changes})
     assert [r.status for r in results] == ["ok", "timeout"]
     assert "ended after 10 s" in results[1].error
+
+
+@pytest.mark.slow
+def test_arms_that_die_or_hang_as_they_are_built_are_rows_and_the_others_go_on(make, tmp_path):
+    """They are built as workers make ready, several at a time."""
+    arms = [Arm("k3", make.Block), Arm("dies", make.dying)]
+    changes = {"batches": (1,), "processes": 3}
+    results = measure(arms, baseline="k3", folder=tmp_path / "a", **{**QUICK, **changes})
+    assert [r.status for r in results] == ["ok", "oom"]
+    assert "at stage 'build'" in results[1].error
+    assert len(results[0].samples_ms) == 3
+    arms = [Arm("k3", make.Block), Arm("hangs", make.hanging)]
+    changes = {"batches": (1,), "processes": 1, "process_limit_s": 10.0}
+    results = measure(arms, baseline="k3", folder=tmp_path / "b", **{**QUICK, **changes})
+    assert [r.status for r in results] == ["ok", "timeout"]
+
+
+def test_arms_are_built_before_and_what_failed_elsewhere_is_left_out(make, run_here, tmp_path):
+    arms = [
+        (name, pickle.dumps(factory))
+        for name, factory in (("a", make.Block), ("b", make.Block), ("bad", make.raising))
+    ]
+    known = {name: value for name, value in QUICK.items() if name != "memory"}
+    job = Job(Settings(baseline="a", **known), arms, pickle.dumps(make.fuse), 0)
+    stage = worker.staged(job, Note(tmp_path / "note"))
+    assert stage.models.keys() == {"a", "b"}
+    stage.leave_out({("b", 1), ("b", 2), ("a", 2)})
+    cells = {(c["label"], c["batch"]): c for c in worker.timed(stage)["cells"]}
+    assert cells.keys() == {("a", 1), ("bad", 1), ("bad", 2)}
+    assert cells["a", 1]["samples_ms"]
+    assert "cannot be built" in cells["bad", 2]["error"]
 
 
 @pytest.mark.parametrize(
