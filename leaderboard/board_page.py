@@ -271,8 +271,7 @@ def _times(show: Show, stand: Standing, row: Row) -> dict[str, Cell]:
     noise = (speed.noise or "") if speed else ""
     lost = place.record
     if lost is None:  # a failure before anything was known of the time
-        of_scope = {"backbone": row.untimed, "end_to_end": row.untimed_end_to_end}
-        lost = of_scope.get(stand.choice.scope)
+        lost = row.lost_time(stand.choice.scope)
     status = status_words(lost) if lost and lost.status != "ok" else ""
     stale = "stale" if place.record and row.is_stale(place.record) else ""
     return {

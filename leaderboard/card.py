@@ -295,7 +295,6 @@ def _missing(board: Board, times: Mapping[str, Ratio], choice: Choice | None) ->
     beside = [row for row in untimed if took[row.key] and row not in unable]
     untimed = [row for row in untimed if row not in unable and row not in beside]
     stale = [row for row in ranked if row.stale]
-    old = [row for row in ranked if any(r and row.is_stale(r) for r in row.columns.values())]
     sentences = [
         *told(failed, "failed", "failed"),
         *told(unfit, "does not fit the host", "do not fit the host"),
@@ -312,7 +311,8 @@ def _missing(board: Board, times: Mapping[str, Ratio], choice: Choice | None) ->
         sentences.append("There is no time of a baseline to compare times with.")
     sentences += told(stale, "rests on older code", "rest on older code")
     timed = "timed with older code"
-    sentences += told([row for row in old if row not in stale], f"was {timed}", f"were {timed}")
+    old = [row for row in ranked if row.old_times and row not in stale]
+    sentences += told(old, f"was {timed}", f"were {timed}")
     return tuple(sentences)
 
 
@@ -320,7 +320,4 @@ def _is_lost(row: Row, record: Record | None, choice: Choice | None) -> bool:
     """Whether a time failed, before or after its batch size was known."""
     if record is not None:
         return record.status != "ok"
-    if choice is None:
-        return False
-    before = {"backbone": row.untimed, "end_to_end": row.untimed_end_to_end}
-    return before.get(choice.scope) is not None
+    return choice is not None and row.lost_time(choice.scope) is not None

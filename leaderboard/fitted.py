@@ -111,7 +111,6 @@ def _marked(
         *row.disputed,
     )
     run = {record.recipe.seed for record in row.records if record.recipe}
-    columns = row.columns.items()
     return replace(
         row,
         disputed=disputed,
@@ -124,8 +123,8 @@ def _marked(
             disputed=disputed,
             lacking=[seed for seed in seeds if row.scores and seed not in run],
             stopped=stopped_words(row, show),
-            old_times=[name for name, time in columns if time is not None and row.is_stale(time)],
-            noisy=[name for name, time in columns if marks.unclear_for_noise(time)],
+            old_times=row.old_times,
+            noisy=[name for name, time in row.columns.items() if marks.unclear_for_noise(time)],
             start=marks.fresh_start(row.records),
         ),
     )

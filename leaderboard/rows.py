@@ -149,6 +149,15 @@ class Row:
         }
 
     @property
+    def old_times(self) -> list[str]:
+        """The columns whose times are of older code of the operator."""
+        return [name for name, time in self.columns.items() if time and self.is_stale(time)]
+
+    def lost_time(self, scope: str) -> Record | None:
+        """Return the failed time of a scope that is newer than any other, if there is one."""
+        return {"backbone": self.untimed, "end_to_end": self.untimed_end_to_end}.get(scope)
+
+    @property
     def plain_mean(self) -> float | None:
         """The mean of the arm's own seeds."""
         return sum(self.scores.values()) / len(self.scores) if self.scores else None
