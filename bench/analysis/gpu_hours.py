@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bench.config.cell import Cell, without_start
 from bench.hashing import digest
 from bench.memo import remembered
-from bench.run.code import operator_sha256
+from bench.run.code import code_of
 
 GPU = "A100"
 PEAK = 312e12
@@ -64,7 +64,7 @@ def gpu_hours(cells: Sequence[Cell], reached: float = REACHED) -> dict[str, floa
         if cell.train_images is None or not epochs or epochs < 0:
             continue
         model = without_start(_without_seed(cell.config["model"]))
-        network = [model, operator_sha256(cell.backbone.get("operator"))]
+        network = [model, code_of(cell)]
         key = digest(network)
         if key not in known:
             known[key] = remembered("training-macs", network, partial(training_macs, model))

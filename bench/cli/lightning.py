@@ -23,7 +23,7 @@ def fit(options: argparse.Namespace) -> None:
     from bench.cli.suites import line_of
     from bench.config import lightning
     from bench.config.cell import Cell
-    from bench.config.network import code_of, hash_of
+    from bench.config.network import hashes_of
     from bench.errors import Failure
     from bench.locks import Held
     from bench.run.cell import run_cell
@@ -36,12 +36,9 @@ def fit(options: argparse.Namespace) -> None:
     network = config["model"]["init_args"]["backbone"]
     backbone = network.get("init_args") or {}
     if network["class_path"] == "bench.backbones.build":  # what it names counts, and not its name
-        hashes = {
-            "host_sha256": code_of(backbone["host"]),
-            "weights_sha256": hash_of(backbone.get("weights")),
-        }
+        hashes = hashes_of(backbone["host"], backbone.get("weights"))
         for name, value in hashes.items():
-            if value is not None and backbone.get(name) is None:  # one that is given must be met
+            if backbone.get(name) is None:  # one that is given must be met
                 backbone[name] = value
     cell = Cell(
         suite="fit",

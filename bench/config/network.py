@@ -33,10 +33,9 @@ def backbone_of(
     arguments = {
         "host": host.host,
         "host_options": host.host_options or None,
-        "host_sha256": code_of(host.host),
         "pretrained": host.pretrained,
         "weights": host.weights,
-        "weights_sha256": hash_of(host.weights),
+        **hashes_of(host.host, host.weights),
         "operator": operator.operator,
         "options": options_of(operator) or None,
         "where": operator.where if operator.where is not None or whole_host else where,
@@ -47,18 +46,22 @@ def backbone_of(
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def code_of(host: str) -> str | None:
-    """Return the hash of the code of a host that is code; timm's are known by their names."""
-    return code_sha256(host) if is_code(host) else None
+def hashes_of(host: str, weights: str | None) -> dict[str, str]:
+    """Return the arguments of `bench.backbones.build` that say what a host's names stand for.
 
+    They are the hash of a host's code (timm's hosts are known by their names) and that of a file
+    of weights.
 
-def hash_of(weights: str | None) -> str | None:
-    """Return the hash of a file of weights."""
-    if weights is None:
-        return None
-    if not found(weights).is_file():
-        raise ConfigError(f"`weights` (={weights!r}) must be a file.")
-    return file_sha256(found(weights))[:16]
+    Raises:
+        ConfigError: there is no such file of weights.
+    """
+    code = code_sha256(host) if is_code(host) else None
+    hashes = {} if code is None else {"host_sha256": code}
+    if weights is not None:
+        if not found(weights).is_file():
+            raise ConfigError(f"`weights` (={weights!r}) must be a file.")
+        hashes["weights_sha256"] = file_sha256(found(weights))[:16]
+    return hashes
 
 
 def options_of(operator: OperatorConfig) -> dict[str, Any]:

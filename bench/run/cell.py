@@ -16,7 +16,7 @@ from bench import locks, machine
 from bench.config.cell import Cell
 from bench.failures import out_of_memory
 from bench.record import Data, Record, Status
-from bench.run.code import operator_sha256
+from bench.run.code import code_of
 from bench.run.describe import accuracy_of, cost_of, entry_of, recipe_of, record_of
 from bench.run.estimate import GPU_MEMORY, MEMORY
 from bench.run.states import is_stale
@@ -84,7 +84,7 @@ def _run(cell: Cell, store: Store, command: str, data: Data | None, progress_bar
     from bench.run.ranks import ranks_of, run_ranks
 
     work = work_folder(store, cell)
-    code = operator_sha256(cell.backbone.get("operator"))
+    code = code_of(cell)
     of_others = resume.begun_with(work, {"code": code, "data": data.files_sha256 if data else None})
     checkpoint, notes = resume.newest(work)
     notes += of_others
@@ -230,7 +230,7 @@ def keep_unfit(cell: Cell, folder: Path, command: str, why: str, data: Data | No
         data: what its data are.
     """
     store = Store(folder, wait_s=WAIT_S)
-    code = operator_sha256(cell.backbone.get("operator"))
+    code = code_of(cell)
     before = store.of_cell(cell.hash)
     if before is not None and (before.done or before.tags.get(UNFIT) == code):
         return Ran(None)
@@ -294,7 +294,7 @@ def _tags(cell: Cell) -> dict[str, str]:
     return {
         **cell.tags(),
         CELL: cell.hash,
-        CODE: operator_sha256(cell.backbone.get("operator")),
+        CODE: code_of(cell),
         "git.commit": str(git["git_commit"]),
         "git.dirty": str(git["git_dirty"]).lower(),
     }

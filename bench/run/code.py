@@ -11,6 +11,7 @@ import bench
 from bench import operator_sources
 from bench.code_files import closure as code_closure
 from bench.code_files import code_digest, file_of
+from bench.config.cell import Cell
 from bench.hashing import digest
 from bench.local import has_gpu
 
@@ -39,6 +40,11 @@ def operator_sha256(name: str | None) -> str:
     if name is None:
         return digest(None)
     return code_digest(closure(_homes(name)))
+
+
+def code_of(cell: Cell) -> str:
+    """Return the hash of the code of a cell's operator."""
+    return operator_sha256(cell.backbone.get("operator"))
 
 
 def _homes(name: str) -> set[str]:

@@ -16,7 +16,7 @@ from bench.hashing import digest
 from bench.intervals import LEVEL
 from bench.record import Data, Interval, Record
 from bench.run import suite
-from bench.run.code import operator_sha256
+from bench.run.code import code_of
 from bench.run.processes import LocalProcesses
 from bench.store import Store
 from bench.store.embedded import server
@@ -129,7 +129,7 @@ def known_before(record: Record, cell: Cell, data: Data | None) -> tuple[Differe
         "uncommitted changes": provenance.git_patch_sha256,
     }
     now: dict[str, Any] = {
-        "operator's code": operator_sha256(cell.backbone.get("operator")),
+        "operator's code": code_of(cell),
         "configuration": cell.hash,
         "commit": git["git_commit"],
         "uncommitted changes": git["git_patch_sha256"],
@@ -193,7 +193,7 @@ def reproduce(cell: Cell, runs: Path, command: str, workers: int, data: Data | N
             "`MLFLOW_TRACKING_URI` must not be set: a server would take the first run for the new "
             "one, which is kept in a store of its own below the runs folder."
         )
-    state = [cell.hash, operator_sha256(cell.backbone.get("operator")), machine.git_state()]
+    state = [cell.hash, code_of(cell), machine.git_state()]
     state += [machine.software(), machine.machine().model_dump()]
     folder = runs / "reproduced" / digest(state)[:12]
     for step in suite.run_cells(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench import locks
 from bench.config.cell import Cell
-from bench.run.code import operator_sha256
+from bench.run.code import code_of
 from bench.store import CODE, Kept
 
 if TYPE_CHECKING:
@@ -60,4 +60,4 @@ def _state(cell: Cell, run: Kept | None, store: Store | Glance) -> State:
 
 def is_stale(cell: Cell, tags: Mapping[str, str]) -> bool:
     """Return whether a run is of other code of the cell's operator than today's."""
-    return CODE in tags and tags[CODE] != operator_sha256(cell.backbone.get("operator"))
+    return CODE in tags and tags[CODE] != code_of(cell)

@@ -20,13 +20,11 @@ from bench.speed.protocol import EXPORTED
 from bench.speed.stage import Stage
 
 
-def carry_out(job: Job, note: Note) -> dict[str, Any]:
-    """Do a job and return its cells, and under what conditions, as JSON objects."""
-    if job.memory:
-        if job.settings.device == "cuda":
-            configure(job.settings)
-        return {"cells": [cell.to_json() for cell in memory.measure(job, note)]}
-    return timed(staged(job, note))
+def weighed(job: Job, note: Note) -> dict[str, Any]:
+    """Measure the memory of the arms and return the cells as JSON objects."""
+    if job.settings.device == "cuda":
+        configure(job.settings)
+    return {"cells": [cell.to_json() for cell in memory.measure(job, note)]}
 
 
 def staged(job: Job, note: Note) -> Stage:
@@ -92,7 +90,7 @@ def serve(connection: Connection, note: Note) -> None:
             assert job is not None
             note("start")
             if stage is None:
-                result = carry_out(replace(job, skip=job.skip | message), note)
+                result = weighed(replace(job, skip=job.skip | message), note)
             else:
                 stage.leave_out(message)
                 result = timed(stage)

@@ -16,7 +16,7 @@ from bench.config.speed import SpeedConfig
 from bench.errors import Failure
 from bench.hashing import digest
 from bench.record import Data, Study
-from bench.run.code import operator_sha256
+from bench.run.code import code_of
 from bench.run.executor import Executor
 from bench.run.suite import hush
 from bench.run.tune import kept
@@ -112,7 +112,7 @@ def tune(
     dumped = {name: of.model_dump() for name, of in arm.spaces.items()}
     timed = plan.model_dump() if "time" in search.objectives else None
     how = [search.sampler, search.prunes, search.objectives, timed]
-    used = [operator_sha256(cell.backbone.get("operator")), data.files_sha256]
+    used = [code_of(cell), data.files_sha256]
     title = f"{cell.task}/{cell.host}/{cell.operator}/{digest([config, dumped, how, used])[:12]}"
     share = Share(arm, search, title, plan, store.folder)
     shared = share.opened(store)

@@ -44,7 +44,7 @@ def run_here(make, quick, tmp_path):
         known = {name: value for name, value in quick.items() if name != "memory"}
         pickled = [(label, pickle.dumps(factory)) for label, factory in arms.items()]
         job = Job(Settings(**{**known, **changes}), pickled, pickle.dumps(prepare), 0, images)
-        result = worker.carry_out(job, Note(tmp_path / "note"))
+        result = worker.timed(worker.staged(job, Note(tmp_path / "note")))
         return {(c["label"], c["batch"]): c for c in result["cells"]}
 
     yield run
