@@ -176,7 +176,9 @@ def build_module(model: dict[str, Any], num_classes: int) -> TaskModule:
     only = LightningArgumentParser(exit_on_error=False)
     only.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
     whole = files.merge(model, {"init_args": {"num_classes": num_classes}})
-    module: TaskModule = _instantiate(only, only.parse_object({"model": whole})).model
+    # what it does not say is left to the defaults of the signatures: to write them out takes longer
+    parsed = only.parse_object({"model": whole}, defaults=False)
+    module: TaskModule = _instantiate(only, parsed).model
     return module
 
 

@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.operators import jit
 from bench.speed import exported, memory
 from bench.speed.forms import conditions, configure
@@ -28,11 +30,17 @@ def weighed(job: Job, note: Note) -> dict[str, Any]:
 
 
 def staged(job: Job, note: Note) -> Stage:
-    """Return where the arms of a job are timed; on a CPU they are built."""
+    """Return where the arms of a job are timed; on a CPU they are built.
+
+    By one thread, since a worker a core builds: with threads of their own each they would wait for
+    each other's, and take half as long again.
+    """
     configure(job.settings)
     stage = Stage(job, note)
     if job.settings.device == "cpu":  # the memory of a GPU is one measuring worker's alone
+        torch.set_num_threads(1)
         stage.prepare()
+        torch.set_num_threads(job.settings.threads)
     return stage
 
 
