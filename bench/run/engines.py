@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.config.cell import Cell
@@ -82,5 +82,7 @@ class Engine:
 
 
 def most_needs(cells: Iterable[Cell]) -> Needs:
-    """Return the needs of the cell that takes most devices."""
-    return max(map(needs_of, cells), key=lambda needs: needs.devices, default=Needs())
+    """Return the needs of the cell that takes most devices, with the tasks of all."""
+    needs = [needs_of(cell) for cell in cells]
+    most = max(needs, key=lambda of_one: of_one.devices, default=Needs())
+    return replace(most, tasks=frozenset().union(*(of_one.tasks for of_one in needs)))

@@ -31,10 +31,12 @@ class Needs:
     Attributes:
         devices: GPUs, or processes on the CPU; all on one machine.
         cpu: whether it computes on the CPU although there may be GPUs.
+        tasks: class paths of modules of `tasks`, whose packages may be imported ahead.
     """
 
     devices: int = 1
     cpu: bool = False
+    tasks: frozenset[str] = frozenset()
 
 
 def one_device(job: object) -> Needs:
@@ -54,7 +56,7 @@ class Executor(Protocol):
 
         Args:
             folder: the runs folder.
-            needs: of the job that takes most.
+            needs: the most that a job takes, of each kind.
 
         Raises:
             UserError: what was asked for is not there.

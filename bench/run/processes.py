@@ -26,6 +26,8 @@ from bench.run.executor import Event, Job, Needs, one_device
 from bench.speed import lifetime
 
 NAME = "convboard-worker"
+TASKS = "CONVBOARD_TASKS"
+"""Environment variable in which the server of the processes reads what tasks it is to import."""
 
 
 class LocalProcesses:
@@ -51,7 +53,11 @@ class LocalProcesses:
         """
         require_devices(needs, len(gpus.visible()), usable_cores(), "this machine")
         if _context().get_start_method() == "forkserver":
-            forkserver.ensure_running()
+            os.environ[TASKS] = ",".join(sorted(needs.tasks))
+            try:
+                forkserver.ensure_running()
+            finally:
+                del os.environ[TASKS]
 
     def run(
         self,

@@ -45,7 +45,11 @@ def ranks_of(trainer: dict[str, Any]) -> int:
 def needs_of(cell: Cell) -> Needs:
     """Return what a cell takes of a machine."""
     trainer = cell.config["trainer"]
-    return Needs(ranks_of(trainer), cpu=trainer.get("accelerator") == "cpu")
+    return Needs(
+        ranks_of(trainer),
+        cpu=trainer.get("accelerator") == "cpu",
+        tasks=frozenset([cell.config["model"]["class_path"]]),
+    )
 
 
 def run_ranks(

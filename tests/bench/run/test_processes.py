@@ -3,6 +3,7 @@
 import operator
 import os
 import stat
+import subprocess
 import sys
 import time
 from functools import partial
@@ -132,6 +133,35 @@ def test_a_folder_of_locks_that_is_anothers_is_left_to_him(tmp_path, monkeypatch
     with gpus.one_of(gpus.visible()) as first:
         assert first == "3"
     assert (tmp_path / f"convboard-gpus-{os.getuid()}" / "3.lock").exists()
+
+
+FOUND = "sorted({'mmdet', 'this'} & set(__import__('sys').modules))"
+AHEAD = f"""
+import operator, os, sys
+from functools import partial
+from pathlib import Path
+from bench.run.executor import Needs
+from bench.run.processes import LocalProcesses
+
+engine = LocalProcesses(workers=1, timeout_s=120, threads=1)
+engine.require_ready(Path(), Needs(tasks=frozenset(sys.argv[1:])))
+assert "CONVBOARD_TASKS" not in os.environ
+print([e.value for e in engine.run(operator.call, [partial(eval, {FOUND!r})])][-1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tasks", "found"),
+    [
+        (["tasks.Detection", "tasks.Classification"], "['mmdet']"),
+        (["this", "this.s", "tasks.NoTask"], "[]"),
+    ],
+)
+def test_the_packages_of_our_tasks_are_there_before_a_process_begins(tasks, found):
+    line = [sys.executable, "-c", AHEAD, *tasks]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == found
 
 
 @pytest.mark.slow
