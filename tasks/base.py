@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -338,8 +339,16 @@ class TaskModule(L.LightningModule, ABC):
             fused=fused,
             nesterov=self.nesterov,
         )
-        total = int(trainer.estimated_stepping_batches)
-        epochs = trainer.max_epochs or 1
+        steps = trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise UserError(
+                f"`trainer.max_epochs` (={trainer.max_epochs!r}) or `trainer.max_steps` "
+                f"(={trainer.max_steps!r}) must be set: the learning rate hangs on the last step."
+            )
+        trainer.fit_loop.setup_data()  # Lightning leaves it for later where it knows the steps
+        # not `max_epochs`, which `max_steps` may end before, or stand in the place of
+        epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        total, epochs = int(steps), steps / epoch or 1
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.schedule.factor(step, total, epochs)
         )

@@ -59,9 +59,9 @@ class Schedule:
         require("milestones", marks, rising and bool(marks) == stepped,
                 "rising epochs for `schedule` 'steps', and none for others")  # fmt: skip
 
-    def factor(self, step: int, total: int, epochs: int) -> float:
-        """Return the factor at a step of `total`, which are `epochs`."""
-        warmup = round(self.warmup_epochs * total / max(1, epochs))
+    def factor(self, step: int, total: int, epochs: float) -> float:
+        """Return the factor at a step of `total`, which are `epochs`, > 0."""
+        warmup = round(self.warmup_epochs * total / epochs)
         if step < warmup:
             return (step + 1) / (warmup + 1)
         if self.shape == "steps":

@@ -12,9 +12,6 @@ from bench.errors import UserError
 from bench.hashing import file_sha256
 from bench.local import found
 
-LEAST = 0.5
-"""Share of the host's tensors that a file must hold to be its weights, and not another's."""
-
 PublicReader = Callable[[nn.Module, Mapping[str, Tensor]], bool]
 public_readers: list[PublicReader] = []
 """What loads tensors by the names that a paper's authors gave them, and says whether it knew them;
@@ -26,8 +23,9 @@ def load_weights(model: nn.Module, file: str, sha256: str | None = None) -> list
 
     Names are the host's own, also where it is wrapped or hands out its stages (`layers.0` for
     `layers_0`). What the host does not have is left aside, such as the classifier of a backbone;
-    so is a classifier of other classes. A file of a paper's authors, with their names, is read by
-    `bench.checkpoints`, where that is imported.
+    so is a classifier of other classes. All else of the host must be in the file: a host that is
+    half another's would not be told from a trained one. A file of a paper's authors, with their
+    names, is read by `bench.checkpoints`, where that is imported.
 
     Args:
         model: a host, not yet swapped.
@@ -59,15 +57,28 @@ def load_weights(model: nn.Module, file: str, sha256: str | None = None) -> list
         for name, value in own.items()
         if _plain(name) in given and given[_plain(name)].shape == value.shape
     }
-    if len(taken) < LEAST * len(own):
+    missing = {name: value for name, value in own.items() if name not in taken}
+    wanted = {name: value for name, value in missing.items() if not _may_be_fresh(model, name)}
+    if wanted:
         if any(reader(model, public) for reader in public_readers):
             return []
         raise UserError(
             f"`weights` (={Path(file).name!r}) must be those of the host: it has "
-            f"{len(taken)} of its {len(own)} tensors; {_unlike(own, given)}"
+            f"{len(taken)} of its {len(own)} tensors; {_unlike(wanted, given)}"
         )
     model.load_state_dict(taken, strict=False)
-    return [name for name in own if name not in taken]
+    return list(missing)
+
+
+def _may_be_fresh(model: nn.Module, name: str) -> bool:
+    """Return whether a tensor is the classifier's, or counts batches, and may start anew."""
+    if name.endswith("num_batches_tracked"):
+        return True
+    known = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
+    if known is None:  # a network of somebody's own ends with it
+        known = list(model.state_dict())[-1].rpartition(".")[0]
+    modules = [known] if isinstance(known, str) else known
+    return name.startswith(tuple(f"{module}." for module in modules))
 
 
 def _plain(name: str) -> str:

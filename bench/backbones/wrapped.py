@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from timm.models import FeatureInfo
@@ -258,18 +258,38 @@ def _outputs(
 
 
 def _drop_the_rest(model: Features, size: tuple[int, int]) -> None:
-    """Put nothing in the place of what does not run, so that it counts for nothing."""
-    ran: set[nn.Module] = set()
-    handles = [
-        module.register_forward_pre_hook(lambda module, args: ran.add(module))
-        for module in model.net.modules()
-    ]
+    """Put nothing in the place of what comes behind the last map, so that it counts for nothing.
+
+    That stands in modules which have begun when the last map is there and have not ended. Inside of
+    one that has ended all stays: it may use the weights of a module that it never calls.
+    """
+    began: set[nn.Module] = set()
+    ended: set[nn.Module] = set()
+    handles = []
+    for module in model.net.modules():
+        handles.append(module.register_forward_pre_hook(lambda module, args: began.add(module)))
+        handles.append(module.register_forward_hook(lambda module, args, out: ended.add(module)))
     try:
         blank_forward(model, size)
     finally:
         for handle in handles:
             handle.remove()
-    for parent in list(model.net.modules()):
+    dropped = []
+    for parent in _cut_off(model.net, ended):
         for name, child in list(parent._modules.items()):
-            if child is not None and not any(module in ran for module in child.modules()):
+            if child is not None and not any(module in began for module in child.modules()):
+                dropped.append((parent, name, child))
                 parent._modules[name] = nn.Identity()
+    try:
+        blank_forward(model, size)
+    except Exception:  # a map hangs on what no module is called for
+        for parent, name, child in dropped:
+            parent._modules[name] = child
+
+
+def _cut_off(module: nn.Module, ended: Collection[nn.Module]) -> Iterator[nn.Module]:
+    """Yield a module and those in it that have not ended, nor stand in one that has."""
+    if module not in ended:
+        yield module
+        for child in module.children():
+            yield from _cut_off(child, ended)

@@ -61,7 +61,8 @@ def asked(config: Mapping[str, Any], hosts: Collection[str]) -> Iterator[tuple[s
     for dotted, value in _walk(config):
         key = dotted.rpartition(".")[2]
         code = key == "host" and is_code(value) and value not in hosts
-        if code or (key == "trust_config" and value) or (key in UNPICKLED and value is not None):
+        said = key in ("trust", "trust_config") and value
+        if code or said or (key in UNPICKLED and value is not None):
             yield dotted, value
 
 

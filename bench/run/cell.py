@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 WAIT_S = 600
 """How long a store that is locked or away is waited for while a cell is run."""
+ENDING_S = 10
+"""How long the processes of a cell that was lost may still hold its lock."""
 
 
 UNFIT = "convboard.unfit"
@@ -200,6 +202,8 @@ def lost(
 ) -> Ran:
     """Keep a cell whose process was lost as a failed record, unless it had done its work.
 
+    Where another process runs the cell by now, it is that one's.
+
     Args:
         cell: what was run.
         folder: the runs folder.
@@ -209,14 +213,18 @@ def lost(
         data: what its data are.
     """
     store = Store(folder)
-    before = store.of_cell(cell.hash)
-    if before is not None and before.done:
+    try:
+        with locks.lock(locks.of_cell(store.folder, cell.hash), wait_s=ENDING_S):
+            before = store.of_cell(cell.hash)
+            if before is not None and before.done:
+                return Ran(None)
+            work = work_folder(store, cell)
+            run_id = begin(cell, store)
+            record = _failure(cell, command, run_id, status, why, data)
+            _keep_failure(store, run_id, record, work)
+            return Ran(record)
+    except locks.Held:
         return Ran(None)
-    work = work_folder(store, cell)
-    run_id = begin(cell, store)
-    record = _failure(cell, command, run_id, status, why, data)
-    _keep_failure(store, run_id, record, work)
-    return Ran(record)
 
 
 def keep_unfit(cell: Cell, folder: Path, command: str, why: str, data: Data | None = None) -> Ran:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bench import locks
@@ -28,7 +29,7 @@ def one_of(gpus: Sequence[str], folder: Path | None = None) -> Iterator[str | No
     """Take a GPU that no other worker has, and let this process see it alone.
 
     It must be taken before CUDA is used here. Where all are taken, as by more workers than there
-    are GPUs, the first is shared; of one GPU or none nothing is to choose.
+    are GPUs, they are shared out evenly; of one GPU or none nothing is to choose.
 
     Args:
         gpus: to choose from.
@@ -46,22 +47,23 @@ def one_of(gpus: Sequence[str], folder: Path | None = None) -> Iterator[str | No
         return
     before = os.environ.get(VISIBLE)
     place = folder or _place()
-    for gpu in gpus:
+    with ExitStack() as held:
+        os.environ[VISIBLE] = gpu = _least_taken(gpus, place, held)
         try:
-            with locks.lock(place / f"{gpu}.lock", everybodys=True):
-                os.environ[VISIBLE] = gpu
-                try:
-                    yield gpu
-                finally:
-                    _restore(before)
-                return
-        except locks.Held:
-            continue
-    os.environ[VISIBLE] = gpus[0]
-    try:
-        yield gpus[0]
-    finally:
-        _restore(before)
+            yield gpu
+        finally:
+            _restore(before)
+
+
+def _least_taken(gpus: Sequence[str], place: Path, held: ExitStack) -> str:
+    """Return a GPU that as few as possible have, and lock it in that rank until `held` closes."""
+    for rank in itertools.count(1):
+        for gpu in gpus:
+            name = gpu if rank == 1 else f"{gpu}-{rank}"
+            with suppress(locks.Held):
+                held.enter_context(locks.lock(place / f"{name}.lock", everybodys=True))
+                return gpu
+    raise AssertionError
 
 
 def _place() -> Path:

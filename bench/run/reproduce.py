@@ -174,8 +174,8 @@ def _said(value: Any) -> str:
 def reproduce(cell: Cell, runs: Path, command: str, workers: int, data: Data | None) -> Record:
     """Run a cell from scratch and return its new record; one that was, as all is now, isn't again.
 
-    It has a store of its own below `runs`, for each state of code, software and machine: what is
-    kept of the first run stays as it is, and one that was cut off goes on.
+    It has a store of its own below `runs`, for each state of code, data, software, machine and
+    workers: what is kept of the first run stays as it is, and one that was cut off goes on.
 
     Args:
         cell: what to run.
@@ -194,7 +194,7 @@ def reproduce(cell: Cell, runs: Path, command: str, workers: int, data: Data | N
             "one, which is kept in a store of its own below the runs folder."
         )
     state = [cell.hash, code_of(cell), machine.git_state()]
-    state += [machine.software(), machine.machine().model_dump()]
+    state += [machine.software(), machine.machine().model_dump(), workers, _fields(data)]
     folder = runs / "reproduced" / digest(state)[:12]
     for step in suite.run_cells(
         [cell],

@@ -71,9 +71,11 @@ class Store(Reader):
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # It logs the traceback of each error of the database that it raises, and `Patient` tells.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        server = uri or embedded.server()
+        named = embedded.server()
+        server = uri or named
         self.uri = server or embedded.address(self.folder)
-        embedded.opened(self.uri)
+        if self.uri != named:
+            embedded.opened(self.uri)
         self.embedded = server is None
         place = f"{self.folder.name}/" if self.embedded else "at MLFLOW_TRACKING_URI"
         self.patience = Patient(None, place, wait_s)

@@ -121,7 +121,11 @@ def read_config(library: Library, path: str | Path, *, trust: bool = False) -> d
     if not isinstance(model, dict):
         raise ConfigError(f"{path.name} has no `model`.")
     check_types(model, path.name)
-    return model if base is None else merged(shipped_config(library, str(base)), model)
+    if base is None:
+        return model
+    shipped_model = shipped_config(library, str(base))
+    _refuse(str(shipped_model["type"]), str(base))
+    return merged(shipped_model, model)
 
 
 def head_config(
@@ -171,10 +175,26 @@ def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 # Operations of mmcv, which are looked up by name outside of the registries.
 _BY_NAME = {"nms", "soft_nms", "RoIAlign", "RoIPool"}
+# Of what the packages register, that which runs or fetches what a string names: a teacher's config
+# in Python, an expression (of a tracker's motion), Detectron2's and language models.
+_OTHER_MODELS = {
+    "Detectron2Wrapper",
+    "GLIP",
+    "GroundingDINO",
+    "KnowledgeDistillationSingleStageDetector",
+    "LAD",
+}
+_OTHER_MODULES = (
+    "mmdet.models.language_models.",
+    "mmdet.models.mot.",
+    "mmdet.models.task_modules.tracking.",
+    "mmdet.models.trackers.",
+    "mmdet.models.vis.",
+)
 
 
 def check_types(cfg: Any, source: str) -> None:
-    """ConfigError unless every `type` is a registered name.
+    """ConfigError unless every `type` is a registered name of what runs no code that it is given.
 
     mmengine imports a dotted `type` and mmcv evaluates that of an NMS, so an unchecked one would
     run code from a config.
@@ -185,6 +205,7 @@ def check_types(cfg: Any, source: str) -> None:
             known = registered()
             bare = re.sub(r"^(mmdet|mmseg|mmcv|mmengine)\.", "", name)
             if bare not in known:
+                _refuse(bare, source)
                 raise ConfigError(
                     f"`type` (={name!r}) in {source} is not registered; {near(bare, known)}"
                 )
@@ -197,6 +218,11 @@ def check_types(cfg: Any, source: str) -> None:
 
 def registered() -> set[str]:
     """Return the names of all classes that a model config may use."""
+    return _BY_NAME | {name for name, made in _classes().items() if not _is_other(name, made)}
+
+
+def _classes() -> dict[str, Any]:
+    """Return name → class of all that is registered."""
     registries = (
         DETECTORS,
         SEGMENTORS,
@@ -204,4 +230,18 @@ def registered() -> set[str]:
         mmengine.registry.MODELS,
         mmengine.registry.WEIGHT_INITIALIZERS,
     )
-    return _BY_NAME | {name for registry in registries for name in registry.module_dict}
+    return {name: made for registry in registries for name, made in registry.module_dict.items()}
+
+
+def _is_other(name: str, made: Any) -> bool:
+    return name in _OTHER_MODELS or made.__module__.startswith(_OTHER_MODULES)
+
+
+def _refuse(name: str, source: str) -> None:
+    """ConfigError if a registered class is one of those that run or fetch what a string names."""
+    made = _classes().get(name)  # a registry's own `get` imports a name that it does not know
+    if made is not None and _is_other(name, made):
+        raise ConfigError(
+            f"`type` (={name!r}) in {source} would run or fetch what a config names, or is a "
+            "tracker: only detectors and segmentors around one backbone are built here."
+        )

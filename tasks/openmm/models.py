@@ -130,16 +130,18 @@ def note_progress(epoch: int, step: int) -> None:
 def _portable(cfg: Any) -> Any:
     """Leave out downloads, and the norm that only runs in a process group."""
     if isinstance(cfg, Mapping):
-        portable = {
-            key: _portable(value)
-            for key, value in cfg.items()
-            if not (key == "init_cfg" and _is_download(value))
-        }
+        portable = {key: _portable(value) for key, value in cfg.items() if key != "init_cfg"}
+        if init := _without_downloads(cfg.get("init_cfg")):
+            portable["init_cfg"] = init
         return portable | ({"type": "BN"} if portable.get("type") == "SyncBN" else {})
     if isinstance(cfg, (list, tuple)):
         return type(cfg)(_portable(value) for value in cfg)
     return cfg
 
 
-def _is_download(init: Any) -> bool:
-    return isinstance(init, Mapping) and init.get("type") == "Pretrained"
+def _without_downloads(init: Any) -> Any:
+    """Return what initialises a module, one mapping or several, without weights of others."""
+    if isinstance(init, (list, tuple)):
+        return [one for one in init if _without_downloads(one)]
+    download = isinstance(init, Mapping) and init.get("type") == "Pretrained"
+    return None if download else init

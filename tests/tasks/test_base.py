@@ -17,8 +17,10 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import nn
 
 import tasks
+from bench import backbones
 from bench.config import files, lightning, schema
 from bench.config.plan import base, compose
+from bench.errors import UserError
 from tasks.averaging import Averaging
 from tasks.base import TaskModule
 from tasks.classification.data import ClassificationData
@@ -28,6 +30,7 @@ from tasks.data.order import share_of
 from tasks.optimisation import can_fuse, parameter_groups
 from tasks.schedule import Schedule
 from tasks.seeds import derive, numpy_generator, seeded
+from tasks.sparsity import ShiftSparsity
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers",
@@ -159,6 +162,33 @@ def test_the_learning_rate_follows_the_schedule_step_by_step(tmp_path, cache):
     assert rates.seen == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("length", "steps", "epochs"),
+    [
+        ({"max_epochs": None, "max_steps": 12}, 12, 3),
+        ({"max_epochs": -1, "max_steps": 12}, 12, 3),
+        ({"max_epochs": 10, "max_steps": 6}, 6, 1.5),
+        ({"max_epochs": 3, "accumulate_grad_batches": 3}, 6, 3),
+    ],
+)
+def test_warm_up_takes_its_epochs_whatever_says_how_long_training_is(
+    length, steps, epochs, tmp_path, cache
+):
+    rates = LearningRates()
+    run = trainer(3, tmp_path, callbacks=[rates], **length)
+    run.fit(task(warmup_epochs=1, optimizer="sgd"), data(cache))
+    each = length.get("accumulate_grad_batches", 1)
+    seen = [rate for batch, rate in enumerate(rates.seen) if batch % 4 % each == 0]
+    schedule = Schedule(warmup_epochs=1)
+    assert seen == pytest.approx([0.01 * schedule.factor(s, steps, epochs) for s in range(steps)])
+
+
+def test_a_length_without_a_last_step_is_refused(tmp_path, cache):
+    run = trainer(-1, tmp_path, max_time={"minutes": 1})
+    with pytest.raises(UserError, match=r"`trainer.max_epochs` \(=-1\) or `trainer.max_steps`"):
+        run.fit(task(), data(cache))
+
+
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, cache, ema):
     whole, first = fit(4, tmp_path, cache, ema_decay=ema)
@@ -281,6 +311,13 @@ def test_validation_and_checkpoints_use_the_average(tmp_path, cache):
     averaged.load_state_dict(weights.average)
     scores = trainer(1, tmp_path).validate(averaged, data(cache), verbose=False)[0]
     assert scores["val/nll"] == pytest.approx(float(run.callback_metrics["val/nll"]), abs=1e-5)
+
+
+def test_sparsity_of_shift_does_not_go_with_the_average(tmp_path, cache):
+    host = backbones.build("test_resnet", operator="shift", mix="pointwise")
+    averaged = Classification(host, 5, ema_decay=0.8)
+    with pytest.raises(UserError, match=r"`ema_decay` \(=0.8\) must be None with ShiftSparsity"):
+        trainer(1, tmp_path, callbacks=[ShiftSparsity()]).fit(averaged, data(cache))
 
 
 def test_a_checkpoint_can_be_scored_by_itself(tmp_path, cache):

@@ -184,6 +184,9 @@ def test_code_runs_only_where_somebody_named_it(net, monkeypatch):
     refuse_code({"host": net})
     with pytest.raises(UserError, match="would run code"):
         refuse_code({"host": "os:abort"})
+    loads = {"class_path": "bench.backbones.load", "init_args": {"path": "a", "trust": True}}
+    with pytest.raises(UserError, match=r"`trust` \(=True\) would run code"):
+        refuse_code({"model": {"init_args": {"backbone": loads}}})
 
 
 def test_weights_of_a_file_are_carried_where_they_are_contained(net, tmp_path):
@@ -204,6 +207,45 @@ def test_weights_of_a_file_are_carried_where_they_are_contained(net, tmp_path):
     assert pyramid.conv1[0].weight.equal(trained.conv1[0].weight)
     with pytest.raises(UserError, match=r"must be those of the host: it has \d+ of its \d+"):
         build("test_convnext", weights=str(file), input_size=(64, 64))
+
+
+def test_weights_of_a_smaller_network_do_not_fill_half_of_a_host(tmp_path):
+    file = tmp_path / "smaller.safetensors"
+    save_file(build("resnet18", host_options={"num_classes": 7}).state_dict(), file)
+    assert build("resnet18", weights=str(file), host_options={"num_classes": 3})  # a new classifier
+    with pytest.raises(UserError, match=r"it has \d+ of its \d+ tensors; layer1.2.conv1.weight"):
+        build("resnet34", weights=str(file))
+    with pytest.raises(UserError, match=r"conv1.weight is \(64, 1, 7, 7\) in the host"):
+        build("resnet18", weights=str(file), host_options={"in_chans": 1})
+
+
+class Borrows(nn.Module):
+    """Uses weights of modules that it does not call, before and behind its last map."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.mix = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.scales = nn.ParameterList([nn.Parameter(torch.ones(8))])
+        self.down = nn.Conv2d(8, 8, 2, 2)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        tokens = x.flatten(2).transpose(1, 2) * self.scales[0]
+        x = self.mix(tokens, tokens, tokens)[0].transpose(1, 2).reshape(x.shape)
+        return self.head(self.down(x).mean((2, 3)))
+
+
+def test_what_is_used_without_being_called_stays():
+    torch.manual_seed(0)
+    net, x = Borrows().eval(), torch.rand(1, 3, 32, 32)
+    wanted = net.down.register_forward_hook(lambda module, args, out: maps.append(out))
+    maps = []
+    net(x)
+    wanted.remove()
+    pyramid = features(net, (32, 32))
+    torch.testing.assert_close(pyramid(x)[-1], maps[0])
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import locks
 from bench.errors import UserError
 from bench.run import gpus, same_code
 from bench.run.processes import LocalProcesses
@@ -74,11 +75,27 @@ def test_workers_take_different_gpus(tmp_path, monkeypatch):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == second == "5"
             with gpus.one_of(["3", "5"], tmp_path) as third:
                 assert third == "3"  # more workers than GPUs
+                with gpus.one_of(["3", "5"], tmp_path) as fourth:
+                    assert fourth == "5"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
     with gpus.one_of(["3", "5"], tmp_path) as again:
         assert again == "3"
     with gpus.one_of(["7"], tmp_path) as only:
         assert only == "7"
+
+
+def test_a_lock_that_is_held_inside_is_told_and_no_gpu_stays_taken(tmp_path):
+    taken = []
+
+    def held_inside():
+        with gpus.one_of(["3", "5"], tmp_path) as gpu:
+            taken.append(gpu)
+            raise locks.Held("cell.lock")
+
+    for _ in range(2):
+        with pytest.raises(locks.Held):
+            held_inside()
+    assert taken == ["3", "3"]
 
 
 @pytest.mark.slow

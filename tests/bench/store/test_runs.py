@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import locks
 from bench.config.plan import plan
 from bench.record import Record
 from bench.run import cell as cells
@@ -25,6 +26,23 @@ def store(tmp_path):
 
 def tags(store, run_id):
     return store.client.get_run(run_id).data.tags
+
+
+def test_a_database_that_the_user_names_is_every_stores(tmp_path, monkeypatch):
+    named = f"sqlite:///{tmp_path / 'own.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
+    assert [Store(tmp_path / "runs").uri for _ in range(2)] == [named, named]
+
+
+def test_a_cell_that_another_process_runs_by_now_is_not_said_to_be_lost(tiny, store, monkeypatch):
+    (cell, _) = plan(str(tiny))
+    live = cells.begin(cell, store)
+    monkeypatch.setattr(cells, "ENDING_S", 0)
+    with locks.lock(locks.of_cell(store.folder, cell.hash)):
+        assert cells.lost(cell, store.folder, "convboard run", "error", "died").record is None
+    assert store.client.get_run(live).info.status == "RUNNING"
+    assert cells.lost(cell, store.folder, "convboard run", "error", "died").record is not None
+    assert store.client.get_run(live).info.status == "FAILED"
 
 
 def test_a_cell_stands_below_its_board_and_its_operator_comes_first(tiny, store):

@@ -133,6 +133,37 @@ def test_a_yaml_config_cannot_run_code(tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "model: {type: KnowledgeDistillationSingleStageDetector, teacher_config: TEACHER}",
+        "model: {type: mmdet.LAD, teacher_ckpt: TEACHER}",
+        "model: {type: FCOS, neck: {type: CameraMotionCompensation, warp_mode: '1 + 1'}}",
+        "model: {type: FCOS, neck: {type: BertModel, name: somebody/bert}}",
+        "_base_: ld/ld_r18-gflv1-r101_fpn_1x_coco.py\nmodel: {teacher_config: TEACHER}",
+    ],
+)
+def test_what_runs_or_fetches_what_a_string_names_is_not_built(tmp_path, text):
+    mark = tmp_path / "ran"
+    teacher = write(tmp_path / "teacher.py", f"open({str(mark)!r}, 'w').close()\n")
+    own = write(tmp_path / "own.yaml", text.replace("TEACHER", str(teacher)))
+    with pytest.raises(ConfigError, match="would run or fetch what a config names"):
+        configs.read_config("mmdet", own)
+    assert not mark.exists()
+
+
+def test_weights_of_others_are_left_out_of_every_part():
+    config = configs.shipped_config("mmseg", "fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py")
+    normal = {"type": "Normal", "std": 0.5, "layer": "Conv2d"}
+    download = {"type": "Pretrained", "checkpoint": "torchvision://resnet18"}
+    host = timm.create_model("test_resnet", features_only=True, out_indices=(1,))
+    head = {"in_channels": host.feature_info.channels()[0], "in_index": 0, "channels": 8}
+    config["decode_head"] |= {**head, "init_cfg": [download, normal]}
+    config["auxiliary_head"] = None
+    model = models.build("mmseg", config, host)
+    assert model.decode_head.init_cfg == [normal]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.yaml", "model: !!python/object/apply:os.getcwd []", "cannot be parsed"),
@@ -225,9 +256,10 @@ def test_shipped_detectors_train_and_predict(head):
     ))  # fmt: skip
     maps = feature_maps(host)
     config = configs.shipped_config("mmdet", known.config)
-    openmm_config = wire(
-        config, maps, 3, extra=known.extra, neck_channels=32, head_convs=1, anchor_scale=2
-    )
+    light = {} if head == "faster_rcnn" else {"head_convs": 1}
+    if head not in ("rtmdet", "yolox"):
+        light["anchor_scale"] = 2
+    openmm_config = wire(config, maps, 3, extra=known.extra, neck_channels=32, **light)
     train_and_predict(openmm_config, host, maps, known.masks)
 
 
