@@ -193,7 +193,7 @@ def reproduce(cell: Cell, runs: Path, command: str, workers: int, data: Data | N
             "`MLFLOW_TRACKING_URI` must not be set: a server would take the first run for the new "
             "one, which is kept in a store of its own below the runs folder."
         )
-    state = [cell.hash, code_of(cell), machine.git_state()]
+    state: list[Any] = [cell.hash, code_of(cell), machine.git_state()]
     state += [machine.software(), machine.machine().model_dump(), workers, _fields(data)]
     folder = runs / "reproduced" / digest(state)[:12]
     for step in suite.run_cells(
