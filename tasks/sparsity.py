@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from bench.errors import UserError, require
@@ -36,7 +37,8 @@ class ShiftSparsity(L.Callback):
         seed: of the private generator that draws filters; the same on every device of a run.
 
     Raises:
-        ValueError: an argument out of range, or, when training starts, no `shift` in the model.
+        ValueError: an argument out of range, or, when training starts, no `shift` in the model, or
+            an average of its weights, in which what was exchanged would not be zero.
 
     Example:
         >>> ShiftSparsity(sparsity=1.0)
@@ -72,9 +74,15 @@ class ShiftSparsity(L.Callback):
         self.exchanged_at = state_dict["exchanged_at"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse a model without `shift`."""
+        """Refuse a model without `shift`, and one whose average is scored and kept."""
         if not operators_of(pl_module):
             raise UserError("`model` has no shift operator, so there is nothing to keep sparse.")
+        if any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            decay = getattr(pl_module, "ema_decay", None)
+            raise UserError(
+                f"`ema_decay` (={decay}) must be None with ShiftSparsity: in the average, which is "
+                "scored and kept, filters that were dropped are not zero."
+            )
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer

@@ -62,7 +62,7 @@ def detections(
     Args:
         image: uint8 (3, H, W), the original.
         found: `boxes`, `scores`, `labels` and perhaps `masks`, in pixels of the image seen.
-        seen: (height, width) of the image that the network saw.
+        seen: (height, width) of the image that the network saw, without padding.
         names: of the classes.
         threshold: least score.
         most: so many of them at most, the surest; None for all.
@@ -162,7 +162,7 @@ def figures(
     Args:
         image: uint8 (3, H, W), the original.
         found: `keypoints` and `scores`, in pixels of the image seen, best first.
-        seen: (height, width) of the image that the network saw.
+        seen: (height, width) of the image that the network saw, without padding.
         skeleton: pairs of key points, by place.
         threshold: least score.
         most: figures at most; None for all.

@@ -63,7 +63,7 @@ def gpu_hours(cells: Sequence[Cell], reached: float = REACHED) -> dict[str, floa
         epochs = cell.config["trainer"].get("max_epochs")
         if cell.train_images is None or not epochs or epochs < 0:
             continue
-        model = without_start(_without_seed(cell.config["model"]))
+        model = without_start(_trained(cell.config["model"]))
         network = [model, code_of(cell)]
         key = digest(network)
         if key not in known:
@@ -105,7 +105,9 @@ class _Maps(nn.Module):
         return compared(images)
 
 
-def _without_seed(model: dict[str, Any]) -> dict[str, Any]:
+def _trained(model: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the seed, and the mirror images over which a pose is averaged when it is scored."""
     plain = copy.deepcopy(model)
-    plain["init_args"].pop("seed", None)
+    for argument in ("seed", "flip_test"):
+        plain["init_args"].pop(argument, None)
     return plain

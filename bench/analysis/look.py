@@ -62,7 +62,7 @@ class Findings:
 
     Attributes:
         layout: as it was recognised.
-        classes: with their counts.
+        classes: with their counts; behind them regions to ignore, if there are any.
         mended: what was left out or mended → number of times.
         train_samples: images to train on.
         scored_samples: images to score.
@@ -126,9 +126,10 @@ def look(layout: Layout, samples: int = 12) -> Findings:
         for index in evenly_spaced(length, min(count, length)).tolist():
             image, truth = data.example(split, index)
             pictures.append(_picture(split, draw.truth(image, truth, data.class_names)))
+    names = dict.fromkeys([*data.class_names, *train, *scored])
     return Findings(
         layout,
-        tuple(ClassCount(name, train[name], scored[name]) for name in data.class_names),
+        tuple(ClassCount(name, train.get(name, 0), scored.get(name, 0)) for name in names),
         described["skipped"],
         described["train_samples"],
         described["scored_samples"],

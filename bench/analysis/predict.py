@@ -88,16 +88,17 @@ def draw(
     from tasks import Classification, Detection, Pose, Segmentation
 
     seen = data.as_scored(image).to(module.device)
+    size = data.scored_size(image)
     canvas = image if canvas is None else canvas
     if isinstance(module, Detection):
-        (found,) = module.predict(seen[None])
-        return drawing.detections(canvas, found, seen.shape[-2:], names, threshold, most)
+        (found,) = module.predict(seen[None], sizes=[size])
+        return drawing.detections(canvas, found, size, names, threshold, most)
     if isinstance(module, Segmentation):
         (mask,) = module.predict(seen[None], size=canvas.shape[-2:])
         return drawing.labels(canvas, mask, names)
     if isinstance(module, Pose):
         (found,) = module.predict(seen[None])
-        return drawing.figures(canvas, found, seen.shape[-2:], module.skeleton, threshold, most)
+        return drawing.figures(canvas, found, size, module.skeleton, threshold, most)
     if isinstance(module, Classification):
         (probabilities,) = module.predict(seen[None])
         return drawing.classes(canvas, probabilities, names)

@@ -124,7 +124,7 @@ def see(
     module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     with TemporaryDirectory() as scratch:
         view = _view(cell, module, data, fresh, images, size, Path(scratch))
-        return _keep(store, run, cell, data, view, command, Path(scratch))
+        return _keep(store, run, cell, data, view, command, size, Path(scratch))
 
 
 def _view(
@@ -244,6 +244,7 @@ def _keep(
     data: TaskData,
     view: View,
     command: str,
+    size: int | None,
     folder: Path,
 ) -> Record:
     run_id = (
@@ -254,7 +255,9 @@ def _keep(
             cell.suite, f"view · {cell.title}", {**cell.tags(), "view": "fresh"}, cell.config
         )
     )
-    options = f"--images {view.images}" + (" --fresh" if view.weights == "fresh" else "")
+    options = f"--images {view.images}"
+    options += "" if size is None else f" --size {size}"
+    options += " --fresh" if view.weights == "fresh" else ""
     record = record_of(
         cell,
         command=command,

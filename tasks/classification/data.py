@@ -165,16 +165,21 @@ class ClassificationData(TaskData):
 
     def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return an image of a split as it is read, and its `label`."""
-        part = self._part(split)
-        return part.load(index, LARGE), {"label": torch.tensor(part.labels[index])}
+        part, indices = self._part(split)
+        place = int(indices[index])
+        return part.load(place, LARGE), {"label": torch.tensor(part.labels[place])}
 
     def class_counts(self, split: str) -> dict[str, int]:
         """Return class → number of its images in a split."""
-        counts = np.bincount(self._part(split).labels, minlength=self.num_classes)
+        part, indices = self._part(split)
+        counts = np.bincount(part.labels[indices], minlength=self.num_classes)
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
-    def _part(self, split: str) -> Labelled:
-        return self.source.train if split == "train" else self.source.scored
+    def _part(self, split: str) -> tuple[Labelled, Indices]:
+        """Return where the images are that are trained on, for "train", or scored, and which."""
+        trained = split == "train"
+        part = self.source.train if trained or self.holdout else self.source.scored
+        return part, self._indices[not trained]
 
     def as_scored(self, image: Tensor) -> Tensor:
         """Return an image, uint8 (3, H, W), resized and cropped as when scored, in 0…1."""

@@ -97,7 +97,7 @@ def read_class_folder(
         names = [path.relative_to(root).as_posix() for path, _ in listed]
         checked = Checked({name: hashes[name] for name in names}, {}, {})
     faults = checked.faults
-    if not few_enough(faults, len(listed), max_skipped):
+    if not few_enough(len(faults), len(listed), max_skipped):
         examples = some([f"{name}: {fault}" for name, fault in faults.items()])
         raise DataError(
             f"{len(faults)} of {len(listed)} images of {folder} cannot be read, more than "

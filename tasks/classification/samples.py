@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bench.machine import usable_cores
 from tasks.classification.labelled import Labelled
+from tasks.data.memory import Memory
 from tasks.data.order import Draw
 from tasks.seeds import seeded
 
@@ -22,28 +21,25 @@ SHRINK = 2
 
 
 class Images:
-    """Images of a split by index, all decoded at once where they fit into memory.
+    """Images of a split by index, decoded at once as far as they fit into memory.
 
     Args:
         labelled: the split.
         size: side at which images are trained, in pixels.
-        memory_mb: room for the whole split in MiB; where it is larger, images are read each time.
+        memory_mb: room in MiB; images for which there is none are read each time.
     """
 
     def __init__(self, labelled: Labelled, size: int, memory_mb: int) -> None:
         self.labelled = labelled
         self.short_side = SHRINK * size
-        self.decoded: list[Tensor] | None = None
-        first = labelled.load(0, self.short_side)
-        if first.numel() * len(labelled) <= memory_mb * 2**20:
-            with ThreadPoolExecutor(usable_cores()) as pool:
-                self.decoded = list(pool.map(self._load, range(len(labelled)), chunksize=64))
+        self.memory = Memory(self._load, memory_mb)
+        self.memory.fill(len(labelled))
 
-    def _load(self, index: int) -> Tensor:
-        return self.labelled.load(index, self.short_side)
+    def _load(self, index: int) -> tuple[Tensor]:
+        return (self.labelled.load(index, self.short_side),)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._load(index) if self.decoded is None else self.decoded[index]
+        return self.memory[index][0]
 
 
 class TrainingSamples(Dataset[Sample]):

@@ -20,7 +20,7 @@ from tasks.data.cache import manifest
 from tasks.data.holdout import Indices, drawn_split
 from tasks.data.locations import existing_folder
 from tasks.data.scenes import REVISION, scenes
-from tasks.data.sources import DRAWN, require_drawable
+from tasks.data.sources import DRAWN, require_drawable, require_undivided
 from tasks.data.splits import split_folders
 from tasks.layouts.torchvision_sets import SETS
 
@@ -101,8 +101,7 @@ def _folder(
 def _drawn(root: Path, max_skipped: float, share: float) -> Source:
     """Return class folders that have no scored split with one that is drawn."""
     folders = split_folders(root)
-    if "val" in folders:
-        raise UserError(f"`val_share` (={share}) must be None: {root} has a validation split.")
+    require_undivided(share, root, "val" in folders)
     split = "train" if "train" in folders else None
     whole = read_class_folder(root, split, max_skipped=max_skipped)
     trained, scored = drawn_split(np.array(whole.labels, dtype=np.int64), share)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from bench.errors import DataError
 from tasks.data.locations import shortened
@@ -73,17 +72,17 @@ def allowed(max_skipped: float) -> str:
     return f"`max_skipped` (={max_skipped}) is the share of images that may be unreadable."
 
 
-def few_enough(unreadable: Mapping[Any, str], images: int, max_skipped: float) -> bool:
+def few_enough(unreadable: int, images: int, max_skipped: float) -> bool:
     """Say whether so many images may be left out: no set is refused for one damaged file.
 
     Args:
-        unreadable: image → its fault.
+        unreadable: images that cannot be used.
         images: of the set, in all.
         max_skipped: largest share of them that may be unreadable; unless it is 0, one may be
             however small the set is.
 
     Example:
-        >>> few_enough({"a.jpg": "truncated"}, 40, 0.01), few_enough({"a.jpg": "truncated"}, 40, 0)
+        >>> few_enough(1, 40, 0.01), few_enough(1, 40, 0)
         (True, False)
     """
-    return len(unreadable) <= (max(1, max_skipped * images) if max_skipped else 0)
+    return unreadable <= (max(1, max_skipped * images) if max_skipped else 0)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
+from bench.machine import usable_cores
+
 Decoded = tuple[Tensor, ...]
+AT_ONCE = 256
+"""Samples that are decoded before it is looked whether there is room for more."""
 
 
 class Memory:
@@ -33,8 +38,23 @@ class Memory:
         if index in self.samples:
             return self.samples[index]
         sample = self.decode(index)
-        size = sum(tensor.nbytes for tensor in sample)
-        if size <= self.room:
-            self.room -= size
-            self.samples[index] = sample
+        self._keep(index, sample)
         return sample
+
+    def fill(self, count: int) -> None:
+        """Decode the first so many samples at once, on all cores, while there is room."""
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for start in range(0, count if self.room else 0, AT_ONCE):
+                indices = range(start, min(start + AT_ONCE, count))
+                decoded = zip(indices, pool.map(self.decode, indices), strict=True)
+                if not all(self._keep(index, sample) for index, sample in decoded):
+                    return
+
+    def _keep(self, index: int, sample: Decoded) -> bool:
+        """Keep a sample, if there is room."""
+        size = sum(tensor.nbytes for tensor in sample)
+        if size > self.room:
+            return False
+        self.room -= size
+        self.samples[index] = sample
+        return True

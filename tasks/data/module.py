@@ -114,9 +114,14 @@ class TaskData(L.LightningDataModule, ABC):
     def as_scored(self, image: Tensor) -> Tensor:
         """Return an image, uint8 (3, H, W), as it is when scored: (3, H', W') floats in 0…1."""
 
+    def scored_size(self, image: Tensor) -> tuple[int, int]:
+        """Return (height, width) of what `as_scored` shows of an image, without padding."""
+        height, width = self.as_scored(image).shape[-2:]
+        return height, width
+
     @abstractmethod
     def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return an image of "train" or of the scored split as it is read, and its truth.
+        """Return an image that is trained on ("train") or scored as it is read, and its truth.
 
         Returns:
             uint8 (3, H, W); and `label` (), or `boxes` (n, 4) with `labels` (n), or `mask` (H, W),
@@ -125,7 +130,7 @@ class TaskData(L.LightningDataModule, ABC):
 
     @abstractmethod
     def class_counts(self, split: str) -> dict[str, int]:
-        """Return class → its images, objects, pixels or figures in "train" or the scored split."""
+        """Return class → its images, objects, pixels or figures, trained on ("train") or scored."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

@@ -77,6 +77,14 @@ def require_drawable(
         require("scored", scored, scored == "val", f"'val' with `val_share` (={val_share})")
 
 
+def require_undivided(val_share: float, folder: Path, divided: bool) -> None:
+    """UserError where a validation split would be drawn of a set that has one."""
+    if divided:
+        raise UserError(
+            f"`val_share` (={val_share}) must be None: {folder} has a validation split."
+        )
+
+
 def folder_of(
     source: str, task: str, root: str | None, size: int, options: Mapping[str, Any]
 ) -> Path:

@@ -114,20 +114,30 @@ def renumbered(scored: BoxSet, class_names: tuple[str, ...], split: str) -> BoxS
     return BoxSet(images, class_names, skipped)
 
 
+def object_counts(boxes: BoxSet) -> NDArray[np.int64]:
+    """Return the number of objects of each class, without regions to ignore.
+
+    Example:
+        >>> object_counts(BoxSet((), ("a", "b"), {})).tolist()
+        [0, 0]
+    """
+    none = np.zeros(0, dtype=np.int64)
+    labels = np.concatenate([none, *(image.labels[~image.crowd] for image in boxes.images)])
+    return np.bincount(labels, minlength=len(boxes.class_names))
+
+
 def rarest_labels(boxes: BoxSet) -> NDArray[np.int64]:
     """Return for each image the rarest class on it, or −1, by which a draw keeps all classes.
+
+    Regions to ignore are of no class.
 
     Example:
         >>> rarest_labels(BoxSet((), ("a",), {})).tolist()
         []
     """
-    none = np.zeros(0, dtype=np.int64)
-    all_labels = np.concatenate([none, *(image.labels for image in boxes.images)])
-    counts = np.bincount(all_labels, minlength=len(boxes.class_names))
-    rarest = [
-        int(image.labels[counts[image.labels].argmin()]) if len(image.labels) else -1
-        for image in boxes.images
-    ]
+    counts = object_counts(boxes)
+    learnt = [image.labels[~image.crowd] for image in boxes.images]
+    rarest = [int(labels[counts[labels].argmin()]) if len(labels) else -1 for labels in learnt]
     return np.array(rarest, dtype=np.int64)
 
 
@@ -166,7 +176,7 @@ def checked(
     found = check_images(root, sorted(sizes))
     faults: list[Fault] = []
     hint = ""
-    if not few_enough(found.faults, len(sizes), max_skipped):
+    if not few_enough(len(found.faults), len(sizes), max_skipped):
         hint = allowed(max_skipped)
         faults += [("can't be read", f"{name} ({why})") for name, why in found.faults.items()]
     photos: dict[Path, ImageFile] = {}

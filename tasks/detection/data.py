@@ -10,23 +10,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision import tv_tensors
 
 from bench.errors import DataError, require
 from tasks.data.images import read_image
 from tasks.data.module import height_width
 from tasks.data.order import AspectSampler
 from tasks.data.sources import GENERATORS
-from tasks.detection.boxes import BoxSet, checked, rarest_labels, renumbered, told_unlearnt
+from tasks.detection.boxes import (
+    BoxSet,
+    checked,
+    object_counts,
+    rarest_labels,
+    renumbered,
+    told_unlearnt,
+)
 from tasks.detection.coco import read_coco
 from tasks.detection.dataset import BoxDataset, collate
 from tasks.detection.object_data import ObjectData
-from tasks.detection.transforms import Augmentation, letterbox
+from tasks.detection.transforms import Augmentation, is_turned
 from tasks.detection.visdrone import read_visdrone
 from tasks.detection.voc import read_voc
 from tasks.detection.xml_folders import read_xml_folders
 from tasks.detection.yolo import read_yolo
-from tasks.layouts.coco import coco_files
+from tasks.layouts.coco import coco_files, named_files
+from tasks.layouts.xml_folders import xml_files
+from tasks.layouts.yolo import read_layout
+
+REGIONS = "region to ignore"
 
 
 class DetectionData(ObjectData[BoxSet]):
@@ -127,8 +137,16 @@ class DetectionData(ObjectData[BoxSet]):
         sets["train"] = told_unlearnt(sets["train"])
         return checked(sets, self.folder, self.max_skipped)
 
+    def has_split(self, split: str) -> bool:
+        """Say whether the files of a set, where none are named, tell of a split."""
+        if self.source == "yolo":
+            return bool(read_layout(self.folder).splits.get(split))
+        if self.source == "xml":
+            return bool(xml_files(self.folder, split))
+        return named_files(self.folder, split) is not None
+
     def strata(self, whole: BoxSet) -> NDArray[np.int64]:
-        """Return what each image is, by which a validation split is drawn alike."""
+        """Return what each image is, by which a part is drawn or held out alike."""
         return rarest_labels(whole)
 
     def _read(self, split: str) -> BoxSet:
@@ -139,7 +157,8 @@ class DetectionData(ObjectData[BoxSet]):
         if self.source == "yolo":
             return read_yolo(self.folder, split)
         if self.source == "xml":
-            return read_xml_folders(self.folder, None if self.val_share else split)
+            whole = None if self.val_share else split
+            return read_xml_folders(self.folder, whole, self.max_skipped)
         if self.files is None:
             file, images = coco_files(self.folder, split)
         else:
@@ -184,28 +203,24 @@ class DetectionData(ObjectData[BoxSet]):
 
     def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return an image of a split as it is read, and its `boxes` and `labels`."""
-        image = self._published[split].images[index]
+        image = self._part(split).images[index]
         return read_image(image.path, upright=image.upright), {
             "boxes": torch.from_numpy(image.boxes),
             "labels": torch.from_numpy(image.labels),
         }
 
     def class_counts(self, split: str) -> dict[str, int]:
-        """Return class → number of its objects in a split."""
-        none = np.zeros(0, dtype=np.int64)
-        labels = np.concatenate([none, *(i.labels for i in self._published[split].images)])
-        counts = np.bincount(labels, minlength=self.num_classes)
-        return dict(zip(self.class_names, counts.tolist(), strict=True))
+        """Return class → number of its objects in a split; regions to ignore apart, if any."""
+        part = self._part(split)
+        counts = dict(zip(self.class_names, object_counts(part).tolist(), strict=True))
+        # One that is to be ignored for several classes is listed for each.
+        regions = sum(len(np.unique(i.boxes[i.crowd], axis=0)) for i in part.images)
+        return counts | ({REGIONS: regions} if regions else {})
 
-    def as_scored(self, image: Tensor) -> Tensor:
-        """Return an image, uint8 (3, H, W), fitted to the frame as when scored, in 0…1."""
-        height, width = image.shape[-2:]
-        frame = self.image_size
-        if self.group_aspect and (height > width) != (frame[0] > frame[1]):
-            frame = frame[::-1]
-        fitted = letterbox({"image": tv_tensors.Image(image)}, frame)["image"]
-        pixels: Tensor = fitted.as_subclass(Tensor).float() / 255
-        return pixels
+    def frame(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return the (height, width) that an image of a size is fitted to."""
+        turned = self.group_aspect and is_turned(size, self.image_size)
+        return self.image_size[::-1] if turned else self.image_size
 
     def known_options(self) -> dict[str, Any]:
         """Return what scores depend on beside the files."""
@@ -217,4 +232,5 @@ class DetectionData(ObjectData[BoxSet]):
             [i.path.name, i.boxes.tolist(), i.labels.tolist(), i.crowd.tolist(), i.area.tolist()]
             for i in part.images
         ]
-        return [list(part.class_names), rows]
+        outlines = [[list(i.segmentations or ()) for i in part.images]] if self.masks else []
+        return [list(part.class_names), rows, *outlines]

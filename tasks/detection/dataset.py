@@ -15,7 +15,7 @@ from tasks.data.images import read_image
 from tasks.data.memory import Memory
 from tasks.data.order import Draw
 from tasks.detection.boxes import BoxImage, BoxSet
-from tasks.detection.transforms import Augmentation, Sample, letterbox, mosaic
+from tasks.detection.transforms import Augmentation, Sample, is_turned, letterbox, mosaic
 from tasks.seeds import numpy_generator, seeded
 
 Target = dict[str, Any]
@@ -66,8 +66,7 @@ class BoxDataset(Dataset[tuple[Tensor, Target]]):
 
     def upright(self, index: int) -> bool:
         """Say whether an image is fitted to the turned frame."""
-        height, width = self.images.images[index].size
-        return self.turn and (height > width) != (self.image_size[0] > self.image_size[1])
+        return self.turn and is_turned(self.images.images[index].size, self.image_size)
 
     def frame(self, index: int) -> tuple[int, int]:
         """Return the (height, width) that an image is fitted to."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import UserError, require
 from tasks.feature_maps import FeatureMap
 
 
@@ -115,6 +115,11 @@ def usual(
     return list(HEADS[head].strides), HEADS[head].extra
 
 
+TO_IGNORE = 0.5
+"""Share of an anchor or proposal in a region to ignore from which it is not trained on."""
+_IGNORING = ("ApproxMaxIoUAssigner", "ATSSAssigner", "MaxIoUAssigner")
+
+
 def wire(
     config: Mapping[str, Any],
     maps: Sequence[FeatureMap],
@@ -137,6 +142,9 @@ def wire(
         head_convs: convolutions in a row in a single-stage or mask head; None for the config's.
         anchor_scale: size of the smallest anchor, or of the smallest object of a level without
             anchors, in strides; None for the config's (8 for R-CNN and ATSS, 4 for RetinaNet).
+
+    Raises:
+        ValueError: an argument that changes nothing, as the detector has no such thing.
     """
     wired = copy.deepcopy(dict(config))
     neck = first_neck(wired)
@@ -146,18 +154,27 @@ def wire(
         neck["in_channels"] = [m.channels for m in maps] if many else maps[-1].channels
         levels = _neck_levels(neck, levels, extra)
     _walk(wired, "num_classes", num_classes)
+    _require_use(wired, "extra_levels", extra, not extra or "num_outs" in neck)
     inner = len(maps) - int(neck.get("start_level", 0))
     _set_strides(wired, levels, inner)
     if neck_channels is not None:
         _set_width(wired, neck, neck_channels)
     if head_convs is not None:
-        _walk(wired, "stacked_convs", head_convs)
-        _walk(wired, "num_convs", head_convs)
+        counts = [_walk(wired, key, head_convs) for key in ("stacked_convs", "num_convs")]
+        _require_use(wired, "head_convs", head_convs, any(counts))
+    is_fcos = _heads(wired.get("bbox_head") or {})[0].get("type") == "FCOSHead"
     if anchor_scale is not None:
-        _set_anchor_scale(wired, anchor_scale)
-    if wired.get("bbox_head") and _heads(wired["bbox_head"])[0].get("type") == "FCOSHead":
+        used = _set_anchor_scale(wired, anchor_scale) or is_fcos
+        _require_use(wired, "anchor_scale", anchor_scale, used)
+    if is_fcos:
         _set_regress_ranges(_heads(wired["bbox_head"])[0], levels, anchor_scale or 8)
+    _ignore_regions(wired)
     return wired
+
+
+def _require_use(wired: Mapping[str, Any], argument: str, value: Any, used: bool) -> None:
+    rule = f"None for a head (of type {wired.get('type')}) in which it would change nothing"
+    require(argument, value, used, rule)
 
 
 def _neck_levels(neck: dict[str, Any], levels: list[int], extra: int | None) -> list[int]:
@@ -177,16 +194,32 @@ def _heads(head: Any) -> list[dict[str, Any]]:
     return list(head) if isinstance(head, (list, tuple)) else [head]
 
 
-def _walk(part: Any, key: str, value: Any) -> None:
-    """Replace the value of `key` wherever the config has it."""
+def _mappings(part: Any) -> Iterator[dict[str, Any]]:
+    """Yield all mappings of a config, each before those in it."""
+    inner: Iterable[Any] = part if isinstance(part, (list, tuple)) else ()
     if isinstance(part, dict):
-        if key in part:
-            part[key] = value
-        for inner in part.values():
-            _walk(inner, key, value)
-    elif isinstance(part, (list, tuple)):
-        for inner in part:
-            _walk(inner, key, value)
+        yield part
+        inner = part.values()
+    for one in inner:
+        yield from _mappings(one)
+
+
+def _walk(part: Any, key: str, value: Any) -> int:
+    """Replace the value of `key` wherever the config has it; return how often that is."""
+    having = [mapping for mapping in _mappings(part) if key in mapping]
+    for mapping in having:
+        mapping[key] = value
+    return len(having)
+
+
+def _ignore_regions(wired: dict[str, Any]) -> None:
+    """Let assigners that can leave regions to ignore out of training, unless the config says how.
+
+    The shipped configs switch that off, and train such regions as background.
+    """
+    for part in _mappings(wired):
+        if part.get("type") in _IGNORING and part.get("ignore_iof_thr", -1) == -1:
+            part["ignore_iof_thr"] = TO_IGNORE
 
 
 def _set_strides(wired: dict[str, Any], levels: list[int], inner: int) -> None:
@@ -216,7 +249,9 @@ def _set_width(wired: dict[str, Any], neck: dict[str, Any], width: int) -> None:
             part["norm_cfg"] = {"type": "GN", "num_groups": groups, "requires_grad": True}
 
 
-def _set_anchor_scale(wired: dict[str, Any], scale: float) -> None:
+def _set_anchor_scale(wired: dict[str, Any], scale: float) -> bool:
+    """Set the size of the smallest anchors; return whether there are any."""
+    used = False
     for name in ("rpn_head", "bbox_head"):
         for part in _heads(wired.get(name) or {}):
             anchors = part.get("anchor_generator", {})
@@ -224,6 +259,8 @@ def _set_anchor_scale(wired: dict[str, Any], scale: float) -> None:
                 anchors["scales"] = [scale]
             if "octave_base_scale" in anchors:
                 anchors["octave_base_scale"] = scale
+            used = used or "scales" in anchors or "octave_base_scale" in anchors
+    return used
 
 
 def _set_regress_ranges(fcos: dict[str, Any], levels: Sequence[int], scale: float) -> None:

@@ -29,6 +29,10 @@ class Detection(TaskModule):
     1000 pixels; for small ones take finer maps by `strides`, a narrow neck, fewer convolutions
     and smaller anchors.
 
+    The R-CNNs, `retinanet` and `atss` do not train on regions to ignore (crowds, difficult
+    objects), where an image has objects too: mmdet's assigners take one without for background.
+    `fcos`, `rtmdet` and `yolox` cannot tell such regions, and train them as background.
+
     Args:
         backbone: a timm model made with `features_only=True`, swapped or not.
         num_classes: number of classes, ≥ 1; labels are 0…num_classes − 1.
@@ -36,11 +40,14 @@ class Detection(TaskModule):
             `tasks.openmm.read_config`; its backbone and pre-processing are left aside).
         strides: of the feature maps that the neck takes; None for the head's usual ones, 4…32
             for R-CNNs and 8…32 for the others, as far as the backbone has them.
-        extra_levels: coarser levels that the neck adds; None for the head's usual number.
+        extra_levels: coarser levels that the neck adds; None for the head's usual number, which
+            is 0 and fixed in rtmdet and yolox.
         neck_channels: width of neck and head; None for the config's (256; rtmdet, yolox: 96).
-        head_convs: convolutions in a row in the head; None for the config's.
+        head_convs: convolutions in a row in the head; None for the config's, and for
+            `faster_rcnn`, which has none.
         anchor_scale: size of the smallest anchor in strides of its map (in `fcos`, of the
-            objects that a level takes); None for the config's.
+            objects that a level takes); None for the config's, and for rtmdet and yolox, which
+            have no anchors.
         head_options: keys of mmdet's `model` to change, nested as there, e.g.
             {"test_cfg": {"score_thr": 0.01}}.
         trust_config: run `head` if it is a Python file.
@@ -49,7 +56,8 @@ class Detection(TaskModule):
             std, seed: see `TaskModule`.
 
     Raises:
-        ValueError: an unknown head, a backbone without feature maps, a value out of its range.
+        ValueError: an unknown head, a backbone without feature maps, a value out of its range, or
+            one that changes nothing in the head.
 
     Example:
         >>> import timm
@@ -159,14 +167,20 @@ class Detection(TaskModule):
         super().on_train_batch_start(batch, batch_idx)
         note_progress(self.current_epoch, self.global_step)
 
-    def predict(self, images: Tensor) -> list[dict[str, Tensor]]:
+    def predict(
+        self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[dict[str, Tensor]]:
         """Return what is found in images (N, 3, H, W) in 0…1.
+
+        Args:
+            images: (N, 3, H, W) in 0…1.
+            sizes: (height, width) of each without padding; None for the whole images.
 
         Returns:
             For each image, best first: `boxes` (n, 4) as (x1, y1, x2, y2) in pixels, `scores` (n)
             in 0…1, `labels` (n), and `masks` (n, H, W), booleans, of heads with masks.
         """
-        return self._detect(images)
+        return self._detect(images, sizes=sizes)
 
     def _detect(self, images: Tensor, **sizes: Any) -> list[dict[str, Tensor]]:
         with self.evaluating():

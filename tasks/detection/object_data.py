@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Generic
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision import tv_tensors
 
 from bench.errors import UserError, require
 from bench.hashing import digest
@@ -24,8 +26,10 @@ from tasks.data.sources import (
     folder_of,
     generated_identity,
     require_drawable,
+    require_undivided,
 )
 from tasks.detection.boxes import Boxes
+from tasks.detection.transforms import fitted_size, letterbox
 
 Batch = tuple[Tensor, list[dict[str, Any]]]
 
@@ -106,11 +110,17 @@ class ObjectData(TaskData, Generic[Boxes]):
         """Read a published split; of a set without splits "train" is the whole."""
 
     @abstractmethod
+    def has_split(self, split: str) -> bool:
+        """Say whether the files of a set, where none are named, tell of a split."""
+
+    @abstractmethod
     def strata(self, whole: Boxes) -> NDArray[np.int64]:
-        """Return what each image is, by which a validation split is drawn alike."""
+        """Return what each image is, by which a part is drawn or held out alike."""
 
     def _drawn(self, share: float) -> dict[str, Boxes]:
         """A set without splits, of which the validation split is drawn."""
+        divided = self.files is None and all(map(self.has_split, ("train", "val")))
+        require_undivided(share, self.folder, divided)
         whole = self._read("train")
         return drawn(whole, self.strata(whole), share)
 
@@ -129,14 +139,34 @@ class ObjectData(TaskData, Generic[Boxes]):
         train = self._published["train"]
         if not self.holdout:
             return train, self._published[self.scored]
-        trained, held = held_out(np.zeros(len(train.images), dtype=np.int64), self.holdout)
+        trained, held = held_out(self.strata(train), self.holdout)
         return train.subset(trained.tolist()), train.subset(held.tolist())
+
+    def _part(self, split: str) -> Boxes:
+        """Return what is trained on, for "train", or what is scored."""
+        return self._splits[split != "train"]
 
     @property
     def split_sizes(self) -> tuple[int, int]:
         """Numbers of images that are trained on and scored."""
         train, scored = self._splits
         return len(train.images), len(scored.images)
+
+    def frame(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return the (height, width) that an image of a size is fitted to."""
+        return self.image_size
+
+    def scored_size(self, image: Tensor) -> tuple[int, int]:
+        """Return (height, width) of what `as_scored` shows of an image, without padding."""
+        height, width = image.shape[-2:]
+        return fitted_size((height, width), self.frame((height, width)))
+
+    def as_scored(self, image: Tensor) -> Tensor:
+        """Return an image, uint8 (3, H, W), fitted and padded as when scored, in 0…1."""
+        height, width = self.frame(image.shape[-2:])
+        fitted = letterbox({"image": tv_tensors.Image(image)}, (height, width))["image"]
+        pixels = fitted.as_subclass(Tensor).float() / 255
+        return F.pad(pixels, (0, width - pixels.shape[2], 0, height - pixels.shape[1]))
 
     def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
         """Move images and what is trained on; what is only scored stays where it is."""

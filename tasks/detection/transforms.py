@@ -46,6 +46,16 @@ def fitted_size(
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+def is_turned(size: Sequence[int], frame: tuple[int, int]) -> bool:
+    """Say whether an image stands where the frame lies, or lies where it stands.
+
+    Example:
+        >>> is_turned((640, 480), (320, 480)), is_turned((480, 640), (320, 480))
+        (True, False)
+    """
+    return (size[0] > size[1]) != (frame[0] > frame[1])
+
+
 def letterbox(sample: Sample, frame: tuple[int, int], factor: float = 1.0) -> Sample:
     """Resize to `fitted_size`."""
     target = fitted_size(size_of(sample), frame, factor)

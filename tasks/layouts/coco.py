@@ -7,8 +7,9 @@ root/….json, root/annotations/….json             any names; images where the
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ LOOKED_FOR = (
     "or a JSON file of images, annotations and categories)"
 )
 YEARS = ("2017", "2014", "")
+KINDS = ("instances", "person_keypoints", "captions", "stuff", "panoptic", "image_info")
+"""How the names of COCO's own files begin."""
 ROBOFLOW = "_annotations.coco.json"
 LISTS = ("images", "annotations", "categories")
 
@@ -45,19 +48,29 @@ def coco_files(root: Path, split: str, kind: str = "instances") -> Part:
     Raises:
         DataError: neither is there.
     """
-    for year in YEARS:
-        file = root / "annotations" / f"{kind}_{split}{year}.json"
+    found = named_files(root, split, kind)
+    if found is None:
+        raise DataError(
+            f"`root` (={str(root)!r}) must hold annotations/{kind}_{split}2017.json (or without "
+            f"the year), as COCO does, or {split}/{ROBOFLOW}; or name the files by `annotations` "
+            "and `images`."
+        )
+    return found
+
+
+def named_files(root: Path, split: str, kind: str = "instances") -> Part | None:
+    """Return annotation file and image folder of a split that `coco_files` finds, if it does."""
+    for name, year in itertools.product(SPLITS[split], YEARS):
+        file = root / "annotations" / f"{kind}_{name}{year}.json"
         if file.is_file():
-            folders = (root / f"{split}{year}", root / "images" / f"{split}{year}", root / "images")
-            return Part(file, next((f for f in folders if f.is_dir()), folders[0]))
+            names = [f"{name}{year}", *(f"{other}{year}" for other in SPLITS[split])]
+            folders = [base / one for one in names for base in (root, root / "images")]
+            there = (folder for folder in (*folders, root / "images") if folder.is_dir())
+            return Part(file, next(there, folders[0]))
     folder = split_folders(root).get(split)
     if folder is not None and (folder / ROBOFLOW).is_file():
         return Part(folder / ROBOFLOW, folder)
-    raise DataError(
-        f"`root` (={str(root)!r}) must hold annotations/{kind}_{split}2017.json (or without "
-        f"the year), as COCO does, or {split}/{ROBOFLOW}; or name the files by `annotations` and "
-        "`images`."
-    )
+    return None
 
 
 def parents_only(categories: Iterable[tuple[Hashable, str, Any]], used: set[Any]) -> set[Hashable]:
@@ -124,32 +137,32 @@ def files_of(folder: Path, kind: str = "instances") -> Files | None:
         folder: of the set.
         kind: see `coco_files`.
     """
-    named = {split: part for split in SPLITS if (part := _named(folder, split, kind))}
+    named = {split: part for split in SPLITS if (part := named_files(folder, split, kind))}
+    words = "COCO files"
     if "train" in named:
-        roboflow = named["train"].file.name == ROBOFLOW
-        words = "COCO files as Roboflow exports them" if roboflow else "COCO files"
-        return Files(words, named, {})
-    found = _others(folder)
-    if not found:
-        return None
-    if "train" not in found:
-        if len(found) > 1:
+        if named["train"].file.name == ROBOFLOW:
+            words = "COCO files as Roboflow exports them"
+        if "val" in named:
+            return Files(words, named, {})
+        known = {part.file for part in named.values()}
+        found = _others(folder, known, kind) | named
+        if found.keys() == named.keys():
+            return Files(words, named, {})
+    else:
+        found = _others(folder)
+        if not found:
             return None
-        found = {"train": next(iter(found.values()))}
+        if "train" not in found:
+            if len(found) > 1:
+                return None
+            found = {"train": next(iter(found.values()))}
     scored = next((split for split in ("val", "test") if split in found), "train")
     files = [found[split] for split in ("train", scored)]
     names = {
         "annotations": [part.file.relative_to(folder).as_posix() for part in files],
         "images": [part.images.relative_to(folder).as_posix() for part in files],
     }
-    return Files("COCO files", found, names)
-
-
-def _named(folder: Path, split: str, kind: str) -> Part | None:
-    try:
-        return coco_files(folder, split, kind)
-    except DataError:
-        return None
+    return Files(words, found, names)
 
 
 def contents_of(files: Files) -> dict[str, dict[str, Any]] | None:
@@ -216,11 +229,22 @@ def _content(file: Path) -> dict[str, Any] | None:
     return content if all(isinstance(content.get(key), list) for key in LISTS) else None
 
 
-def _others(folder: Path) -> dict[str, Part]:
-    """Return split → files of other names; "train" for the only one that tells of no split."""
+def _others(
+    folder: Path, known: Set[Path] = frozenset(), kind: str | None = None
+) -> dict[str, Part]:
+    """Return split → files of other names; "train" for the only one that tells of no split.
+
+    Args:
+        folder: of the set.
+        known: files of the set whose splits are known; beside them only told splits count.
+        kind: of COCO's files; those that are named as its other kinds are none of the set's.
+    """
     parts: dict[str, Part] = {}
     untold: list[Part] = []
+    other_kinds = tuple(f"{other}_" for other in KINDS if kind not in (None, other))
     for file in _json_files(folder):
+        if file in known or file.name.startswith(other_kinds):
+            continue
         content = _content(file)
         images = None if content is None else _images_of(folder, file, content["images"])
         if images is None:
@@ -230,7 +254,7 @@ def _others(folder: Path) -> dict[str, Part]:
             untold.append(Part(file, images))
         else:
             parts.setdefault(split, Part(file, images))
-    if not parts and len(untold) == 1:
+    if not parts and not known and len(untold) == 1:
         return {"train": untold[0]}
     return parts
 

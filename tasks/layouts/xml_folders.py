@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from bench.errors import DataError
+from tasks.data.faults import allowed, few_enough
 from tasks.data.listing import is_image, visible_files, visible_folders
 from tasks.data.lists import read_lines
 from tasks.data.splits import SPLITS, split_folders
@@ -23,6 +24,11 @@ LOOKED_FOR = "detection: XML files as PASCAL VOC has them (train/a.jpg + train/a
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 XMLS = ("annotations", "annotation", "xmls", "xml", "labels")
 WITHOUT = "image without an XML file left out"
+ALONE = "XML file without an image left out"
+TWICE = "file with the name of another left out"
+UNPAIRED = "listed name without an image and an XML file left out"
+LOST = (ALONE, TWICE, UNPAIRED)
+"""What is annotated or listed, and cannot be used; images alone may just not be annotated."""
 Listed = list[tuple[Path, Path]]
 """Pairs of an XML file and its image."""
 
@@ -33,11 +39,15 @@ def xml_files(root: Path, split: str | None, repairs: Counter[str] | None = None
     Args:
         root: of the set.
         split: "train", "val" or "test".
-        repairs: images that have no XML file are left out, and counted here.
+        repairs: what is left out as it is of no pair is counted here.
     """
     counts = Counter[str]() if repairs is None else repairs
     if split is None:
-        return xml_files(root, "train", counts) or _pairs(*_parts(root), counts)
+        of_train = Counter[str]()
+        if listed := xml_files(root, "train", of_train):
+            counts.update(of_train)
+            return listed
+        return _pairs(*_parts(root), counts)
     inner = split_folders(root).get(split)
     if inner is not None:
         return _pairs(*_parts(inner), counts)
@@ -45,7 +55,10 @@ def xml_files(root: Path, split: str | None, repairs: Counter[str] | None = None
     listing = root / "ImageSets" / "Main" / f"{split}.txt"
     if listing.is_file():
         stems = {line.split()[0] for line in read_lines(listing) if line.strip()}
-        return [pair for pair in _pairs(images, files, counts) if pair[0].stem in stems]
+        # What is not listed is of another split.
+        listed = [pair for pair in _pairs(images, files, Counter()) if pair[0].stem in stems]
+        counts[UNPAIRED] += len(stems - {file.stem for file, _ in listed})
+        return listed
     of_images, of_files = split_folders(images).get(split), split_folders(files).get(split)
     if of_images is None or of_files is None:
         return []
@@ -61,13 +74,16 @@ def _parts(folder: Path) -> tuple[Path, Path]:
 
 
 def _pairs(images: Path, files: Path, counts: Counter[str]) -> Listed:
-    of_files = _placed(files, (p for p in visible_files(files) if p.suffix.lower() == ".xml"))
-    if not of_files:
+    file_paths = [path for path in visible_files(files) if path.suffix.lower() == ".xml"]
+    if not file_paths:
         return []
-    of_images = _placed(images, (p for p in visible_files(images) if is_image(p)))
+    image_paths = [path for path in visible_files(images) if is_image(path)]
+    of_files, of_images = _placed(files, file_paths), _placed(images, image_paths)
     if not of_files.keys() & of_images.keys():  # not in alike sub-folders: by names of their own
         of_files, of_images = _by_own_name(of_files), _by_own_name(of_images)
     counts[WITHOUT] += len(of_images.keys() - of_files.keys())
+    counts[ALONE] += len(of_files.keys() - of_images.keys())
+    counts[TWICE] += len(file_paths) - len(of_files) + len(image_paths) - len(of_images)
     return [(of_files[s], of_images[s]) for s in sorted(of_files.keys() & of_images.keys())]
 
 
@@ -120,11 +136,19 @@ def find(folder: Path) -> Layout | None:
     )
 
 
-def require_xml_files(root: Path, split: str | None, repairs: Counter[str]) -> Listed:
+def require_xml_files(
+    root: Path, split: str | None, repairs: Counter[str], max_skipped: float
+) -> Listed:
     """Return the XML files of a split with their images.
 
+    Args:
+        root: of the set.
+        split: as of `xml_files`.
+        repairs: what is left out is counted here.
+        max_skipped: largest share of the split that may be left out although it is annotated.
+
     Raises:
-        DataError: there are none.
+        DataError: there are none, or too many are left out.
     """
     listed = xml_files(root, split, repairs)
     if not listed:
@@ -132,4 +156,8 @@ def require_xml_files(root: Path, split: str | None, repairs: Counter[str]) -> L
             f"`root` (={str(root)!r}) must hold images with XML files of the split "
             f"{split or 'train'!r}; `val_share` draws the scored images of a set without splits."
         )
+    lost = {kind: repairs[kind] for kind in LOST if repairs[kind]}
+    if not few_enough(sum(lost.values()), len(listed) + sum(lost.values()), max_skipped):
+        told = ", ".join(f"{kind}: {count}" for kind, count in lost.items())
+        raise DataError(f"{split or 'the set'} in {root.name}: {told}. {allowed(max_skipped)}")
     return listed

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms.v2.functional import resize
 
 from bench.errors import require
 from tasks.data.images import read_image
@@ -20,14 +18,15 @@ from tasks.data.module import height_width
 from tasks.data.sources import GENERATORS
 from tasks.detection.boxes import checked
 from tasks.detection.object_data import ObjectData
-from tasks.detection.transforms import fitted_size
-from tasks.layouts.coco import coco_files
+from tasks.layouts.coco import coco_files, named_files
 from tasks.pose.coco import read_keypoints
 from tasks.pose.dataset import PoseDataset, collate
 from tasks.pose.names import mirrored, sigmas_of, tells_sides
 from tasks.pose.poses import PoseSet, labelled, same_points, with_figures
 from tasks.pose.transforms import Augmentation
 
+KIND = "person_keypoints"
+"""Of COCO's files."""
 UNTOLD = "set whose names tell no left from right: mirror images keep every key point"
 
 
@@ -147,14 +146,18 @@ class PoseData(ObjectData[PoseSet]):
             sets["train"] = replace(train, skipped=train.skipped | {UNTOLD: 1})
         return checked(sets, self.folder, self.max_skipped)
 
+    def has_split(self, split: str) -> bool:
+        """Say whether the files of a set, where none are named, tell of a split."""
+        return named_files(self.folder, split, KIND) is not None
+
     def strata(self, whole: PoseSet) -> NDArray[np.int64]:
-        """Return what each image is, by which a validation split is drawn alike."""
+        """Return what each image is, by which a part is drawn or held out alike."""
         posed = [int((~image.unlearnt).any()) for image in whole.images]
         return np.array(posed, dtype=np.int64)
 
     def _read(self, split: str) -> PoseSet:
         if self.files is None:
-            file, images = coco_files(self.folder, split, "person_keypoints")
+            file, images = coco_files(self.folder, split, KIND)
         else:
             file, images = (self.folder / names[split != "train"] for names in self.files)
         return read_keypoints(file, images)
@@ -177,7 +180,7 @@ class PoseData(ObjectData[PoseSet]):
 
     def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return an image of a split as it is read, its `keypoints` (n, K, 3), and `skeleton`."""
-        image = self._published[split].images[index]
+        image = self._part(split).images[index]
         points = torch.from_numpy(image.points[~image.unlearnt])
         return read_image(image.path, upright=image.upright), {
             "keypoints": points,
@@ -186,17 +189,8 @@ class PoseData(ObjectData[PoseSet]):
 
     def class_counts(self, split: str) -> dict[str, int]:
         """Return key point → number of figures in a split that have it."""
-        counts = labelled(self._published[split]).tolist()
+        counts = labelled(self._part(split)).tolist()
         return dict(zip(self.class_names, counts, strict=True))
-
-    def as_scored(self, image: Tensor) -> Tensor:
-        """Return an image, uint8 (3, H, W), fitted to the frame as when scored, in 0…1."""
-        target = fitted_size((image.shape[-2], image.shape[-1]), self.image_size)
-        fitted = tv_tensors.Image(image)
-        if target != tuple(image.shape[-2:]):
-            fitted = resize(fitted, list(target), antialias=True)
-        pixels: Tensor = fitted.as_subclass(Tensor).float() / 255
-        return pixels
 
     def known_options(self) -> dict[str, Any]:
         """Return what scores depend on beside the files."""

@@ -61,7 +61,7 @@ def checked(
     unreadable = _unreadable(pairs, of_images, of_masks, root)
     faults: list[Fault] = []
     hint = ""
-    if not few_enough(unreadable, len(pairs), max_skipped):
+    if not few_enough(len(unreadable), len(pairs), max_skipped):
         hint = allowed(max_skipped)
         faults += [("can't be read", f"{p.name} ({why})") for p, why in unreadable.items()]
     photos: dict[Path, ImageFile] = {}

@@ -21,7 +21,9 @@ from tasks.data.sources import (
     folder_of,
     generated_identity,
     require_drawable,
+    require_undivided,
 )
+from tasks.layouts.mask_folders import mask_folders
 from tasks.segmentation.ade20k import read_ade20k
 from tasks.segmentation.checks import checked
 from tasks.segmentation.dataset import MaskDataset, collate
@@ -117,6 +119,7 @@ class SegmentationData(TaskData):
         self.root = root
         self.image_size = size
         self.eval_size = image_size if eval_size is None else eval_size
+        self.eval_longest = eval_longest
         self.options = dict(options or {})
         self._num_classes = num_classes
         self._names = None if class_names is None else tuple(class_names)
@@ -151,6 +154,8 @@ class SegmentationData(TaskData):
         What was generated here needs no check.
         """
         if self.val_share:
+            divided = all(mask_folders(self.folder, split) for split in ("train", "val"))
+            require_undivided(self.val_share, self.folder, divided)
             whole = self._read(None)
             sets = drawn(whole, np.zeros(len(whole.pairs), np.int64), self.val_share)
         else:
@@ -187,6 +192,10 @@ class SegmentationData(TaskData):
         trained, held = held_out(np.zeros(len(train.pairs), dtype=np.int64), self.holdout)
         return train.subset(trained.tolist()), train.subset(held.tolist())
 
+    def _part(self, split: str) -> MaskSet:
+        """Return what is trained on, for "train", or what is scored."""
+        return self._splits[split != "train"]
+
     @property
     def split_sizes(self) -> tuple[int, int]:
         """Numbers of images that are trained on and scored."""
@@ -207,12 +216,12 @@ class SegmentationData(TaskData):
 
     def example(self, split: str, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return an image of a split as it is read, and its `mask`."""
-        image, mask = MaskDataset(self._published[split], _unchanged, self.seed)[index]
+        image, mask = MaskDataset(self._part(split), _unchanged, self.seed)[index]
         return image, {"mask": mask}
 
     def class_counts(self, split: str) -> dict[str, int]:
         """Return class → number of its pixels in a split."""
-        masks = self._published[split]
+        masks = self._part(split)
         counts = np.zeros(IGNORED + 1, dtype=np.int64)
         for _, path in masks.pairs:
             labels = read_mask(path, masks.zero_ignored, masks.binary)
@@ -230,6 +239,8 @@ class SegmentationData(TaskData):
             "image_size": list(self.image_size),
             "eval_size": self.eval_size,
         }
+        if self.eval_longest is not None:
+            options["eval_longest"] = self.eval_longest
         if self.source in GENERATORS:
             generated = generated_identity(self.source, self.folder)
             return generated | {"options": generated["options"] | options}

@@ -33,7 +33,8 @@ class Segmentation(TaskModule):
 
     Args:
         backbone: a timm model made with `features_only=True`, swapped or not.
-        num_classes: number of classes, 1…255; labels are 0…num_classes − 1, and 255 is ignored.
+        num_classes: number of classes, 2…255, of which the background may be one; labels are
+            0…num_classes − 1, and 255 is ignored.
         head: a short name, or the path of your own mmsegmentation config (YAML or JSON, see
             `tasks.openmm.read_config`; its backbone and pre-processing are left aside).
         head_channels: width of head and neck, a multiple of 8 (mask2former: 32); None for the
@@ -100,7 +101,7 @@ class Segmentation(TaskModule):
         super().__init__(backbone, **training)
         unit = 32 if head == "mask2former" else 8
         fits = head_channels is None or (head_channels > 0 and head_channels % unit == 0)
-        require("num_classes", num_classes, 1 <= num_classes <= 255, "in 1…255")
+        require("num_classes", num_classes, 2 <= num_classes <= 255, "in 2…255")
         require("head_channels", head_channels, fits, f"a multiple of {unit}, or None")
         require("head_norm", head_norm, head_norm in ("batch", "group"), "'batch' or 'group'")
         if class_weights is not None:

@@ -85,6 +85,15 @@ def test_masks_and_classes_are_counted_and_drawn(tmp_path, monkeypatch):
     assert "image drawn into the validation split" in page
 
 
+def test_regions_to_ignore_are_counted_apart(folder):
+    file = folder / "train" / "_annotations.coco.json"
+    lists = json.loads(file.read_text())
+    lists["annotations"][0]["iscrowd"] = 1
+    file.write_text(json.dumps(lists))
+    counts = [(c.name, c.train, c.scored) for c in look(recognise(folder), samples=0).classes]
+    assert counts == [("<b>cup</b>", 4, 2), ("region to ignore", 1, 0)]
+
+
 def test_a_place_that_cannot_be_written_is_told_in_a_line(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("CONVBOARD_TRACEBACK", raising=False)
     (tmp_path / "file").write_text("no folder")

@@ -1,9 +1,11 @@
 """Predictions drawn on images: what is drawn is where it was found; errors say what is wrong."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from PIL import Image
@@ -13,7 +15,7 @@ from bench.analysis import predict as predicting
 from bench.errors import UserError
 from bench.store import Store
 from bench.store.glance import look
-from tasks import ClassificationData, DetectionData, PoseData, SegmentationData
+from tasks import ClassificationData, Detection, DetectionData, PoseData, SegmentationData
 
 GREY = torch.full((3, 400, 600), 128, dtype=torch.uint8)
 
@@ -109,6 +111,44 @@ def test_images_are_seen_as_scored_ones_are(cache, monkeypatch):
         assert 0 <= wide.min() <= wide.max() <= 1
         assert wide.shape[0] == 3
         assert min(wide.shape[1:]) <= 48
+        if isinstance(data, (DetectionData, PoseData)):
+            assert wide.shape[1:] == scored.shape[2:]
+            assert not wide[:, 32:].any()
+            assert data.scored_size(torch.zeros(3, 100, 150)) == (32, 48)
+
+
+def test_what_is_drawn_is_what_was_scored(tmp_path):
+    """Of an image that does not fill its frame the network sees the padding when scored."""
+    Image.new("RGB", (100, 50), (200, 30, 30)).save(tmp_path / "a.png")
+    lists = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 50}],
+        "categories": [{"id": 1, "name": "cup"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 30], "area": 1200}
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(lists))
+    data = DetectionData(
+        "coco", str(tmp_path), annotations=("a.json",) * 2, images=(".",) * 2, image_size=64,
+        batch_size=1,
+    )  # fmt: skip
+    data.prepare_data()
+    data.setup("validate")
+    (batch,) = data.val_dataloader()
+    image, _ = data.example("val", 0)
+    seen = data.as_scored(image)
+    assert torch.equal(seen, batch[0][0])
+    assert data.scored_size(image) == tuple(batch[1][0]["size"].tolist()) == (32, 64)
+    torch.manual_seed(0)
+    host = timm.create_model("test_convnext", features_only=True)
+    task = Detection(host, 1, head="retinanet", neck_channels=16,
+                     head_options={"test_cfg": {"score_thr": 0.0}}).eval()  # fmt: skip
+    (scored,) = task._detect(batch[0], sizes=[(32, 64)], originals=[(50, 100)])
+    (found,) = task.predict(seen[None], sizes=[data.scored_size(image)])
+    assert len(found["scores"]) > 1
+    assert torch.equal(found["scores"], scored["scores"])
+    boxes = found["boxes"] * torch.tensor([100 / 64, 50 / 32]).repeat(2)
+    torch.testing.assert_close(boxes, scored["boxes"], atol=1e-3, rtol=0)
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):

@@ -319,7 +319,7 @@ BOXES = {
     ("data", "said", "name"),
     [
         (ClassificationData, lambda _: torch.tensor([[0.3, 0.7]]), "Classification"),
-        (DetectionData, lambda _: [BOXES], "Detection"),
+        (DetectionData, lambda _, sizes: [BOXES], "Detection"),
         (SegmentationData, lambda _, size: torch.ones(1, *size, dtype=torch.int64), "Segmentation"),
     ],
 )
@@ -398,7 +398,7 @@ def test_a_host_of_code_is_seen_where_it_is_trusted(tiny, tmp_path, convboard, m
     suite["boards"][0] |= {"hosts": [{"host": host, "label": "own"}], "where": {"stages": [1]}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(suite))
     line = ["erf", tmp_path / "own.yaml", "--runs", tmp_path / "runs", "--fresh", "--images", 2]
-    line += ["--only", "operator=acb"]
+    line += ["--only", "operator=acb", "--size", 64]
     assert "say --trust" in convboard(*line, status=2, at_once=True).stderr
     assert "parts_of_own_net" not in sys.modules
     told = convboard(*line, "--trust", at_once=True).stdout
@@ -407,7 +407,7 @@ def test_a_host_of_code_is_seen_where_it_is_trusted(tiny, tmp_path, convboard, m
     export(Store(tmp_path / "runs"), tmp_path / "records")
     (record,) = load_all(tmp_path / "records")
     assert record.view.weights == "fresh"
-    assert record.provenance.reproduce.endswith("--images 2 --fresh")
+    assert record.provenance.reproduce.endswith("--images 2 --size 64 --fresh")
     assert "--trust" in record.provenance.reproduce
 
 

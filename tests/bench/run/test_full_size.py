@@ -278,6 +278,15 @@ def test_gpu_hours_are_by_the_formula(tmp_path, monkeypatch):
     assert gpu_hours([cells[0].model_copy(update={"train_images": None})]) == {}
 
 
+def test_gpu_hours_of_poses_leave_out_the_mirror_images_of_scoring(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVBOARD_DATA", str(tmp_path))
+    cell = plan("coco-pose", Choice())[0]
+    plain = copy.deepcopy(cell.config)
+    assert plain["model"]["init_args"].pop("flip_test")
+    (alone,) = gpu_hours([cell.model_copy(update={"config": plain})]).values()
+    assert gpu_hours([cell])[cell.hash] == alone
+
+
 def test_plan_tells_the_hours_and_what_they_rest_on(convboard, tmp_path):
     command = ("plan", "imagenet1k", "--only", "host=resnet18", "--data", tmp_path)
     told = convboard(*command)

@@ -225,10 +225,22 @@ def test_a_file_that_changes_after_the_check_is_named(folder):
 
 def test_memory_makes_no_difference(folder):
     kept, loaded = (ready(folder_data(folder, crop=0.5, memory_mb=mb)) for mb in (100, 0))
-    assert kept.train_set.images.decoded is not None
-    assert loaded.train_set.images.decoded is None
+    assert len(kept.train_set.images.memory.samples) == 18
+    assert not loaded.train_set.images.memory.samples
     for one, other in zip(epoch_of(kept, 2), epoch_of(loaded, 2), strict=True):
         assert torch.equal(one, other)
+
+
+def test_images_are_kept_by_their_own_sizes(folder):
+    for i, path in enumerate(sorted((folder / "train").rglob("*.jpg"))):
+        write_image(path, (i, 0, 0), size=(8, 8) if i == 0 else (600, 600))
+    data = ready(folder_data(folder, image_size=512, memory_mb=2))
+    memory = data.train_set.images.memory
+    sizes = [sum(t.nbytes for t in sample) for sample in memory.samples.values()]
+    assert 0 < sum(sizes) <= 2 * 2**20
+    assert len(sizes) == 2
+    shown, _ = data.example("train", 17)
+    assert torch.equal(data.train_set.images[17], shown)
 
 
 # Order and augmentation
@@ -309,6 +321,10 @@ def test_what_is_held_out_comes_from_training_and_is_not_trained(folder):
     assert data.val_set.images.labelled is data.source.train
     described = data.describe()
     assert described["split"] == "held out 0.34 of train"
+    for split, part in (("train", data.train_set), ("val", data.val_set)):
+        shown, truth = data.example(split, 4)
+        assert torch.equal(shown, data.source.train.load(int(part.indices[4]), 640))
+        assert truth["label"] == data.source.train.labels[part.indices[4]]
     assert described["scored_samples"] == 6
 
 
@@ -322,6 +338,13 @@ def test_holding_out_takes_the_share_of_every_class():
     trained, held = held_out(labels, 0.2)
     assert np.bincount(labels[held]).tolist() == [20, 10, 1]
     assert len(trained) + len(held) == 153
+
+
+def test_a_class_of_one_image_is_not_held_out():
+    trained, held = held_out(np.array([0, 0, 0, 0, 1]), 0.25)
+    assert (trained.tolist(), held.tolist()) == ([1, 2, 3, 4], [0])
+    with pytest.raises(DataError, match=r"`holdout` \(=0.25\) leaves nothing to score"):
+        held_out(np.array([0, 1]), 0.25)
 
 
 # Packages' sets

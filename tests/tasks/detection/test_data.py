@@ -1,6 +1,7 @@
 """Readers of COCO, VOC and VisDrone, and what happens to an image and its boxes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from pycocotools import mask as coco_mask
 from torchvision import tv_tensors
 
 from bench.errors import DataError
+from tasks.data.images import read_image
 from tasks.data.order import AspectSampler, EpochSampler
-from tasks.detection.boxes import BoxImage, BoxSet
+from tasks.detection.boxes import BoxImage, BoxSet, rarest_labels
 from tasks.detection.coco import read_coco
 from tasks.detection.data import DetectionData
 from tasks.detection.dataset import BoxDataset, collate
@@ -456,10 +458,70 @@ def test_holdout_is_cut_from_training(folder):
     data = DetectionData("coco", str(folder), holdout=0.5, batch_size=1)
     data.setup("fit")
     paths = [{i.path for i in part.images.images} for part in (data.train_set, data.val_set)]
-    assert [len(p) for p in paths] == [2, 2]
+    assert [len(p) for p in paths] == [3, 1]  # of the two classes there is one image each
     assert not paths[0] & paths[1]
     assert all(p.parent.name == "train2017" for p in paths[0] | paths[1])
     assert DetectionData("coco", str(folder), holdout=0.01).split_sizes == (3, 1)
+
+
+def test_holdout_is_cut_of_every_class(folder):
+    data = DetectionData("coco", str(folder), holdout=0.5, batch_size=1)
+    whole = data._published["train"]
+    images = [replace(whole.images[0], labels=np.array([i % 2, 0])) for i in range(16)]
+    data._checked[0]["train"] = replace(whole, images=tuple(images))
+    _, scored = data._splits
+    # every second image, whatever it is, would be of one class
+    assert [int(image.labels[0]) for image in scored.images] == [0, 1] * 4
+
+
+def test_what_is_held_out_is_what_is_shown_as_scored(folder):
+    data = DetectionData("coco", str(folder), holdout=0.5, batch_size=1)
+    picture(folder / "train2017" / "2.jpg", colour=(1, 250, 1))
+    picture(folder / "train2017" / "3.jpg", colour=(1, 1, 250))
+    trained, held = data._splits
+    for split, part in (("train", trained), ("val", held)):
+        for index, image in enumerate(part.images):
+            shown, _ = data.example(split, index)
+            assert torch.equal(shown, read_image(image.path))
+    with pytest.raises(IndexError):
+        data.example("val", len(held.images))
+
+
+def test_regions_to_ignore_are_counted_apart(tmp_path):
+    for split in ("train", "val"):
+        visdrone(tmp_path, split)
+    data = DetectionData("visdrone", str(tmp_path), batch_size=1)
+    counts = data.class_counts("train")
+    assert {name: count for name, count in counts.items() if count} == {
+        "car": 1,
+        "region to ignore": 2,
+    }
+    part = data._published["train"]
+    assert rarest_labels(part).tolist() == [part.class_names.index("car")]
+
+
+def test_a_region_to_ignore_is_no_class_of_its_image(folder):
+    part = read_coco(folder / "annotations/instances_train2017.json", folder / "train2017")
+    (first,) = part.subset([0]).images
+    # a crowd of the rarer class lies on it
+    assert first.labels.tolist() == [1, 0]
+    assert rarest_labels(part.subset([0])).tolist() == [1]
+    only = replace(first, crowd=np.array([True, True]))
+    assert rarest_labels(replace(part, images=(only,))).tolist() == [-1]
+
+
+def test_the_hash_of_a_set_covers_its_masks_where_they_are_learnt(folder):
+    def hashes():
+        found = [DetectionData("coco", str(folder), masks=masks) for masks in (False, True)]
+        return [data.describe()["files_sha256"] for data in found]
+
+    before = hashes()
+    assert before[0] != before[1]
+    other = [[10, 5, 30, 5, 30, 15]]
+    coco(folder, "val2017", annotations=lambda a: a[0].update(segmentation=other))
+    after = hashes()
+    assert before[0] == after[0]
+    assert before[1] != after[1]
 
 
 @pytest.mark.parametrize("damage", [b"", b"no image", "half"])

@@ -20,8 +20,13 @@ def host(name="test_convnext"):
     return timm.create_model(name, features_only=True)
 
 
+UNUSED = {"faster_rcnn": "head_convs", "rtmdet": "anchor_scale", "yolox": "anchor_scale"}
+"""Head → which of these it has no use for."""
+
+
 def make(head="fcos", backbone=None, **options):
-    options = {"strides": (4, 8, 16), "extra_levels": 0, **LIGHT, **options}
+    light = {name: value for name, value in LIGHT.items() if name != UNUSED.get(head)}
+    options = {"strides": (4, 8, 16), "extra_levels": 0, **light, **options}
     return Detection(backbone or host(), 3, head=head, **options)
 
 
@@ -78,16 +83,30 @@ def test_padding_does_not_blow_gradients_up():
     assert norms[58, 50] < 10 * norms[64, 64]
 
 
-def test_regions_to_ignore_are_not_trained_on():
+@pytest.mark.parametrize("head", ["atss", "retinanet"])
+def test_regions_to_ignore_are_not_trained_on(head):
     torch.manual_seed(0)
-    task = make("retinanet")
+    task = make(head)
     images = torch.rand(1, 3, 64, 64)
-    (both,) = targets(1)
+    boxes = torch.tensor([[4.0, 4, 24, 24], [32, 32, 62, 62]])
+    both = {"boxes": boxes, "labels": torch.tensor([0, 2])}
     one = {key: value[:1] for key, value in both.items()}
     crowd = both | {"iscrowd": torch.tensor([0, 1])}
     loss = {name: task.loss((images, [t])) for name, t in
             {"both": both, "one": one, "crowd": crowd}.items()}  # fmt: skip
     assert loss["crowd"]["loss_bbox"] == loss["one"]["loss_bbox"] != loss["both"]["loss_bbox"]
+    # of the anchors in the region, which are background otherwise, none is
+    assert loss["crowd"]["loss_cls"] < loss["one"]["loss_cls"]
+
+
+def test_a_config_that_says_how_regions_are_ignored_is_left_alone():
+    from tasks.openmm.configs import shipped_config
+
+    config = shipped_config("mmdet", HEADS["retinanet"].config)
+    assigner = config["train_cfg"]["assigner"]
+    assert wire(config, MAPS, 5)["train_cfg"]["assigner"]["ignore_iof_thr"] == 0.5
+    assigner["ignore_iof_thr"] = 0.8
+    assert wire(config, MAPS, 5)["train_cfg"]["assigner"]["ignore_iof_thr"] == 0.8
 
 
 def test_normalisation_is_inside():
@@ -203,6 +222,9 @@ def test_own_config(tmp_path):
         ({"extra_levels": -1}, r"`extra_levels` \(=-1\)"),
         ({"neck_channels": 0}, r"`neck_channels` \(=0\)"),
         ({"anchor_scale": 0}, r"`anchor_scale` \(=0\)"),
+        ({"head": "rtmdet", "anchor_scale": 4}, r"`anchor_scale` \(=4\) must be None .*RTMDet"),
+        ({"head": "yolox", "extra_levels": 1}, r"`extra_levels` \(=1\) must be None .*YOLOX"),
+        ({"head": "faster_rcnn", "head_convs": 2}, r"`head_convs` \(=2\) must be None .*Faster"),
         ({"std": (1, 1)}, r"`std` \(=\(1, 1\)\)"),
         ({"num_classes": 0}, r"`num_classes` \(=0\)"),
         ({"backbone": torch.nn.Identity()}, "`features_only=True`"),

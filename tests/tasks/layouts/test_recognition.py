@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from bench.errors import DataError, UserError
 from tasks.detection.yolo import OUTLINE, POINTS, read_yolo
 from tasks.layouts import recognise
 from tasks.layouts import voc as voc_layout
-from tasks.layouts.xml_folders import xml_files
+from tasks.layouts.xml_folders import ALONE, TWICE, UNPAIRED, xml_files
 from tasks.layouts.yolo import read_layout
 
 SIZE = (40, 24)
@@ -523,3 +524,100 @@ def test_xml_files_of_one_name_in_several_folders_go_with_their_images(tmp_path)
         xml(tmp_path / "annotations" / sequence, "000001")
     listed = xml_files(tmp_path, None)
     assert [(a.parent.name, b.parent.name) for a, b in listed] == [("one", "one"), ("two", "two")]
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [
+        ("annotations/instances_valid.json", "valid"),
+        ("annotations/instances_validation2017.json", "images/val2017"),
+        ("annotations/my_val.json", "images"),
+    ],
+)
+def test_a_validation_file_of_another_name_is_scored(tmp_path, file, folder):
+    coco(tmp_path / "annotations/instances_train.json", tmp_path / "train")
+    coco(tmp_path / file, tmp_path / folder, ["v.jpg"])
+    layout = recognise(tmp_path)
+    assert layout.sentence == "detection: COCO files, 2 + 1 images, 1 class"
+    data = tasks.DetectionData(**layout.data["init_args"] | {"root": str(tmp_path)}, batch_size=1)
+    data.prepare_data()
+    assert data.split_sizes == (2, 1)
+
+
+def test_another_kind_of_cocos_files_is_no_split_of_boxes(tmp_path):
+    coco(tmp_path / "annotations/instances_train2017.json", tmp_path / "train2017")
+    posed(tmp_path / "annotations/person_keypoints_val2017.json", tmp_path / "val2017")
+    assert recognise(tmp_path, "detection").held_out
+
+
+def _divided_yolo(root):
+    yolo(root, "train: train/images\nval: val/images\nnames: [a, b]", "train", "val")
+
+
+def _divided_masks(root):
+    for split in ("train", "val"):
+        pairs(root / f"images/{split}", root / f"masks/{split}")
+
+
+def _divided_poses(root):
+    for split in ("train", "val"):
+        posed(root / f"annotations/person_keypoints_{split}.json", root / split)
+
+
+@pytest.mark.parametrize(
+    ("write", "made", "source"),
+    [
+        (genuine_coco, "DetectionData", "coco"),
+        (_divided_yolo, "DetectionData", "yolo"),
+        (xml_export, "DetectionData", "xml"),
+        (_divided_masks, "SegmentationData", "masks"),
+        (_divided_poses, "PoseData", "coco"),
+    ],
+)
+def test_no_validation_split_is_drawn_of_a_set_that_has_one(tmp_path, write, made, source):
+    write(tmp_path)
+    named = {"class_names": ["ground", "roof"]} if source == "masks" else {}
+    data = getattr(tasks, made)(source, str(tmp_path), val_share=0.2, batch_size=1, **named)
+    with pytest.raises(UserError, match=r"`val_share` \(=0.2\) must be None: .*validation split"):
+        data.prepare_data()
+
+
+def _without_images(root):
+    for stem in "ab":
+        photo(root / f"images/{stem}.jpg")
+        photo(root / f"images/{stem}{stem}.jfif")
+    xml(root / "annotations", "a", "b", "aa", "bb")
+
+
+def _of_one_name(root):
+    for ending in ("jpg", "png"):
+        for stem in "ab":
+            photo(root / f"images/{stem}.{ending}")
+    xml(root / "annotations", "a", "b")
+
+
+def _listed_without_images(root):
+    for stem in "ab":
+        photo(root / f"images/{stem}.jpg")
+    xml(root / "annotations", "a", "b")
+    text(root / "ImageSets/Main/train.txt", "a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("write", "kind"),
+    [
+        (_without_images, ALONE),
+        (_of_one_name, TWICE),
+        (_listed_without_images, UNPAIRED),
+    ],
+)
+def test_annotated_images_that_cannot_be_used_are_counted_and_limited(tmp_path, write, kind):
+    write(tmp_path)
+    repairs = Counter()
+    assert len(xml_files(tmp_path, None, repairs)) == 2
+    assert +repairs == {kind: 2}
+    allowed = tasks.DetectionData("xml", str(tmp_path), val_share=0.5, max_skipped=0.5)
+    assert allowed.describe()["skipped"][kind] == 2
+    strict = tasks.DetectionData("xml", str(tmp_path), val_share=0.5)
+    with pytest.raises(DataError, match=rf"{kind}: 2\. `max_skipped` \(=0.01\)"):
+        strict.prepare_data()

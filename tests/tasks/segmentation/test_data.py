@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 
 import tasks
 from bench.errors import DataError
+from tasks.data.images import read_image
 from tasks.layouts.ade20k import class_names
 from tasks.segmentation.ade20k import read_ade20k
 from tasks.segmentation.masks import IGNORED, read_mask
@@ -394,6 +395,14 @@ def test_holdout_leaves_the_validation_set_alone(tmp_path):
     other_seed.setup("fit")
     assert {p.name for p, _ in other_seed.val_set.masks.pairs} == held
     assert "0.3" in module.describe()["split"]
+    for index, (path, _) in enumerate(module.val_set.masks.pairs):
+        assert torch.equal(module.example("val", index)[0], read_image(path))
+
+
+def test_a_limit_of_the_long_side_is_part_of_what_a_set_is_known_by(tmp_path):
+    root = ade20k(tmp_path / "set")
+    assert "eval_longest" not in data(root).describe()["options"]
+    assert data(root, eval_longest=40).describe()["options"]["eval_longest"] == 40
 
 
 # Real sets, where they are.

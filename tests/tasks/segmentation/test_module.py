@@ -202,7 +202,7 @@ def test_wrong_arguments_are_named():
     cases = {
         r"`head` \(='upernett'\).*upernet": {"head": "upernett"},
         r"`head` \(='missing.yaml'\)": {"head": "missing.yaml"},
-        r"`num_classes` \(=0\)": {"num_classes": 0},
+        r"`num_classes` \(=1\) must be in 2…255": {"num_classes": 1},
         r"`num_classes` \(=256\)": {"num_classes": 256},
         r"`head_channels` \(=12\) must be a multiple of 8": {"head_channels": 12},
         r"`head_norm` \(='layer'\)": {"head_norm": "layer"},
