@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.record import Decision
+from bench.statistics.decide import RISK
 from leaderboard.rows import Row
 from leaderboard.show import Show
 from leaderboard.wording import counted, listed
@@ -106,5 +107,15 @@ def board_words(rows: Sequence[Row], show: Show) -> str:
     return (
         f"Seeds were added where they could change the answer, up to "
         f"{decisions[best].seeds_max}: {answer}. The tests allow for having looked after every "
-        "seed; single intervals do not."
+        f"seed; single intervals do not.{_risk_words(decisions[best].risk)}"
+    )
+
+
+def _risk_words(risk: float) -> str:
+    """Say that the risk grew where a board was judged by several plans; empty where by one."""
+    if risk < 2 * RISK:
+        return ""
+    return (
+        " It was judged by plans of unlike length, whose risks of calling a wrong arm the best add "
+        f"up to {risk:.0%}."
     )

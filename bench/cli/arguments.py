@@ -165,7 +165,11 @@ def add_engine(verb: argparse.ArgumentParser) -> None:
         "--cpus", type=int, default=None, help="cores of a cell's device, on Ray and SLURM"
     )
     verb.add_argument(
-        "--gpus", type=float, default=None, help="GPUs of a cell's device: 0.5 shares one"
+        "--gpus",
+        type=float,
+        default=None,
+        help="GPUs of a cell's device, on Ray and SLURM; default on Ray 1 where there are any (0.5 "
+        "shares one), on SLURM none: it trains on CPUs",
     )
     verb.add_argument(
         "--slurm",

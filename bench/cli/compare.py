@@ -23,7 +23,7 @@ from bench.cli.arguments import (
     records_of,
     runs_of,
 )
-from bench.errors import Failure, UserError
+from bench.errors import Failure, UserError, require
 
 if TYPE_CHECKING:
     from leaderboard.rows import Board, Row
@@ -50,7 +50,9 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--size", metavar="HxW", help="of the images; default by the data")
     verb.add_argument("--epochs", type=int, help="of a training; default by the data")
     verb.add_argument("--budget", help="time that no round of seeds may go beyond: 30m or 2h")
-    verb.add_argument("--seeds-max", type=int, help="seeds of an arm at most; default 3, or 10")
+    verb.add_argument(
+        "--seeds-max", type=int, help="seeds of an arm at most; default 3, or 10 with --budget"
+    )
     verb.add_argument("--margin", help="difference that matters; default 1pp")
     verb.add_argument(
         "--out", type=Path, help="the suite that is written; default HOST-on-DATA.yaml"
@@ -80,6 +82,9 @@ def compare(options: argparse.Namespace) -> None:
     require_suite_file(options.out)
     if options.budget:
         decide.seconds_of(options.budget)
+    if options.seeds_max is None:
+        options.seeds_max = decide.SEEDS if options.budget else SEEDS_MAX
+    require("--seeds-max", options.seeds_max, options.seeds_max >= 2, "at least 2")
     layout = recognise(options.images, options.task).allowing(options.max_skipped)
     os.environ["CONVBOARD_DATA"] = str(layout.folder.parent)
     console.print(f"{layout.folder.name}: {layout.sentence}.", soft_wrap=True)
@@ -94,8 +99,7 @@ def compare(options: argparse.Namespace) -> None:
     bench_again += [word for file in options.plugin or [] for word in ("--plugin", str(file))]
     again = shlex.join([*bench_again, *(["--trust"] if is_code(options.host) else [])])
     console.print(f"The suite is {path}; the same run: {again}", soft_wrap=True)
-    most = options.seeds_max or (decide.SEEDS if options.budget else SEEDS_MAX)
-    line = ["decide", str(path), *shared, "--seeds-max", str(most)]
+    line = ["decide", str(path), *shared, "--seeds-max", str(options.seeds_max)]
     line += ["--budget", options.budget] if options.budget else []
     line += ["--margin", options.margin] if options.margin else []
     bench = whole.parse_args(["bench", str(path), *shared, "--out", str(options.site)])

@@ -112,7 +112,7 @@ def _within_budget(
         whole = plan(str(usual))[0].config
     pace, arms = epoch_seconds(whole), 1 + len(wish.operators)
     most: int = whole["trainer"]["max_epochs"]
-    seeds = min(comparison.ROUNDS, options.seeds_max or comparison.ROUNDS)
+    seeds = min(comparison.ROUNDS, options.seeds_max)
     epochs = comparison.epochs_within(seconds, pace, arms, most, seeds)
     takes = seeds * comparison.seed_seconds(pace, arms, epochs)
     more = f", more than the budget of {options.budget}" if takes > seconds else ""
@@ -151,7 +151,10 @@ def _arms(
     arms, fitting = [], False
     for name in dict.fromkeys(names):
         arm = load_operator(name).laid_over(None, options.mix)
-        assert arm.operator is not None
+        if arm.operator is None:
+            raise UserError(
+                f"`--operators` (={name!r}) must be left out: the network as it is is the baseline."
+            )
         given = options_of(arm)
         refused = refusals(model, slots, arm.operator, mix=arm.mix, options=given)
         if len(refused) == len(slots) and arm.mix is None:

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from bench.cli.arguments import (
     records_of,
     runs_of,
 )
-from bench.errors import Failure, UserError
+from bench.errors import Failure, UserError, require
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
@@ -40,7 +40,11 @@ def add(verbs: Verbs) -> None:
     add_records(verb)
     verb.add_argument("--budget", help="time that no round may go beyond, e.g. 30m or 2h")
     verb.add_argument(
-        "--seeds-max", type=int, default=SEEDS, help=f"seeds of an arm at most; default {SEEDS}"
+        "--seeds-max",
+        type=int,
+        default=SEEDS,
+        help=f"seeds of an arm at most; default {SEEDS}. Choose it once: the tests allow for the "
+        "looks of one such plan, and each other plan adds its own risk of a wrong answer",
     )
     verb.add_argument(
         "--margin", help="difference that matters: 1pp (the default), or in the metric's unit"
@@ -60,7 +64,7 @@ def decided(options: argparse.Namespace) -> int:
     """Do so; return how many cells failed."""
     from bench.cli.progress import console
     from bench.cli.suites import executor_of, run_shown, tell_absent, tell_unfit
-    from bench.config.plan import plan
+    from bench.config.plan import each_arm, plan
     from bench.config.schema import load_suite
     from bench.run import decide as deciding
     from bench.run import suite
@@ -71,8 +75,8 @@ def decided(options: argparse.Namespace) -> int:
 
     until = time.monotonic() + seconds_of(options.budget) if options.budget else None
     whole = load_suite(options.suite)
-    choice = choice_of(options)
-    choice = replace(choice, seeds=_seeds(choice.seeds or whole.seeds, options.seeds_max))
+    require("--seeds-max", options.seeds_max, options.seeds_max >= 2, "at least 2")
+    choice = replace(choice_of(options), seeds_max=options.seeds_max)
     cells = plan(options.suite, choice)
     tell_absent(cells)
     if all(cell.absent for cell in cells):
@@ -92,9 +96,8 @@ def decided(options: argparse.Namespace) -> int:
     data = suite.preflight([*trained, *without], reasons)
     kept = store.kept()
     _require_same_data(trained, kept, data)
-    for cell in without:
-        if cell.seed in (choice.seeds or [])[:1]:  # one row says it for all the seeds to come
-            keep_unfit(cell, store.folder, options.line, reasons[cell.hash], data.get(cell.hash))
+    for cell, *_ in each_arm(without).values():  # one row says it for all the seeds to come
+        keep_unfit(cell, store.folder, options.line, reasons[cell.hash], data.get(cell.hash))
     failed: dict[str, set[str]] = {board.key: set() for board in boards}
     losses = 0
     while True:
@@ -128,6 +131,7 @@ def decided(options: argparse.Namespace) -> int:
     for board in boards:
         deciding.keep(board, now[board.key], store, kept, options.line, over=True)
         _tell(board, now[board.key], board.scores(kept, again=options.stale))
+        _tell_plans(board, deciding.plans(board, kept))
     return losses + (bool(without) and not boards)
 
 
@@ -173,19 +177,6 @@ def seconds_of(text: str) -> float:
     if match is None or float(match[1]) == 0:
         raise UserError(f"`--budget` (={text!r}) must be a time such as 30m, 2h or 90s.")
     return float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600}[match[2]]
-
-
-def _seeds(first: Sequence[int], most: int) -> list[int]:
-    """Return the suite's seeds, and more after them, up to so many.
-
-    Example:
-        >>> _seeds([0, 1], 4), _seeds([7], 3)
-        ([0, 1, 2, 3], [7, 0, 1])
-    """
-    if most < 2:
-        raise UserError(f"`--seeds-max` (={most}) must be at least 2.")
-    more = (seed for seed in range(most + len(first)) if seed not in first)
-    return [*first, *more][:most]
 
 
 def _too_long(
@@ -234,6 +225,21 @@ def _tell_arm(board: Contest, record: Record) -> None:
     if record.decision is not None and record.decision.outcome in ("worse", "beaten"):
         why = words(record.decision, Show(board.metric))
         console.print(f"{board.title}: {record.entry.label} stopped {why}.", soft_wrap=True)
+
+
+def _tell_plans(board: Contest, plans: Collection[int]) -> None:
+    """Say by how much the risk grew where a board was judged by several plans."""
+    from bench.cli.progress import console
+    from leaderboard.wording import listed
+
+    if len(plans) > 1:
+        console.print(
+            f"{board.title}: judged with --seeds-max {listed([str(most) for most in plans])}. The "
+            f"tests of each allow for its own looks alone: that a wrong arm is called the best has "
+            f"a risk of up to {len(plans) * board.plan.risk:.0%}, not {board.plan.risk:.0%}.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _tell(board: Contest, decision: Decision, scores: Scores) -> None:

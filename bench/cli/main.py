@@ -21,6 +21,7 @@ from typing import NoReturn
 from bench import __version__
 from bench.cli.arguments import Verbs, split
 from bench.errors import Failure, UserError, near
+from bench.locks import Held
 
 _HOST = re.compile(r"[\w.-]+(?=:\d+$)")
 """A host before its port, as an argument of the command."""
@@ -118,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except Failure as error:
         print(f"convboard: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Held as error:
+        words = f"another process holds {error}; once it has ended the same command goes on."
+        print(f"convboard: {words}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(0)

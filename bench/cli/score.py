@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of
-from bench.errors import Failure
+from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of, split
+from bench.errors import Failure, UserError
 
 if TYPE_CHECKING:
     from bench.record import Metric, Record
@@ -31,6 +31,7 @@ def score(options: argparse.Namespace) -> None:
     from bench.run import score
     from bench.run.suite import hush
 
+    _require_of_scoring(options)
     hush()
     every = score.checkpoints(plan(options.suite, choice_of(options)))
     lacking = score.missing(every)
@@ -51,6 +52,22 @@ def score(options: argparse.Namespace) -> None:
     console.print("Records of public weights stand on no board: nobody here trained them.")
     if failed or lacking:
         raise Failure(f"{failed} failed, {len(every) - len(there)} could not be scored.")
+
+
+def _require_of_scoring(options: argparse.Namespace) -> None:
+    """UserError for what only a training would follow."""
+    from bench.run.score import SCORED
+
+    if options.devices is not None:
+        raise UserError(f"`--devices` (={options.devices}) must be left out: one device scores.")
+    if options.pretrained:
+        raise UserError("`--pretrained` must be left out: what is scored are a file's weights.")
+    if options.seeds and len(split(options.seeds)) > 1:
+        raise UserError(f"`--seeds` (={options.seeds!r}) must be one: no weights are drawn.")
+    fixed = {*(f"trainer.{name}" for name in SCORED), "model.init_args.ema_decay"}
+    for assignment in options.set:
+        if assignment.partition("=")[0].strip() in fixed:
+            raise UserError(f"`--set` (={assignment!r}) must be left out: nothing is trained.")
 
 
 def _rows(checkpoint: Checkpoint, record: Record) -> list[tuple[str, str, str, str]]:

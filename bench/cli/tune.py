@@ -1,4 +1,4 @@
-"""The verb tune: an Optuna study for every arm that is chosen, all of one budget."""
+"""The verb tune: an Optuna study for every arm that is chosen, all of one budget at least."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.config.cell import Cell
     from bench.config.schema import OperatorConfig
     from bench.config.speed import SpeedConfig
-    from bench.record import Data
+    from bench.record import Data, Study
     from bench.run.executor import Executor
     from bench.run.tune import Arm, Search, Tuned
     from bench.store import Store
@@ -34,7 +34,12 @@ def add(verbs: Verbs) -> None:
     verb = verbs.add("tune", tune, text)
     add_choice(verb)
     add_engine(verb)
-    verb.add_argument("--trials", type=int, default=20, help="trials of each arm, in all")
+    verb.add_argument(
+        "--trials",
+        type=int,
+        default=20,
+        help="trials of each arm, in all (default 20); a study that has more keeps them",
+    )
     verb.add_argument("--sampler", default="tpe", help="tpe (default), random, gp, cmaes or nsgaii")
     verb.add_argument(
         "--pruner",
@@ -108,7 +113,7 @@ def tune(options: argparse.Namespace) -> None:
     plan_ = whole.speed or SpeedConfig()
     found, failed = _tuned(arms, search, plan_, data, store, executor, options)
     if found:
-        _print(found)
+        _print(found, search.trials)
         path = options.out or store.folder / "tuned" / file_name(options.suite, choice)
         of_arm: dict[str, Sequence[OperatorConfig]] = {t.arm.cell.hash: t.operators for t in found}
         write(path, options.suite, choice, [(c, of_arm.get(c.hash, ())) for c in firsts.values()])
@@ -139,6 +144,7 @@ def _tuned(
     """Tune arms and show how far they are; return what was found, and how many failed."""
     from bench.cli.progress import Bar, console
     from bench.run.tune import tune
+    from bench.store import StoreError
 
     found, failed = [], 0
     for title, arm in arms.items():
@@ -163,14 +169,21 @@ def _tuned(
                         told=told,
                     )
                 )
+            except StoreError:  # the others would be kept in it too
+                raise
             except Failure as error:  # the others have their own studies
                 bar.print(str(error))
                 failed += 1
     return found, failed
 
 
-def _print(found: Sequence[Tuned]) -> None:
-    """Print what was found of each arm on the held-out split, with what it cost."""
+def _print(found: Sequence[Tuned], trials: int) -> None:
+    """Print what was found of each arm on the held-out split, with what it cost.
+
+    Args:
+        found: what the studies gave.
+        trials: that each arm was to have.
+    """
     from rich.table import Table
 
     from bench.cli.progress import console
@@ -191,6 +204,17 @@ def _print(found: Sequence[Tuned]) -> None:
         )
     console.print(f"{found[0].study.objectives[0].name} on the held-out split:")
     console.print(table)
+    more = [
+        f"{tuned.arm.title} ({ended})" for tuned in found if (ended := _ended(tuned.study)) > trials
+    ]
+    if more:
+        words = f"The budgets differ; more than {trials} trials, from earlier: {'; '.join(more)}."
+        console.print(words, markup=False, soft_wrap=True)
+
+
+def _ended(study: Study) -> int:
+    """Return how many trials of a study did not fail."""
+    return sum(trial.state != "failed" for trial in study.trials)
 
 
 def _values(values: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ import functools
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Choice:
     Args:
         only: axis → values; see AXES.
         seeds: in place of the suite's own.
+        seeds_max: how many seeds every board gets, by more after its own; None for its own.
         hosts: in place of every board's own.
         operators: in place of every board's own; the baseline stays.
         where: slots, in place of the boards' and the operators' own.
@@ -69,6 +70,7 @@ class Choice:
 
     only: dict[str, list[str]] | None = None
     seeds: list[int] | None = None
+    seeds_max: int | None = None
     hosts: list[str] | None = None
     operators: list[str] | None = None
     where: dict[str, Any] | None = None
@@ -83,6 +85,28 @@ class Choice:
             return host
         start = {"pretrained": self.weights is None, "weights": self.weights}
         return host.model_copy(update=start)
+
+    def laid_over(
+        self, operators: Sequence[str | OperatorConfig]
+    ) -> Sequence[str | OperatorConfig]:
+        """Return operators with the slots that the command line says; as they are without."""
+        if not (self.where or self.mix):
+            return operators
+        return [load_operator(arm).laid_over(self.where, self.mix) for arm in operators]
+
+    def seeds_of(self, board: BoardConfig, suite: Suite) -> list[int]:
+        """Return the seeds of a board.
+
+        Example:
+            >>> suite = load_suite("quick")
+            >>> suite.seeds, Choice(seeds=[7], seeds_max=3).seeds_of(suite.boards[0], suite)
+            ([0, 1], [7, 0, 1])
+        """
+        first = self.seeds or board.seeds or suite.seeds
+        if self.seeds_max is None:
+            return first
+        more = (seed for seed in range(self.seeds_max + len(first)) if seed not in first)
+        return [*first, *more][: self.seeds_max]
 
     def words(self, suite: str) -> str:
         """Return the part of a command line that names the suite with what is laid over it."""
@@ -237,11 +261,7 @@ def board_of(name: str, choice: Choice, cell: Cell) -> BoardConfig:
     above = copy.deepcopy(home.set)
     for dotted in choice.sets:
         files.assign(above, dotted)
-    changes: dict[str, Any] = {"set": above}
-    if choice.where or choice.mix:
-        loaded = map(load_operator, home.operators)
-        changes["operators"] = [arm.laid_over(choice.where, choice.mix) for arm in loaded]
-    return home.model_copy(update=changes)
+    return home.model_copy(update={"set": above, "operators": choice.laid_over(home.operators)})
 
 
 def one(cells: Sequence[Cell]) -> Cell:
@@ -289,7 +309,7 @@ def each_arm(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
     suite = load_suite(name)
-    words = choice.words(name) + _code_flags(suite, choice)
+    flags = _code_flags(suite, choice)
     for board in suite.boards:
         by_label = {load_operator(operator).label: operator for operator in board.operators}
         if board.baseline not in by_label:
@@ -305,7 +325,10 @@ def _planned(name: str, choice: Choice) -> Iterator[tuple[BoardConfig, Cell]]:
         loaded = [arm for n, arm in enumerate(loaded) if arm not in loaded[:n]]
         _require_unlike(board.task, [arm.label for arm in loaded])
         shared = base(board)
-        for seed in choice.seeds or board.seeds or suite.seeds:
+        seeds = choice.seeds_of(board, suite)
+        named = choice if choice.seeds_max is None else replace(choice, seeds=seeds)
+        words = named.words(name) + flags
+        for seed in seeds:
             for host in hosts:
                 for operator in loaded:
                     try:
@@ -371,7 +394,7 @@ def _require_known(name: str, choice: Choice) -> None:
     suite = load_suite(name)
     hosts = [host for board in suite.boards for host in choice.hosts or board.hosts]
     arms = [arm for b in suite.boards for arm in (*b.operators, *(choice.operators or []))]
-    seeds = [s for board in suite.boards for s in choice.seeds or board.seeds or suite.seeds]
+    seeds = [s for board in suite.boards for s in choice.seeds_of(board, suite)]
     values = {
         "task": {board.task for board in suite.boards},
         "host": {load_host(host).label for host in hosts},

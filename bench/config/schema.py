@@ -34,6 +34,10 @@ class SearchSpace(Keys):
         ranged = self.low is not None and self.high is not None and self.low < self.high
         if bool(self.values) == ranged:
             raise ValueError("a space has `values`, or `low` < `high`.")
+        if self.log and self.values:
+            raise ValueError("`log` (=True) is for a range, not for `values`.")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError(f"`low` (={self.low}) must be above 0 with `log`.")
         return self
 
 

@@ -25,6 +25,8 @@ POINT = 0.01
 """The margin that matters where nobody says otherwise: one point of a metric in 0…1."""
 TAG = "convboard.decision"
 """Tag of a run: hash of the decision that is kept with it."""
+PLANS = "convboard.decision.seeds_max"
+"""Tag of the run of an arm's first seed: seeds at most of each plan by which it was judged."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def contests(cells: Sequence[Cell], margin: str | None = None) -> list[Contest]:
             metric's unit; None for one point.
 
     Raises:
-        ConfigError: a board has one arm or one seed, or the margin is not one of its metric.
+        ConfigError: a board has one arm or one seed, not every arm has the same seeds, or the
+            margin is not one of its metric.
     """
     from bench.config import lightning
 
@@ -89,6 +92,12 @@ def contests(cells: Sequence[Cell], margin: str | None = None) -> list[Contest]:
             raise ConfigError(
                 f"{title}: there are {len(arms)} arms and {len(seeds)} seeds; to decide takes at "
                 "least two of each."
+            )
+        lacking = [(arm, seed) for arm in arms for seed in seeds if (arm, seed) not in board]
+        for arm, seed in lacking[:1]:
+            raise ConfigError(
+                f"{title}: {arm} has no seed {seed}, which another arm has; `--only` must leave "
+                "every arm with the same seeds."
             )
         module = lightning.build(first.config).module
         unit, higher = module.metrics_info[module.headline]
@@ -120,7 +129,13 @@ def _margin(text: str | None, unit: str, title: str) -> float:
         raise ConfigError(f"{title}: `--margin` (={text!r}): its metric is in {unit!r}.")
     if not 0 < value < float("inf"):
         raise ConfigError(f"`--margin` (={text!r}) must be above 0.")
-    return value / 100 if points else value
+    value = value / 100 if points else value
+    if unit == "fraction" and value >= 1:
+        raise ConfigError(
+            f"{title}: `--margin` (={text!r}) must be below 1 for a metric in 0…1: 0.01 is one "
+            "point, which is 1pp too."
+        )
+    return value
 
 
 def judged(
@@ -177,7 +192,12 @@ def keep(
             ended, it is known of those arms alone that were stopped.
     """
     records = []
-    for arm, part in _parts(contest, decision, over).items():
+    judged_by = plans(contest, kept)
+    for arm, part in _parts(contest, decision, over, len(judged_by)).items():
+        first = kept.get(contest.cells[arm, contest.plan.seeds[0]].hash)
+        said = ",".join(map(str, judged_by))
+        if first is not None and first.tags.get(PLANS) != said:
+            store.tag(first.run_id, {PLANS: said})
         cells = [contest.cells[arm, seed] for seed in contest.plan.seeds[: part.rounds]]
         run = kept.get(cells[-1].hash)
         judged = [of.run_id for cell in cells if (of := kept.get(cell.hash)) is not None]
@@ -204,7 +224,19 @@ def keep(
     return records
 
 
-def _parts(contest: Contest, decision: Decision, over: bool) -> dict[str, Kept_decision]:
+def plans(contest: Contest, kept: Mapping[str, Kept]) -> list[int]:
+    """Return the seeds at most of the plans by which something was said of a board, and its own.
+
+    The levels of a plan spend its whole risk on its own looks, so that the risks of several add up.
+    """
+    runs = (kept.get(contest.cells[arm, contest.plan.seeds[0]].hash) for arm in contest.plan.arms)
+    said = (run.tags.get(PLANS, "") for run in runs if run is not None)
+    return sorted({len(contest.plan.seeds), *(int(n) for of in said for n in of.split(",") if n)})
+
+
+def _parts(
+    contest: Contest, decision: Decision, over: bool, judged_by: int
+) -> dict[str, Kept_decision]:
     """Return what the record of each arm says, of those of which something is settled."""
     plan = contest.plan
 
@@ -215,7 +247,7 @@ def _parts(contest: Contest, decision: Decision, over: bool) -> dict[str, Kept_d
                 "rounds": rounds,
                 "seeds_max": len(plan.seeds),
                 "margin": plan.margin,
-                "risk": plan.risk,
+                "risk": min(0.99, judged_by * plan.risk),
                 **more,
             }
         )

@@ -188,7 +188,7 @@ def searched_suite(
     )
     baseline = next(a for a in board.operators if load_operator(a).label == board.baseline)
     arms = [baseline] if board.baseline == cell.operator else [baseline, cell.operator_config]
-    build = cell.backbone
+    build = cell.network  # what was tuned is in the arm's `set`
     host = HostConfig(
         label=cell.host,
         host=build["host"],

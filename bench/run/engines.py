@@ -22,7 +22,7 @@ class Engine:
         workers: jobs at a time; None for what the executor takes to be right.
         address: of a Ray cluster; of SLURM, `local` for this machine in its place.
         cpus: cores for each device of a job, on Ray and SLURM.
-        gpus: GPUs for each device of a job, on Ray and SLURM.
+        gpus: GPUs for each device of a job; None is 1 on Ray, where there are any, and 0 on SLURM.
         slurm: NAME=VALUE of sbatch.
     """
 

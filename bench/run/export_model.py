@@ -142,9 +142,10 @@ def _program(form: Format, whole: nn.Module, fused: nn.Module, x: Tensor, path: 
     except Exception as error:
         if out_of_memory(error):
             raise
+        words, *_ = str(error).strip().splitlines() or [""]
         raise UserError(
             f"`--format` (={form!r}): the network cannot be exported so: "
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            f"{type(error).__name__}: {words}"
         ) from error
     return _checked(path, whole, run, x)
 

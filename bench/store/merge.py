@@ -23,7 +23,8 @@ class Merged:
     known: list[Path] = field(default_factory=list)
     """Records that were there already, from another folder or an earlier merge."""
     faults: list[str] = field(default_factory=list)
-    """One line for each record that was left out: which, and why."""
+    """One line for each record that was left out, or could not be read where all are brought
+    together: which, and why."""
     machines: set[Machine] = field(default_factory=set)
     """Where what is new or was there was measured."""
 
@@ -34,8 +35,8 @@ def merge(sources: Sequence[Path], folder: Path) -> Merged:
     Two files are one result if all that they say is the same, machine and time of making included,
     whatever they are called: it is kept once, under its own name. Whatever differs in anything is
     another result, and nothing is overwritten. A record that can't be read, or with a file beside
-    it that was changed, is left out and told; the others go on. A file beside one that one folder
-    lacks comes from another that has it.
+    it that was changed, is left out and told, and so is any other .json of `folder`; the rest goes
+    on. A file beside one that one folder lacks comes from another that has it.
 
     Args:
         sources: folders of runs, whose stores are exported, or of exported records.
@@ -49,7 +50,12 @@ def merge(sources: Sequence[Path], folder: Path) -> Merged:
         _require_results(source)
     merged = Merged()
     existing_folder(folder)
-    there = {Record.load(path).filename: path for path in sorted(folder.rglob("*.json"))}
+    there: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            there[Record.load(path).filename] = path
+        except (OSError, ValueError) as error:
+            merged.faults.append(f"{folder.name}/{path.name}: {error}")
     for source in sources:
         with _records(source, merged) as paths:
             for path in paths:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -91,7 +91,7 @@ def tune(
 
     The first trial is the recipe and the operator as they are; what is searched beyond is said by
     `space`. Study and trials are kept in the store's folder, so the same call goes on where it
-    was cut off, up to the trials of `search` in all.
+    was cut off, up to the trials of `search` in all. A study that has more keeps them.
 
     Args:
         arm: see `arm_of`.
@@ -105,7 +105,8 @@ def tune(
         told: called after each trial with how many have ended, and what became of it.
 
     Raises:
-        Failure: five trials failed, or none has a score.
+        Failure: five trials failed since, or none has a score.
+        StoreError: the store cannot be used.
     """
     hush()
     cell, config = arm.cell, arm.held_out.config
@@ -117,6 +118,7 @@ def tune(
     share = Share(arm, search, title, plan, store.folder)
     shared = share.opened(store)
     study = shared.study
+    share = replace(share, earlier=frozenset(trial.number for trial in failed(study)))
     parent = kept.run_of(study, store, arm)
     before(len(ended(study)))
     if len(ended(study)) < search.trials:
@@ -124,10 +126,11 @@ def tune(
             work(share, shared, store, told)
         else:
             share_out(share, shared, executor, told)
-    if len(failed(study)) >= MOST_FAILURES:
+    failures = share.failures(study)
+    if len(failures) >= MOST_FAILURES:
         raise Failure(
             f"{arm.title}: {MOST_FAILURES} trials failed, the last with: "
-            f"{failed(study)[-1].user_attrs['error']}"
+            f"{failures[-1].user_attrs['error']}; the same command tries {MOST_FAILURES} more."
         )
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         raise Failure(f"{arm.title}: no trial has a score; see their errors in the MLflow UI.")

@@ -21,7 +21,7 @@ from bench import locks
 from bench.errors import Failure, UserError
 from bench.hashing import digest
 from bench.run.tune.study import DEFAULT, ENDED, Direction, Search, pruner_of
-from bench.store import STUDIES, Store
+from bench.store import STUDIES, Store, StoreError
 
 HEARTBEAT_S = 30
 """How often a trial says that it lives: one that is silent for twice as long is retried."""
@@ -71,7 +71,11 @@ class Shared:
             most: trials of the study, in all.
             callbacks: called when it has ended.
             job: name of the job that runs it.
+
+        Raises:
+            StoreError: the objective did; so it would of every trial to come.
         """
+        store_errors: list[StoreError] = []
         with ExitStack() as held:
             held.enter_context(locks.lock(self.lock, wait_s=_LOCK_S))
             if self.begun() >= most:
@@ -81,9 +85,15 @@ class Shared:
                 if job is not None:
                     trial.set_user_attr(JOB, job)
                 held.close()
-                return objective(trial)
+                try:
+                    return objective(trial)
+                except StoreError as error:
+                    store_errors.append(error)
+                    raise
 
             self.study.optimize(begun, n_trials=1, callbacks=[*callbacks], catch=(Exception,))
+        if store_errors:
+            raise store_errors[0]
         return True
 
     def lost(self, job: str, words: str, *, retry: bool = True) -> None:
@@ -147,7 +157,7 @@ def opened(
     title: str,
     search: Search,
     directions: Sequence[Direction],
-    first: dict[str, Any],
+    first: dict[str, Any] | None,
     died: Callable[[FrozenTrial], None] = lambda trial: None,
 ) -> Shared:
     """Make or load a study.
@@ -157,7 +167,8 @@ def opened(
         title: of the study.
         search: how it is searched.
         directions: "maximize" or "minimize", one for each objective.
-        first: parameters of the first trial, which is the default.
+        first: parameters of the default, which is queued unless it has ended, runs or waits; None
+            where that is done.
         died: called with a trial whose process died, before it is queued again.
 
     Raises:
@@ -181,7 +192,9 @@ def opened(
                 load_if_exists=True,
             )
             study.set_metric_names(list(search.objectives))
-            if not study.get_trials(deepcopy=False):
+            trials = study.get_trials(deepcopy=False)
+            defaults = [trial for trial in trials if trial.user_attrs.get(DEFAULT)]
+            if first is not None and all(trial.state == TrialState.FAIL for trial in defaults):
                 study.enqueue_trial(first, user_attrs={DEFAULT: True})
     return Shared(study, storage, lock, died, again)
 

@@ -19,7 +19,7 @@ from bench.record import Data, Objective, Study, Trial
 from bench.run.describe import record_of
 from bench.run.tune.spaces import short_names, values_of
 from bench.run.tune.study import DEFAULT, Search, best, ended, failed
-from bench.run.tune.trial import EPOCHS, LOST
+from bench.run.tune.trial import EPOCHS, LOST, RUN
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -34,13 +34,19 @@ LEAST = 10
 
 
 def run_of(study: optuna.Study, store: Store, arm: Arm) -> str:
-    """Return the MLflow run of a study, in which its trials are."""
-    run_id: str | None = study.user_attrs.get("mlflow_run")
-    if run_id is None:
-        tags = {**arm.cell.tags(), "study": study.study_name}
-        experiment = f"{arm.cell.suite}-tune"
-        run_id = store.begin(experiment, study.study_name, tags, arm.held_out.config)
-        study.set_user_attr("mlflow_run", run_id)
+    """Return the MLflow run of a study, in which its trials are; every store has its own.
+
+    Several stores may share the database of the studies.
+    """
+    experiment, name = f"{arm.cell.suite}-tune", study.study_name
+    runs = (run for run, _ in store.runs(experiment))
+    known = [str(run.info.run_id) for run in runs if run.data.tags.get("study") == name]
+    begun = study.user_attrs.get(RUN)
+    if begun in known:
+        return str(begun)
+    tags = {**arm.cell.tags(), "study": name}
+    run_id = known[0] if known else store.begin(experiment, name, tags, arm.held_out.config)
+    study.set_user_attr(RUN, run_id)
     return run_id
 
 

@@ -28,7 +28,7 @@ from bench.run.tune.ratio import time_ratio
 from bench.run.tune.spaces import default_params
 from bench.run.tune.study import Direction, Search, ended, failed, sampler_of
 from bench.run.tune.trial import Trials, closed, words_of
-from bench.store import Store
+from bench.store import Store, StoreError
 from tasks.seeds import derive
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Share:
         title: of the study.
         plan: how its suite is timed, for the objective `time`.
         folder: the runs folder.
+        earlier: numbers of the trials that had failed when the command began: what made them fail
+            may be mended.
     """
 
     arm: Arm
@@ -56,22 +58,23 @@ class Share:
     title: str
     plan: SpeedConfig
     folder: Path
+    earlier: frozenset[int] = frozenset()
 
     def __call__(self, job: str) -> None:
         """Run a trial in a process of its own, if there is room for one more."""
         hush()
         store = Store(self.folder, wait_s=WAIT_S)
-        shared = self.opened(store)
+        shared = self.opened(store, joins=True)
         shared.lost(job, "its machine was lost")  # the job is placed anew
-        if len(failed(shared.study)) >= MOST_FAILURES:
+        if len(self.failures(shared.study)) >= MOST_FAILURES:
             return
         # drawn anew in every job: it knows nothing of the others' draws
         trial_of = self.trials_of(shared.study, store, derive(self.arm.cell.seed, job))
         with gpus.one_of(gpus.visible()):
             shared.run(trial_of, self.search.trials, job=job)
 
-    def opened(self, store: Store) -> Shared:
-        """Open the study."""
+    def opened(self, store: Store, *, joins: bool = False) -> Shared:
+        """Open the study; see to its default, unless it joins a command that has."""
         better: Direction = "maximize" if self.arm.higher_is_better else "minimize"
         directions: list[Direction] = [better, "minimize"]
         return opened(
@@ -79,7 +82,7 @@ class Share:
             self.title,
             self.search,
             directions[: len(self.search.objectives)],
-            default_params(self.arm.cell, self.arm.spaces),
+            None if joins else default_params(self.arm.cell, self.arm.spaces),
             partial(closed, store),
         )
 
@@ -94,7 +97,12 @@ class Share:
 
     def unfinished(self, study: optuna.Study) -> bool:
         """Whether trials are wanted, and not too many have failed."""
-        return len(ended(study)) < self.search.trials and len(failed(study)) < MOST_FAILURES
+        wanted = len(ended(study)) < self.search.trials
+        return wanted and len(self.failures(study)) < MOST_FAILURES
+
+    def failures(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Return the trials that have failed since the command began."""
+        return [trial for trial in failed(study) if trial.number not in self.earlier]
 
 
 def work(share: Share, shared: Shared, store: Store, told: Told) -> None:
@@ -119,6 +127,7 @@ def share_out(share: Share, shared: Shared, executor: Executor, told: Told) -> N
     A job that dies is known at once, and its trial is queued again.
 
     Raises:
+        StoreError: the store cannot be used.
         Failure: jobs ended before their time, and no trial had ended since.
     """
     study = shared.study
@@ -138,6 +147,8 @@ def share_out(share: Share, shared: Shared, executor: Executor, told: Told) -> N
         known_before, lost = len(known), ""
         with _repeating(tell):
             for event in executor.run(share, jobs):
+                if isinstance(event.value, StoreError):
+                    raise event.value  # so would every job to come
                 if event.kind not in ("started", "done"):
                     lost = str(event.value)
                     shared.lost(event.job, lost, retry=event.kind != "timeout")

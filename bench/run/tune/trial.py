@@ -20,11 +20,15 @@ from bench.run import fit
 from bench.run.curve import Diverged
 from bench.run.tune.spaces import default_params, suggest, values_of
 from bench.run.tune.study import DEFAULT
-from bench.store import Store
+from bench.store import Store, StoreError
 from tasks.base import TaskModule
 
 EPOCHS, LOST = "epochs", "lost"
 """Attributes of a trial: epochs that it was trained for, and why it has no score."""
+VALUES = "values"
+"""Attribute of a trial: what it is scored with, known before the store is told."""
+RUN = "mlflow_run"
+"""Attribute of a trial: id of its run."""
 
 
 def work_folder(store: Store, run_id: str) -> Path:
@@ -54,7 +58,7 @@ class Pruner(Callback):
 
 def closed(store: Store, trial: FrozenTrial) -> None:
     """Close the run of a trial whose process died, if it had one."""
-    run_id = trial.user_attrs.get("mlflow_run")
+    run_id = trial.user_attrs.get(RUN)
     if run_id is not None:
         store.end(run_id, "KILLED")
         shutil.rmtree(work_folder(store, run_id), ignore_errors=True)
@@ -102,7 +106,30 @@ class Trials:
     ratio: Callable[[dict[str, Any]], float] | None
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, float]:
-        """Run a trial; one that is cut off is queued again, and is no failure."""
+        """Run a trial; one that is cut off is queued again, and is no failure.
+
+        What else ends it is noted as its `error`. Of a trial that was trained when the store failed
+        the score is not lost: queued again, it only has it kept.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        try:
+            return self._scored(trial)
+        except optuna.TrialPruned:
+            raise
+        except (KeyboardInterrupt, StoreError):
+            trial.set_user_attr("interrupted", True)
+            lasting = (DEFAULT, VALUES, EPOCHS, RUN) if VALUES in trial.user_attrs else (DEFAULT,)
+            attributes = {name: v for name, v in trial.user_attrs.items() if name in lasting}
+            self.study.enqueue_trial(trial.params, user_attrs=attributes)
+            raise
+        except Exception as error:
+            trial.set_user_attr("error", _words(error)[:2000])
+            raise
+
+    def _scored(self, trial: optuna.Trial) -> float | tuple[float, float]:
+        """Draw, train, score, and keep the run."""
         is_default = bool(trial.user_attrs.get(DEFAULT))
         if is_default:  # as it is: what a space can't hold stays, too
             known = default_params(self.cell, self.spaces)
@@ -110,16 +137,32 @@ class Trials:
             config = self.held_out
         else:
             config = files.merge(self.held_out, suggest(trial, self.spaces))
-        tags = {**self.cell.tags(), "trial": str(trial.number)}
-        tags |= {DEFAULT: "true"} if is_default else {}
-        experiment = f"{self.cell.suite}-tune"
-        run_id = self.store.begin(
-            experiment, f"trial {trial.number}", tags, config, parent=self.parent
-        )
-        trial.set_user_attr("mlflow_run", run_id)
+        if VALUES in trial.user_attrs:
+            run_id = trial.user_attrs[RUN]
+            self.store.tag(run_id, {"trial": str(trial.number)})
+        else:
+            tags = {**self.cell.tags(), "trial": str(trial.number)}
+            tags |= {DEFAULT: "true"} if is_default else {}
+            name = f"trial {trial.number}"
+            run_id = self.store.begin(self.experiment, name, tags, config, parent=self.parent)
+            trial.set_user_attr(RUN, run_id)
+            trial.set_user_attr(VALUES, self._trained(trial, run_id, config))
+        values: list[float] = trial.user_attrs[VALUES]
+        self.store.metrics(run_id, dict(zip(("held_out", "time_ratio"), values, strict=False)))
+        self.store.end(run_id)
+        return values[0] if len(values) == 1 else (values[0], values[1])
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment in which the trials' runs are."""
+        return f"{self.cell.suite}-tune"
+
+    def _trained(self, trial: optuna.Trial, run_id: str, config: dict[str, Any]) -> list[float]:
+        """Train and score a configuration; return the values of the objectives."""
         work = work_folder(self.store, run_id)
-        logger = self.store.logger(experiment, run_id)
-        callbacks = [] if self.ratio else [Pruner(trial, may_end=not is_default)]
+        logger = self.store.logger(self.experiment, run_id)
+        may_end = not trial.user_attrs.get(DEFAULT)
+        callbacks = [] if self.ratio else [Pruner(trial, may_end=may_end)]
         try:
             fitted = fit.fit(config, work, logger=logger, callbacks=callbacks)
             trial.set_user_attr(EPOCHS, fitted.epochs)
@@ -129,28 +172,28 @@ class Trials:
             self.store.end(run_id, "KILLED")
             raise
         except (Diverged, fit.NoScore) as error:  # a draw that doesn't train is a bad draw
-            words = f"{type(error).__name__}: {error}"
-            trial.set_user_attr(LOST, words[:2000])
-            self.store.tag(run_id, {"error": words[:5000]})
-            self.store.end(run_id, "FAILED")
+            trial.set_user_attr(LOST, _words(error)[:2000])
+            self._failed(run_id, error)
             raise optuna.TrialPruned from error
         except KeyboardInterrupt:
-            trial.set_user_attr("interrupted", True)
-            again = {DEFAULT: True} if is_default else {}
-            self.study.enqueue_trial(trial.params, user_attrs=again)
             self.store.end(run_id, "KILLED")
             raise
+        except StoreError:  # nor could this be kept
+            raise
         except Exception as error:
-            words = f"{type(error).__name__}: {error}"
-            trial.set_user_attr("error", words[:2000])
-            self.store.tag(run_id, {"error": words[:5000]})
-            self.store.end(run_id, "FAILED")
+            trial.set_user_attr("error", _words(error)[:2000])
+            self._failed(run_id, error)
             raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
         score = fitted.metrics[fitted.module.headline]
-        self.store.metrics(run_id, {"held_out": score})
-        if ratio is not None:
-            self.store.metrics(run_id, {"time_ratio": ratio})
-        self.store.end(run_id)
-        return score if ratio is None else (score, ratio)
+        return [score] if ratio is None else [score, ratio]
+
+    def _failed(self, run_id: str, error: Exception) -> None:
+        """End a run that has no score."""
+        self.store.tag(run_id, {"error": _words(error)[:5000]})
+        self.store.end(run_id, "FAILED")
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,11 @@ from bench.config.schema import (
     load_operator,
     load_suite,
 )
+from bench.hashing import digest
 from bench.whole_files import write_whole
+
+_LONGEST = 120
+"""Characters of a file's name that say what was chosen."""
 
 
 def file_name(name: str, choice: Choice) -> str:
@@ -26,9 +32,16 @@ def file_name(name: str, choice: Choice) -> str:
     Example:
         >>> file_name("configs/suites/quick.yaml", Choice(only={"task": ["paths"]}))
         'quick-paths.yaml'
+        >>> file_name("quick", Choice(operators=["acb", "mine/arm.yaml"], mix="pointwise"))
+        'quick-acb-arm-5d494f.yaml'
     """
     chosen = [value for values in (choice.only or {}).values() for value in values]
-    return f"{'-'.join([Path(name).stem, *chosen])}.yaml"
+    chosen += [*(choice.hosts or []), *(choice.operators or [])]
+    said = {name: value for name, value in asdict(choice).items() if value}
+    parts = [re.sub(r"[^\w.]+", "_", Path(each).name.removesuffix(".yaml")) for each in chosen]
+    if said.keys() - {"only", "hosts", "operators"} or len("-".join(parts)) > _LONGEST:
+        parts.append(digest(said)[:6])
+    return f"{'-'.join([Path(name).stem, '-'.join(parts)[-_LONGEST:]]).rstrip('-')}.yaml"
 
 
 def write(
@@ -67,7 +80,7 @@ def _board(
 ) -> BoardConfig:
     cell = arms[0][0]
     board = board_of(name, choice, cell)
-    known = [*board.operators, *(choice.operators or [])]
+    known = [*board.operators, *choice.laid_over(choice.operators or [])]
     by_label = {load_operator(operator).label: operator for operator in known}
     operators = {board.baseline: by_label[board.baseline]}
     for arm, tuned in arms:

@@ -111,6 +111,12 @@ def test_mistakes_are_told_before_anything_runs(photos, tmp_path, asked, convboa
     )  # fmt: skip
     assert "sees squares" in refused("test_resnet", "--data", photos, "--size", "32x64")
     assert "`--epochs` (=0)" in refused("test_resnet", "--data", photos, "--epochs", "0")
+    for seeds in ("0", "1"):
+        most = refused("test_resnet", "--data", photos, "--seeds-max", seeds)
+        assert f"`--seeds-max` (={seeds}) must be at least 2" in most
+    assert "`--operators` (='as-is') must be left out" in refused(
+        "test_resnet", "--data", photos, "--operators", "acb,as-is"
+    )
     assert "`--max-skipped` (=1.5) must be in [0, 1)" in refused(
         "test_resnet", "--data", photos, "--max-skipped", "1.5"
     )

@@ -91,6 +91,18 @@ def test_reading_runs_nothing(elsewhere):
         files.read(path)
 
 
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"low": 0, "high": 1, "log": True}, r"`low` \(=0\) must be above 0 with `log`"),
+        ({"values": [1, 2], "log": True}, r"`log` \(=True\) is for a range"),
+    ],
+)
+def test_a_logarithmic_space_is_a_range_above_zero(space, words):
+    with pytest.raises(UserError, match=words):
+        keys.check(schema.SearchSpace, space, "suite.yaml")
+
+
 def test_space_is_a_list_or_a_range():
     schema.SearchSpace(values=[1])
     schema.SearchSpace(low=1, high=2)

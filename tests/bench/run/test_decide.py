@@ -1,13 +1,16 @@
 """Boards that are run until they are decided, with records of why each arm stopped."""
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from bench.cli import decide as verb
 from bench.cli.decide import seconds_of
 from bench.config.plan import Choice, plan
+from bench.config.schema import load_suite
 from bench.errors import UserError
 from bench.record import load_all
 from bench.run import decide as deciding
@@ -62,7 +65,10 @@ def test_how_far_it_is_follows_from_the_store_alone(contest):
 
 @pytest.mark.parametrize(
     ("margin", "message"),
-    [("wide", "must be a number"), ("0", "above 0"), ("-1pp", "above 0"), ("nan", "above 0")],
+    [
+        *(("wide", "must be a number"), ("0", "above 0"), ("-1pp", "above 0"), ("nan", "above 0")),
+        *(("1", "below 1 for a metric in 0…1: 0.01 is one point"), ("100pp", "below 1")),
+    ],
 )
 def test_a_margin_that_is_none_is_refused(tiny, margin, message):
     with pytest.raises(UserError, match=message):
@@ -75,6 +81,69 @@ def test_one_arm_or_one_seed_cannot_be_decided(tiny):
     alone = Choice(seeds=SEEDS, only={"operator": ["acb"]})
     with pytest.raises(UserError, match="1 arms"):
         deciding.contests(plan(str(tiny), alone))
+
+
+def test_cells_that_are_no_whole_rounds_can_not_be_decided(tiny):
+    cells = plan(str(tiny), Choice(seeds=SEEDS))
+    with pytest.raises(UserError, match="acb has no seed 3, which another arm has; `--only` must"):
+        deciding.contests([c for c in cells if (c.operator, c.seed) != ("acb", 3)])
+
+
+def test_a_board_goes_on_from_its_own_seeds(tiny, tmp_path):
+    suite = yaml.safe_load(tiny.read_text())
+    suite["boards"].append({**suite["boards"][0], "seeds": [7]})
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(suite))
+    first, second = load_suite(str(path)).boards
+    choice = Choice(seeds_max=3)
+    assert choice.seeds_of(second, load_suite(str(path))) == [7, 0, 1]
+    assert choice.seeds_of(first, load_suite(str(path)))[0] == suite["seeds"][0]
+    own = [cell for cell in plan(str(path), choice) if cell.seed == 7]
+    assert own
+    assert all("--seeds 7,0,1" in cell.words for cell in own)
+
+
+class Tagged:
+    """A store that keeps tags and records of the runs of `finished`, each its cell's."""
+
+    def __init__(self, kept):
+        self.kept_ = kept
+
+    def tag(self, run_id, tags):
+        for run in self.kept_.values():
+            if run.run_id == run_id:
+                run.tags.update(tags)
+
+
+def test_the_risks_of_several_plans_add_up(tiny, monkeypatch, capsys):
+    """Levels that hang on the seeds at most are no longer those of one test when these change."""
+
+    def contest_of(most):
+        (contest,) = deciding.contests(plan(str(tiny), Choice(seeds=list(range(most)))))
+        return contest
+
+    scores = {(arm, seed): 0.5 + seed / 50 for arm in ("dwconv", "acb") for seed in (0, 1)}
+    kept = {
+        cell: replace(run, run_id=cell) for cell, run in finished(contest_of(4), scores).items()
+    }
+    parts = []
+    store = Tagged(kept)
+    store.record = lambda run: SimpleNamespace(entry=None, data=None, recipe=None)
+    store.keep = lambda *_: None
+    record = SimpleNamespace(save=lambda folder: folder)
+    monkeypatch.setattr(
+        deciding, "record_of", lambda cell, **said: parts.append(said["decision"]) or record
+    )
+    risks = []
+    for most in (3, 4, 4):
+        contest = contest_of(most)
+        deciding.keep(contest, deciding.judged(contest, kept), store, kept, "command", over=True)
+        risks.append([part.risk for part in parts])
+        verb._tell_plans(contest, deciding.plans(contest, kept))
+    assert risks == [[0.04] * 2, [0.04] * 2 + [0.08] * 2, [0.04] * 2 + [0.08] * 2]
+    told = capsys.readouterr().out
+    assert told.count("judged with --seeds-max 3 and 4") == 2
+    assert "a risk of up to 8%, not 4%" in told
 
 
 @pytest.mark.parametrize("text", ["soon", "0m", "-3m", "3 days"])

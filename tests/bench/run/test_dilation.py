@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -11,7 +12,8 @@ import yaml
 
 from bench import operators
 from bench.backbones import build, find_slots, swap, swap_report
-from bench.config import lightning
+from bench.config import files, lightning
+from bench.config.cell import HOST_OPTIONS
 from bench.config.plan import Choice, board_of, each_arm, one, plan
 from bench.config.schema import load_suite
 from bench.errors import UserError
@@ -305,6 +307,26 @@ def test_what_was_searched_is_what_the_written_suite_builds(board, tmp_path):
     for layer in found.layers:
         table = built.backbone.get_submodule(layer.name).dilations
         assert sorted(table.tolist()) == sorted(layer.chosen["weight"].tolist())
+
+
+def test_beside_a_tuned_arm_the_baseline_stays(board, tmp_path):
+    told = yaml.safe_load(board.read_text())
+    path = f"{HOST_OPTIONS}.drop_path_rate"
+    arm = {"label": "tuned", "operator": "icconv", "set": {}}
+    files.put(arm["set"], path, 0.2)
+    told["boards"][0]["operators"] = [*told["boards"][0]["operators"], arm]
+    suite = tmp_path / "tuned.yaml"
+    suite.write_text(yaml.safe_dump(told))
+    cells = {cell.operator: cell for cell in plan(str(suite))}
+    tuned, whole = cells["tuned"], load_suite(str(suite))
+    on = board_of(str(suite), Choice(), tuned)
+    found = SimpleNamespace(layers=[])
+    searched = dilation.searched_suite(whole, on, tuned, found, "weight", 2, [tuned.seed])
+    searched["boards"][0]["operators"].pop()
+    suite.write_text(yaml.safe_dump(searched))
+    again = {cell.operator: cell.hash for cell in plan(str(suite))}
+    baseline = next(cell for cell in cells.values() if cell.baseline)
+    assert again == {baseline.operator: baseline.hash, "tuned": tuned.hash}
 
 
 def test_a_searched_network_has_the_dilations_of_its_supernet(board):

@@ -66,6 +66,15 @@ def test_a_program_is_what_was_trained(form, exported):
     assert not made.maps
 
 
+def test_an_error_without_words_is_told_by_its_kind(exported, monkeypatch):
+    def refuse(*_, **others):
+        raise NotImplementedError
+
+    monkeypatch.setattr(torch.export, "export", refuse)
+    with pytest.raises(UserError, match="cannot be exported so: NotImplementedError"):
+        exported("classification", "torch_export")
+
+
 def test_what_does_not_compute_the_same_is_a_failure(exported, monkeypatch):
     monkeypatch.setattr(export_model, "load", lambda path: (network("classification", 1).module, 0))
     with pytest.raises(Failure, match="does not compute what was trained"):

@@ -9,6 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
+from bench import locks
 from bench.backbones import build
 from bench.backbones.weights import load_weights
 from bench.checkpoints import CheckpointError
@@ -101,6 +102,34 @@ def test_what_lacks_is_told_with_its_place(place, capsys):
     assert end.value.code == 1
     assert one.lacks in capsys.readouterr().out.replace("\n", "")
     assert not (place / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--devices", "2"], "`--devices` (=2)"),
+        (["--pretrained"], "`--pretrained`"),
+        (["--seeds", "0,1"], "`--seeds` (='0,1')"),
+        (["--set", "trainer.precision=16-mixed"], "`--set` (='trainer.precision=16-mixed')"),
+        (["--set", "trainer.max_epochs=3"], "`--set` (='trainer.max_epochs=3')"),
+    ],
+)
+def test_what_only_a_training_would_follow_is_refused(place, capsys, more, words):
+    with pytest.raises(SystemExit) as end:
+        main(["score", str(suite_in(place)), *more])
+    assert end.value.code == 2
+    assert f"{words} must be" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_another_process_scores_is_told_in_a_line(place, capsys):
+    photos(place)
+    weights(place)
+    suite = suite_in(place)
+    (one,) = score.checkpoints(plan(str(suite)))
+    with locks.lock(locks.of_cell(place / "runs", one.cell.hash)), pytest.raises(SystemExit) as end:
+        main(["score", str(suite), "--runs", str(place / "runs")])
+    assert end.value.code == 1
+    assert "another process holds" in capsys.readouterr().err
 
 
 def test_a_suite_without_checkpoints_is_refused():

@@ -1,5 +1,6 @@
 """Studies with objectives that cost nothing: what is searched, tried first, retried and kept."""
 
+import dataclasses
 import sqlite3
 import time
 from contextlib import closing
@@ -9,13 +10,17 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial, TrialState
 
+from bench.cli import tune as tune_verb
 from bench.cli.main import main
 from bench.config import files
 from bench.config.plan import Choice, plan
 from bench.config.schema import SearchSpace
+from bench.config.speed import SpeedConfig
 from bench.errors import ConfigError, Failure, UserError
-from bench.run.tune import Search, arm, database, kept, ratio, spaces, study, written
-from bench.store import ui
+from bench.run import fit
+from bench.run.executor import Event
+from bench.run.tune import Search, arm, database, kept, ratio, share, spaces, study, written
+from bench.store import StoreError, ui
 
 
 @pytest.fixture
@@ -275,6 +280,137 @@ def test_a_trial_that_takes_too_long_has_failed(store):
     assert study.failed(shared.study) == [trial]
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """Trainings that take no time: what each was given, and is scored with."""
+    given = []
+
+    def fitted(config, work, **others):
+        given.append(config["model"]["init_args"]["lr"])
+        module = SimpleNamespace(headline="top1")
+        return SimpleNamespace(epochs=2, metrics={"top1": 0.5}, module=module)
+
+    monkeypatch.setattr(fit, "fit", fitted)
+    monkeypatch.setattr(share, "_WAIT_S", 0)
+    return given
+
+
+class Runs:
+    """A store that keeps runs in memory, and fails where it is told to."""
+
+    def __init__(self, folder, faults=None):
+        self.folder, self.kept, self.faults = folder, {}, faults or {}
+
+    def studies(self):
+        return f"sqlite:///{self.folder}/optuna.db"
+
+    def _fault(self, call, run_id):
+        fault = self.faults.get(call)
+        if fault is not None and "trial" in self.kept[run_id]["tags"]:
+            raise fault
+
+    def begin(self, experiment, name, tags, params, parent=None):
+        run_id = f"{id(self)}-{len(self.kept)}"
+        self.kept[run_id] = {"tags": dict(tags), "metrics": {}, "status": "RUNNING"}
+        self._fault("begin", run_id)
+        return run_id
+
+    def runs(self, experiment=None):
+        for run_id, run in self.kept.items():
+            named = SimpleNamespace(run_id=run_id)
+            yield SimpleNamespace(info=named, data=SimpleNamespace(tags=run["tags"])), experiment
+
+    def tag(self, run_id, tags):
+        self.kept[run_id]["tags"] |= tags
+
+    def metrics(self, run_id, values):
+        self._fault("metrics", run_id)
+        self.kept[run_id]["metrics"] |= values
+
+    def end(self, run_id, status="FINISHED"):
+        self.kept[run_id]["status"] = status
+
+    def logger(self, experiment, run_id):
+        return None
+
+
+def shared_out(cell, store, trials=3):
+    """What runs a study of the cell, the study, and the words of its trials."""
+    of = share.Share(arm_with(cell), Search(trials=trials), "s", SpeedConfig(), store.folder)
+    told = []
+    return of, of.opened(store), lambda done, words: told.append(words), told
+
+
+def test_what_fails_before_a_training_is_a_failure_too(cell, tmp_path, trained):
+    store = Runs(tmp_path, {"begin": ValueError("no such experiment")})
+    of, shared, tell, told = shared_out(cell, store)
+    share.work(of, shared, store, tell)
+    assert len(study.failed(shared.study)) == share.MOST_FAILURES == len(shared.study.trials)
+    assert "failed: ValueError: no such experiment" in told[0]
+    assert trained == []
+
+
+@pytest.mark.parametrize(("call", "trainings"), [("begin", 0), ("metrics", 1)])
+def test_a_store_that_fails_stops_a_study_and_costs_it_nothing(
+    cell, tmp_path, trained, call, trainings
+):
+    store = Runs(tmp_path, {call: StoreError("the disk is full")})
+    of, shared, tell, told = shared_out(cell, store)
+    with pytest.raises(StoreError):
+        share.work(of, shared, store, tell)
+    assert told == ["trial 0 (the recipe): cut off"]
+    assert len(trained) == trainings
+    store.faults.clear()
+    of, shared, tell, told = shared_out(cell, store)
+    share.work(of, shared, store, tell)
+    ended = study.ended(shared.study)
+    assert len(ended) == 3 == len(trained)  # what was trained is not trained again
+    assert ended[0].params == spaces.default_params(cell, spaces.space(cell))
+    assert ended[0].user_attrs[study.DEFAULT]
+    assert not study.failed(shared.study)
+    scores = [r["metrics"]["held_out"] for r in store.kept.values() if r["status"] == "FINISHED"]
+    assert scores == [0.5] * 3
+
+
+def test_a_job_that_finds_the_store_of_no_use_stops_a_study(cell, tmp_path):
+    of, shared, tell, _ = shared_out(cell, Runs(tmp_path))
+
+    def run(function, jobs):
+        for job in jobs:
+            yield Event("failed", job, StoreError("the disk is full"))
+
+    with pytest.raises(StoreError):
+        share.share_out(of, shared, SimpleNamespace(run=run), tell)
+
+
+def test_five_failures_end_a_command_and_not_its_study(cell, tmp_path, trained):
+    store = Runs(tmp_path, {"begin": ValueError("no such experiment")})
+    of, shared, tell, _ = shared_out(cell, store)
+    share.work(of, shared, store, tell)
+    assert not of.unfinished(shared.study)
+    store.faults.clear()
+    earlier = frozenset(trial.number for trial in study.failed(shared.study))
+    again = dataclasses.replace(of, earlier=earlier)
+    assert again.unfinished(shared.study)
+    shared = again.opened(store)
+    share.work(again, shared, store, tell)
+    ended = study.ended(shared.study)
+    assert len(ended) == 3
+    assert [bool(trial.user_attrs.get(study.DEFAULT)) for trial in ended] == [True, False, False]
+    assert len(again.opened(store).study.trials) == len(shared.study.trials)  # it is queued once
+
+
+def test_two_stores_may_share_the_database_of_studies(cell, tmp_path):
+    here, there = Runs(tmp_path), Runs(tmp_path)
+    of = arm_with(cell)
+    one = opened(here).study
+    mine = kept.run_of(one, here, of)
+    other = kept.run_of(one, there, of)
+    assert other in there.kept
+    assert kept.run_of(one, here, of) == mine
+    assert (len(here.kept), len(there.kept)) == (1, 1)
+
+
 def arm_with(cell):
     return arm.Arm(cell, cell, spaces.space(cell), "top1", "fraction", True)
 
@@ -340,6 +476,43 @@ def test_the_suite_has_every_arm_as_it_was_and_as_tuned(store, cell, tiny, tmp_p
     assert tuned.untuned[spaces.LR] == acb.config["model"]["init_args"]["lr"]
     assert tuned.network["host_options"] == acb.backbone["host_options"]  # of what is timed
     assert tuned.tuned.trials == 2
+
+
+def test_arms_of_the_command_line_are_written_as_they_were_tuned(tiny, tmp_path):
+    choice = Choice(operators=["parc"], where={"stages": [4]})
+    base, parc = plan(str(tiny), choice)
+    path = tmp_path / "tuned.yaml"
+    written.write(path, str(tiny), choice, [(base, ()), (parc, ())])
+    assert [cell.hash for cell in plan(str(path))] == [base.hash, parc.hash]
+
+
+def test_a_choice_names_the_suite_that_is_written():
+    names = {
+        written.file_name("quick", choice)
+        for choice in (
+            Choice(),
+            Choice(operators=["parc"]),
+            Choice(operators=["acb"]),
+            Choice(operators=["acb"], mix="pointwise"),
+            Choice(operators=["acb"], where={"stages": [4]}),
+            Choice(hosts=["resnet18"]),
+            Choice(hosts=["mine/net.py:make"]),
+        )
+    }
+    assert len(names) == 7
+    assert "quick-acb.yaml" in names
+    assert "quick-net.py_make.yaml" in names
+
+
+def test_unlike_budgets_are_told(cell, capsys):
+    trial = SimpleNamespace(state="complete", values=[0.5], default=True, best=True, epochs=1)
+    told = SimpleNamespace(trials=[trial] * 4, objectives=[SimpleNamespace(name="top1")])
+    found = SimpleNamespace(arm=arm_with(cell), study=told)
+    tune_verb._print([found], 3)
+    title = arm_with(cell).title
+    assert f"more than 3 trials, from earlier: {title} (4)." in capsys.readouterr().out
+    tune_verb._print([found], 4)
+    assert "budgets" not in capsys.readouterr().out
 
 
 def test_where_the_recipe_is_best_no_arm_is_added(store, cell):

@@ -71,6 +71,20 @@ def test_nothing_is_lost_and_nothing_is_there_twice(here, there, tmp_path):
     assert contents(whole) == contents(here) | contents(there)
 
 
+def test_what_is_no_record_where_all_are_brought_together_is_told_and_stays(here, tmp_path):
+    whole = tmp_path / "whole"
+    merge([here], whole)
+    (whole / "notes.json").write_text("{}")
+    (whole / "half.json").write_text("{")
+    merged = merge([here], whole)
+    assert len(merged.known) == len(load_all(here))
+    assert [fault.partition(":")[0] for fault in merged.faults] == [
+        "whole/half.json",
+        "whole/notes.json",
+    ]
+    assert (whole / "half.json").read_text() == "{"
+
+
 def test_a_record_under_another_name_is_the_same_record(here, tmp_path):
     renamed = tmp_path / "renamed"
     shutil.copytree(here, renamed)
