@@ -460,7 +460,7 @@ def test_a_cell_that_is_cut_off_goes_on_with_its_own_code_alone(
         run_cell(cell, store.folder, "command")
     assert (work / resume.LAST).exists()
     monkeypatch.undo()
-    monkeypatch.setattr(cell_module, "operator_sha256", lambda name: "other")
+    monkeypatch.setattr(cell_module, "code_of", lambda cell: "other")
     ran = run_cell(cell, store.folder, "command")
     assert ran.record.status == "ok"
     assert "what was begun with other code was left aside" in ran.notes

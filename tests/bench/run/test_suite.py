@@ -18,7 +18,7 @@ from bench.config.plan import BACKBONE, Choice, plan
 from bench.errors import UserError
 from bench.record import load_all
 from bench.run import code, fit, suite
-from bench.run.cell import operator_sha256
+from bench.run.code import operator_sha256
 from bench.store import Store
 
 PLUGIN = """
