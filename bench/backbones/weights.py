@@ -58,7 +58,12 @@ def load_weights(model: nn.Module, file: str, sha256: str | None = None) -> list
         if _plain(name) in given and given[_plain(name)].shape == value.shape
     }
     missing = {name: value for name, value in own.items() if name not in taken}
-    wanted = {name: value for name, value in missing.items() if not _may_be_fresh(model, name)}
+    fresh = _classifier(model)
+    wanted = {
+        name: value
+        for name, value in missing.items()
+        if not name.startswith(fresh) and not name.endswith("num_batches_tracked")
+    }
     if wanted:
         if any(reader(model, public) for reader in public_readers):
             return []
@@ -70,15 +75,12 @@ def load_weights(model: nn.Module, file: str, sha256: str | None = None) -> list
     return list(missing)
 
 
-def _may_be_fresh(model: nn.Module, name: str) -> bool:
-    """Return whether a tensor is the classifier's, or counts batches, and may start anew."""
-    if name.endswith("num_batches_tracked"):
-        return True
+def _classifier(model: nn.Module) -> tuple[str, ...]:
+    """Return how the names of a host's classifier begin, whose tensors may start anew."""
     known = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
     if known is None:  # a network of somebody's own ends with it
         known = list(model.state_dict())[-1].rpartition(".")[0]
-    modules = [known] if isinstance(known, str) else known
-    return name.startswith(tuple(f"{module}." for module in modules))
+    return tuple(f"{module}." for module in ([known] if isinstance(known, str) else known))
 
 
 def _plain(name: str) -> str:
