@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--operators", help="comma-separated; default: all that have a public form")
     verb.add_argument("--scope", choices=("operator", "training"), help="default: both")
     verb.add_argument("--batch", help="comma-separated; default: 1,8, in training 1")
-    verb.add_argument("--threads", type=int, help="default: every core that may be used")
+    verb.add_argument("--threads", type=int, help="default: every core, or OMP_NUM_THREADS")
     verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     verb.add_argument("--dtype", choices=DTYPES, default="float32", help="of weights and maps")
     verb.add_argument("--processes", type=int, default=3, help="intervals are over them")
@@ -41,7 +41,7 @@ def perf(options: argparse.Namespace) -> None:
 
     from bench.cli.progress import Bar, console
     from bench.config.speed import SpeedConfig, speed_plan
-    from bench.machine import provenance, usable_cores
+    from bench.machine import provenance, usable_cores, usable_threads
     from bench.run import perf
     from bench.speed.crew import Crew
 
@@ -65,7 +65,7 @@ def perf(options: argparse.Namespace) -> None:
     before = _before(home, options.against)
     commit = provenance(command=options.line, reproduce="").git_commit or "none"
     planned = perf.races(names, plan, options.line.removeprefix("convboard "))
-    threads = plan.threads or usable_cores()
+    threads = plan.threads or usable_threads()
     limit = perf.ceiling(threads, device=options.device, dtype=options.dtype)
     console.print(
         f"The machine, {'its GPU' if options.device == 'cuda' else f'{threads} threads'}, "

@@ -36,7 +36,8 @@ class SpeedConfig(Keys):
     )
     threads: PositiveInt | None = Field(
         None,
-        description="CPU threads; null: every core that the process may use",
+        description="CPU threads; null: every core that the process may use, or OMP_NUM_THREADS "
+        "where that is fewer",
         examples=[1],
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(

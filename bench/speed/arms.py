@@ -19,7 +19,7 @@ from torch import nn
 
 from bench.errors import UserError
 from bench.hashing import digest
-from bench.machine import machine, usable_cores
+from bench.machine import machine, usable_cores, usable_threads
 from bench.record import Conditions, Memory, Status
 from bench.speed import gpu_state
 from bench.speed.campaign import Campaign
@@ -94,7 +94,8 @@ def measure(
             of the 'rule'.
         engine: what runs the form: 'torch', 'compile' (torch.compile), or on a CPU 'onnxruntime'
             or 'openvino', for which it is exported to ONNX.
-        threads: CPU threads; by default every core that this process may use.
+        threads: CPU threads; by default as many as this process may compute with: its cores, or
+            fewer where OMP_NUM_THREADS says so.
         processes: fresh processes; a published row takes at least 5. With 1 there are no
             intervals.
         rounds: turns of each arm in each process and batch size; a published row takes 20.
@@ -128,7 +129,7 @@ def measure(
         layout=layout,
         forms=forms,
         engine=engine,
-        threads=usable_cores() if threads is None else threads,
+        threads=usable_threads() if threads is None else threads,
         processes=processes,
         rounds=rounds,
         seed=seed,

@@ -15,9 +15,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self
 
 from bench.failures import killed_for_memory
-from bench.speed.job import MEASURING, READY, Job, Note, Place
+from bench.speed.job import IMPORTED, MEASURING, READY, Job, Note, Place
 
 Result = dict[str, Any]
+START_S = 600.0
+"""The least time that a worker is given to start and to import what its job needs: on a busy
+machine that takes minutes, and says nothing about what is measured."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Worker:
     def __init__(self, folder: Path, name: str, threads: int) -> None:
         self.threads = threads
         self.ready = False
+        self.limit_s = START_S  # of what it does now
         self.note, self.log = folder / f"{name}.note", folder / f"{name}.log"
         self.note.unlink(missing_ok=True)
         self.connection, other = Pipe()
@@ -79,8 +83,10 @@ class Worker:
     def wait_ready(self, limit_s: float) -> None:
         """Return when the worker has made everything ready, has died, or the time is up."""
         with suppress(EOFError, ConnectionError):
-            if self.connection.poll(limit_s):
-                self.ready = self.connection.recv() == READY
+            for word, self.limit_s in ((IMPORTED, max(limit_s, START_S)), (READY, limit_s)):
+                if not self.connection.poll(self.limit_s):
+                    return
+                self.ready = self.connection.recv() == word == READY
 
     def go(self, skip: frozenset[Place], limit_s: float) -> Result | Death:
         """Let it measure everything but `skip`; return its result or how it died."""
@@ -88,7 +94,10 @@ class Worker:
         timeout = False
         try:
             self.connection.send(skip)
-            timeout = not (self.ready and self.connection.poll(limit_s))
+            timeout = not self.ready
+            if self.ready:
+                self.limit_s = limit_s
+                timeout = not self.connection.poll(limit_s)
             if not timeout:
                 result = self.connection.recv()
         except (EOFError, ConnectionError):
@@ -96,7 +105,7 @@ class Worker:
         finally:
             if result is None:
                 self.end()
-        return self._death(limit_s if timeout else None) if result is None else result
+        return self._death(self.limit_s if timeout else None) if result is None else result
 
     def end(self) -> None:
         """End it where it still runs."""

@@ -17,8 +17,8 @@ from torch import nn
 
 from bench.speed.protocol import Settings
 
-READY = "ready"
-"""What a worker says when it has imported all that a job needs."""
+IMPORTED, READY = "imported", "ready"
+"""What a worker says when it has imported all that a job needs, and when it has built it."""
 MEASURING = ("memory", "warm-up", "rounds", "energy")
 """Stages of a worker in which it measures; in the others it builds and checks what is measured."""
 Place = tuple[str, int]

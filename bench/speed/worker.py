@@ -16,7 +16,7 @@ import torch
 from bench.operators import jit
 from bench.speed import exported, memory
 from bench.speed.forms import conditions, configure
-from bench.speed.job import READY, Job, Note
+from bench.speed.job import IMPORTED, READY, Job, Note
 from bench.speed.lifetime import end_with_parent
 from bench.speed.protocol import EXPORTED
 from bench.speed.stage import Stage
@@ -74,8 +74,8 @@ def import_all(job: Job) -> None:
 def serve(connection: Connection, note: Note) -> None:
     """Take jobs, one after the other, until the other end is closed.
 
-    A job is followed by a word, READY, once everything that it needs is imported and built. It
-    is done when what to skip of it has arrived, and answered by its result.
+    A job is followed by two words: IMPORTED, once everything that it needs is, and READY, once
+    it is built. It is done when what to skip of it has arrived, and answered by its result.
     """
     job: Job | None = None
     stage: Stage | None = None
@@ -88,6 +88,7 @@ def serve(connection: Connection, note: Note) -> None:
             job = message
             note("import")
             import_all(job)
+            connection.send(IMPORTED)
             # What is there stays: a collection need not look at it again.
             gc.collect()
             gc.freeze()

@@ -3,7 +3,8 @@
 A start of `python -m bench.cli` takes seconds of imports, and so do the server that it forks its
 workers off and each process in which it times. Here all of them are forks of a process that has
 imported and has computed nothing: processes of their own, with their own environment, folder,
-signals and exit code. Tests of `bench.speed` and of the wheel start theirs as everybody does.
+signals and exit code. A few tests of `bench.speed`, of cold starts and of the wheel start theirs
+as everybody does.
 """
 
 import atexit
@@ -61,11 +62,17 @@ class Commands:
             texts = [file.seek(0) or file.read().decode() for file in (out, err)]
         return subprocess.CompletedProcess(command.args, command.returncode, *texts)
 
+    @property
+    def subprocess(self):
+        """What stands for the library in `bench.speed.crew`."""
+        return SimpleNamespace(Popen=self.popen, DEVNULL=subprocess.DEVNULL)
+
     def popen(self, line, *, stdout, stderr, env, pass_fds, **options):
         """Start `python -m MODULE …` in a session of its own, as `subprocess.Popen` does."""
         _, _, module, *arguments = line
         files = {"out": stdout.fileno(), "err": stderr.fileno(), "more": pass_fds}
-        return self.start(arguments, str(Path.cwd()), env, [], module, session=True, **files)
+        path = env["PYTHONPATH"].split(os.pathsep)
+        return self.start(arguments, str(Path.cwd()), env, path, module, session=True, **files)
 
 
 class Command:
@@ -259,7 +266,7 @@ def fork_the_timers():
             os._exit(0)
         become(request)
     theirs.close()
-    crew.subprocess = SimpleNamespace(Popen=Commands(ours).popen, DEVNULL=subprocess.DEVNULL)
+    crew.subprocess = Commands(ours).subprocess
 
 
 def main(channel, tables):

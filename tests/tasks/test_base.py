@@ -3,9 +3,9 @@
 import copy
 import inspect
 import json
+import os
 import re
-import subprocess
-import sys
+import socket
 from types import SimpleNamespace
 
 import lightning as L
@@ -444,7 +444,7 @@ if __name__ == "__main__":
         ("segmentation", 17, {}),
     ],
 )
-def test_two_processes_score_every_sample_once(name, scored, changes, tmp_path):
+def test_two_processes_score_every_sample_once(name, scored, changes, tmp_path, forked):
     options = {"train": 24, "val": scored}
     options |= {"classes": 3} if scored == 3 else {}
     size = {"batch_size": 4, "options": options}
@@ -461,10 +461,14 @@ def test_two_processes_score_every_sample_once(name, scored, changes, tmp_path):
     config = compose(base(board), None, host, operator, seed=0)
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
-    done = subprocess.run(
-        [sys.executable, "two.py"], cwd=tmp_path, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [
+        forked.start([], str(tmp_path), {**os.environ, **meet, "LOCAL_RANK": rank}, [], "two")
+        for rank in ("0", "1")
+    ]
+    assert [rank.wait(500) for rank in ranks] == [0, 0]
 
     run = lightning.build(config)
     run.module.load_state_dict(torch.load(tmp_path / "two.pt", weights_only=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.speed import Settings, worker
+from bench.speed import Settings, crew, worker
 from bench.speed.job import Job, Note
 
 
@@ -50,3 +50,9 @@ def run_here(make, quick, tmp_path):
     yield run
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def forks(forked, monkeypatch):
+    """Workers are forks of a process that has imported what they need: seconds less for each."""
+    monkeypatch.setattr(crew, "subprocess", forked.subprocess)

@@ -42,6 +42,7 @@ def test_the_peak_is_that_of_the_calls_after_the_first_and_of_no_other_arm(make,
     assert 45 < peaks["first"] < 100
 
 
+@pytest.mark.usefixtures("forks")
 def test_the_input_of_its_own_batch_counts_and_no_other(make, quick, tmp_path):
     """An image of 3 × 512 × 512 float32 takes 3 MiB."""
     arms = {"one": partial(make.Scratch, 1)}
@@ -85,6 +86,7 @@ def test_what_a_compiler_takes_is_not_counted_nor_are_its_threads_missed(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_what_fails_in_the_memory_pass_is_told_in_the_row(make, quick, tmp_path):
     arms = {
         "conv": make.Block,
@@ -165,6 +167,7 @@ def test_on_a_gpu_a_lost_device_ends_the_pass(monkeypatch, tmp_path, make):
         on_a_gpu(monkeypatch, tmp_path, {"a": make.Lost})
 
 
+@pytest.mark.usefixtures("forks")
 def test_a_batch_that_is_too_large_costs_its_own_row_alone(make, quick, tmp_path):
     """The layout is chosen over all batches, which the smaller one need not pay for."""
     changes = {"batches": (1, 2), "process_limit_s": 120.0}

@@ -161,6 +161,7 @@ def test_a_run_gives_paired_samples_intervals_memory_and_speed_records(make, tmp
         assert record.speed.mode == ("latency" if result.batch == 1 else "throughput")
 
 
+@pytest.mark.usefixtures("forks")
 def test_the_forms_that_were_taken_stand_in_the_result(tmp_path):
     shape = Shape(4, 8, 7)
     (result,) = measure(
@@ -197,6 +198,7 @@ def record_of(result):
     )
 
 
+@pytest.mark.usefixtures("forks")
 def test_one_process_gives_samples_but_no_interval(make, tmp_path):
     arms = [Arm("k3", make.Block), Arm("k7", partial(make.Block, 7))]
     results = measure(arms, baseline="k3", folder=tmp_path, **{**QUICK, "processes": 1})
@@ -238,6 +240,7 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_is_not_measured_again(mak
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_a_process_that_dies_is_started_again_and_then_its_arm_is_a_row(make, tmp_path):
     arms = [
         Arm("k3", make.Block),
@@ -253,6 +256,7 @@ def test_a_process_that_dies_is_started_again_and_then_its_arm_is_a_row(make, tm
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_a_process_that_hangs_is_ended(make, tmp_path):
     arms = [Arm("k3", make.Block), Arm("hangs", make.Hanging)]
     changes = {"batches": (1,), "processes": 1, "process_limit_s": 10.0}
@@ -262,6 +266,7 @@ def test_a_process_that_hangs_is_ended(make, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_arms_that_die_or_hang_as_they_are_built_are_rows_and_the_others_go_on(make, tmp_path):
     """They are built as workers make ready, several at a time."""
     arms = [Arm("k3", make.Block), Arm("dies", make.dying)]

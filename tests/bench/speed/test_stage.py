@@ -25,6 +25,7 @@ def test_the_order_in_which_arms_are_built_is_drawn_anew_in_every_process():
         assert all(70 < counts[label] < 130 for label in labels)
 
 
+@pytest.mark.usefixtures("forks")
 def test_workers_build_in_the_drawn_orders_and_stay_for_the_next_run(make, quick, tmp_path):
     log = tmp_path / "built"
     arms = [Arm(label, partial(make.logged, label, str(log))) for label in "abcd"]
@@ -48,6 +49,7 @@ def test_workers_build_in_the_drawn_orders_and_stay_for_the_next_run(make, quick
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_a_lost_device_costs_its_own_arm_and_process(make, quick, tmp_path):
     arms = [Arm("k3", make.Block), Arm("lost", make.Lost), Arm("k7", partial(make.Block, 7))]
     results = measure(
@@ -60,6 +62,7 @@ def test_a_lost_device_costs_its_own_arm_and_process(make, quick, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_what_failed_is_measured_anew_once_the_run_has_ended(make, quick, tmp_path):
     marker = tmp_path / "mended"
     arms = [Arm("k3", make.Block), Arm("late", partial(make.Mended, str(marker)))]
@@ -76,6 +79,7 @@ def test_what_failed_is_measured_anew_once_the_run_has_ended(make, quick, tmp_pa
     assert measure(arms, **changes) == after
 
 
+@pytest.mark.usefixtures("forks")
 def test_images_reach_workers_by_a_file_that_is_gone_afterwards(make, quick, tmp_path):
     images = np.ones((1, 3, 8, 8), np.float32)
     changes = {**quick, "processes": 1, "scope": "end_to_end", "images": images}

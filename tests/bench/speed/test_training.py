@@ -90,6 +90,7 @@ def test_rows_of_training_have_samples_per_second():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+@pytest.mark.usefixtures("forks")
 def test_training_has_a_larger_peak(make, quick, tmp_path):
     changes = {**quick, "batches": (8,), "input_size": (128, 128), "memory": True, "processes": 1}
     backbone, training = (

@@ -3,8 +3,7 @@
 import contextlib
 import io
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -244,7 +243,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [7, 1])
-def test_two_processes_score_as_one(images, tmp_path):
+def test_two_processes_score_as_one(images, tmp_path, forked):
     generator = torch.Generator().manual_seed(0)
     samples = []
     for count in range(images):
@@ -263,7 +262,7 @@ def test_two_processes_score_as_one(images, tmp_path):
     torch.save(samples, tmp_path / "samples.pt")
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
     running = [
-        subprocess.Popen([sys.executable, "two.py", str(rank), str(images)], cwd=tmp_path)
+        forked.start([str(rank), str(images)], str(tmp_path), dict(os.environ), [], "two")
         for rank in (0, 1)
     ]
     assert [process.wait(200) for process in running] == [0, 0]
