@@ -46,8 +46,10 @@ def learnt(cells: Sequence[Cell], kept: Mapping[str, Kept]) -> list[Learnt]:
             continue
         for metric, wanted in cell.learnt.items():
             key = (cell.board, metric, wanted)
-            homes.setdefault(key, cell)
-            scores.setdefault(key, []).append(run.metrics[f"final/{metric}"])
+            score = run.metrics.get(f"final/{metric}")
+            if score is not None:  # one of older code may lack it
+                homes.setdefault(key, cell)
+                scores.setdefault(key, []).append(score)
     return [
         Learnt(homes[key].task, homes[key].host, key[1], sum(values) / len(values), key[2])
         for key, values in scores.items()

@@ -19,7 +19,7 @@ from bench.errors import UserError
 from bench.record import load_all
 from bench.run import code, fit, suite
 from bench.run.code import operator_sha256
-from bench.store import Store
+from bench.store import CELL, DONE, Kept, Store
 
 PLUGIN = """
 import os
@@ -175,6 +175,21 @@ def test_bad_choices_name_what_is_wrong(tiny, choice, message):
 def test_preflight_finds_the_rest_before_training(tiny, choice, message):
     with pytest.raises(UserError, match=message):
         suite.preflight(plan(str(tiny), choice))
+
+
+def test_a_done_run_that_lacks_the_metric_does_not_count(tiny):
+    one, other = (
+        cell.model_copy(update={"learnt": {"top1": 0.4}})
+        for cell in plan(str(tiny), Choice(seeds=[0, 1]))
+        if cell.baseline
+    )
+    kept = {
+        cell.hash: Kept("run", "s", cell.hash, "FINISHED", 0, metrics, {CELL: cell.hash, DONE: "r"})
+        for cell, metrics in ((one, {"final/top1": 0.5}), (other, {}))
+    }
+    (board,) = suite.learnt([one, other], kept)
+    assert board.mean == 0.5
+    assert suite.learnt([other], kept) == []
 
 
 def test_operator_hash_is_of_its_own_file():
