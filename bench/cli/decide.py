@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bench.config.cell import Cell
     from bench.record import Data, Record
     from bench.run.decide import Contest
+    from bench.run.executor import Executor
     from bench.statistics.blocks import Scores
     from bench.statistics.decide import Decision
     from bench.store import Kept
@@ -118,7 +120,7 @@ def decided(options: argparse.Namespace) -> int:
         left = [board.cells[key] for board in boards for key in now[board.key].wanted]
         if not left:
             break
-        if until is not None and _too_long(boards, kept, len(left) / executor.workers, until):
+        if until is not None and _too_long(boards, kept, _turns(executor, len(left)), until):
             console.print(f"The budget ({options.budget}) is spent.")
             break
         lost = run_shown(left, options, executor, data)
@@ -179,14 +181,22 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600}[match[2]]
 
 
+def _turns(executor: Executor, cells: int) -> int:
+    """How many of so many cells run one after the other; SLURM is handed all where none is said."""
+    from bench.run.on_slurm import OnSlurm
+
+    at_a_time = (executor.most or cells) if isinstance(executor, OnSlurm) else executor.workers
+    return math.ceil(cells / at_a_time)
+
+
 def _too_long(
-    boards: Sequence[Contest], kept: Mapping[str, Kept], cells: float, until: float
+    boards: Sequence[Contest], kept: Mapping[str, Kept], turns: int, until: float
 ) -> bool:
     """Whether so many more cells, one after the other, would end after a moment."""
     from bench.run.decide import spent_seconds
 
     seconds = spent_seconds(boards, kept)
-    return seconds is not None and time.monotonic() + seconds * cells > until
+    return seconds is not None and time.monotonic() + seconds * turns > until
 
 
 def _faster(

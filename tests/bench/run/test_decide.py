@@ -14,6 +14,7 @@ from bench.config.schema import load_suite
 from bench.errors import UserError
 from bench.record import load_all
 from bench.run import decide as deciding
+from bench.run.on_slurm import OnSlurm
 from bench.store import DATA, Kept, Store
 from leaderboard.board import boards
 
@@ -150,6 +151,16 @@ def test_the_risks_of_several_plans_add_up(tiny, monkeypatch, capsys):
 def test_a_budget_that_is_no_time_is_refused(text):
     with pytest.raises(UserError, match="--budget"):
         seconds_of(text)
+
+
+def test_a_round_takes_as_long_as_the_fullest_of_its_workers():
+    assert verb._turns(SimpleNamespace(workers=4), 6) == 2
+    assert verb._turns(SimpleNamespace(workers=8), 6) == 1
+    slurm = object.__new__(OnSlurm)  # it is not installed here
+    slurm.most = None  # it is handed all
+    assert verb._turns(slurm, 6) == 1
+    slurm.most = 4
+    assert verb._turns(slurm, 6) == 2
 
 
 @pytest.mark.slow
