@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import board_key
 from bench.config import files
-from bench.config.cell import START, Cell
+from bench.config.cell import START, Cell, without_start
 from bench.config.speed import SpeedConfig
 from bench.hashing import digest
 from bench.record import Data
@@ -137,7 +137,8 @@ def _trained(
     from bench.run import fit
     from bench.speed import Arm
 
-    built = lightning.build(next(cell.config for cell in cells if cell.baseline))
+    config = next(cell.config for cell in cells if cell.baseline)
+    built = lightning.build({**config, "model": without_start(config["model"])})
     data = built.data
     scored = data.scored_images(images, cells[0].input_size)
     arms = []

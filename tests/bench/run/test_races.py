@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.config import schema
+from bench.config import lightning, schema
 from bench.config.plan import Choice, plan
 from bench.config.speed import SpeedConfig
 from bench.errors import UserError
@@ -105,6 +105,18 @@ def test_end_to_end_each_board_races_with_what_is_trained(cells):
     assert races.waiting(cells, kept(*cells)) == []
     # other weights are another race
     assert len({race.hash, detection.hash, segmentation.hash}) == 3
+
+
+def test_end_to_end_the_weights_of_the_start_are_not_read_again(cells, tmp_path, monkeypatch):
+    built = []
+    monkeypatch.setattr(lightning, "build", lambda config: built.append(config) or 1 / 0)
+    cell = next(cell for cell in cells if cell.baseline)
+    config = copy.deepcopy(cell.config)
+    config["model"]["init_args"]["backbone"]["init_args"]["weights"] = "gone.safetensors"
+    started = cell.model_copy(update={"config": config})
+    with pytest.raises(ZeroDivisionError):
+        races._trained([started], {}, 1, None, tmp_path)
+    assert "weights" not in built[0]["model"]["init_args"]["backbone"]["init_args"]
 
 
 def test_without_a_trained_baseline_there_is_no_race(cells):
