@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,8 +120,9 @@ def _safetensors(
         (whole, path, False),
         (fused, path.with_name(f"{path.stem}-fused{path.suffix}"), True),
     ):
-        save(one, About(model, names, (x.shape[-2], x.shape[-1]), is_fused), to)
-        made.append(_checked(to, whole, partial(_seen(load(to)[0]), x), x))
+        with _proved(to):
+            save(one, About(model, names, (x.shape[-2], x.shape[-1]), is_fused), to)
+            made.append(_checked(to, whole, partial(_seen(load(to)[0]), x), x))
     return made
 
 
@@ -131,14 +133,17 @@ def _program(form: Format, whole: nn.Module, fused: nn.Module, x: Tensor, path: 
     seen = _seen(fused)
     try:
         if form == "onnx":
-            path.write_bytes(exported.onnx_file(seen, x))
+            written = exported.onnx_file(seen, x)
             threads = torch.get_num_threads()
-            run = exported.loaded(path.read_bytes(), seen, x, "onnxruntime", threads)
+            with _proved(path):
+                path.write_bytes(written)
+                run = exported.loaded(path.read_bytes(), seen, x, "onnxruntime", threads)
         else:
             with torch.no_grad():
-                torch.export.save(torch.export.export(seen, (x,)), path)
-            program = torch.export.load(path).module()
-            run = partial(program, x)
+                traced = torch.export.export(seen, (x,))
+            with _proved(path):
+                torch.export.save(traced, path)
+                run = partial(torch.export.load(path).module(), x)
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -147,7 +152,18 @@ def _program(form: Format, whole: nn.Module, fused: nn.Module, x: Tensor, path: 
             f"`--format` (={form!r}): the network cannot be exported so: "
             f"{type(error).__name__}: {words}"
         ) from error
-    return _checked(path, whole, run, x)
+    with _proved(path):
+        return _checked(path, whole, run, x)
+
+
+@contextmanager
+def _proved(path: Path) -> Iterator[None]:
+    """Leave no file behind of which it is not proved that it computes what was trained."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _seen(network: nn.Module) -> nn.Module:
@@ -162,7 +178,6 @@ def _checked(path: Path, whole: nn.Module, run: Callable[[], Any], x: Tensor) ->
         try:
             error = compare(snapshot(run()), wanted, "float32")
         except GateError as fault:
-            path.unlink(missing_ok=True)
             raise Failure(f"{path.name} does not compute what was trained: {fault}") from None
         trained_ms, exported_ms = _ms(lambda: trained(x)), _ms(run)
     return Exported(path, error, trained_ms, exported_ms, isinstance(trained, Maps))

@@ -75,10 +75,27 @@ def test_an_error_without_words_is_told_by_its_kind(exported, monkeypatch):
         exported("classification", "torch_export")
 
 
-def test_what_does_not_compute_the_same_is_a_failure(exported, monkeypatch):
+@pytest.mark.parametrize("step", ["loaded", "compared"])
+def test_a_file_that_is_not_proved_is_not_left_behind(step, exported, monkeypatch, tmp_path):
+    def refuse(*_, **others):
+        raise ValueError("no such operator")
+
+    def loaded(*_):
+        return refuse if step == "compared" else refuse()
+
+    monkeypatch.setattr(export_model.exported, "preload", lambda *_: None)
+    monkeypatch.setattr(export_model.exported, "onnx_file", lambda *_: b"a network")
+    monkeypatch.setattr(export_model.exported, "loaded", loaded)
+    with pytest.raises(ValueError, match="no such operator"):
+        exported("classification", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_compute_the_same_is_a_failure(exported, monkeypatch, tmp_path):
     monkeypatch.setattr(export_model, "load", lambda path: (network("classification", 1).module, 0))
     with pytest.raises(Failure, match="does not compute what was trained"):
         exported("classification", "safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_data(tmp_path):
