@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of, size_of, split, where_of
-from bench.errors import UserError
+from bench.errors import Failure, UserError
 from bench.speed.protocol import Scope
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _PLAN = {
 """Keys of a suite's `speed` that a flag may replace, and what they may be."""
 _ADHOC = ("size", "where", "mix")
 """Flags of operators in hosts alone: they name what is timed."""
-_OF_SUITES = ("only", "seeds", "set")
+_OF_SUITES = ("only", "seeds", "set", "pretrained", "weights", "devices")
 """Flags that choose from a suite, or lay something over it."""
 
 
@@ -101,7 +101,7 @@ def time_target(options: argparse.Namespace) -> int:
                     )
             except StoreError:
                 raise
-            except UserError as error:  # such as data that are gone: the other races go on
+            except (UserError, Failure) as error:  # such as data that are gone: the others go on
                 console.print(f"{race.title}: {error}", markup=False, soft_wrap=True)
                 failed += 1
                 continue
@@ -192,6 +192,10 @@ def _of_operators(options: argparse.Namespace) -> list[Race]:
             "`--each-form` (=True) must be there with operators alone, fused, by torch: exact "
             "forms are those of one operator in inference."
         )
+    if options.each_form:
+        for flag in ("layout", "forms"):
+            rule = "left out with `--each-form`: it times each form in a layout of its own"
+            _refuse(flag, getattr(options, flag), rule)
     if alone:
         shapes = _shapes(options, how) or [str(shape) for shape in SHAPES]
         if options.each_form:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.errors import Failure
 from bench.hashing import canonical, digest
 from bench.record import SETTLED
 from bench.speed.crew import Crew, Death, Result
@@ -98,7 +99,7 @@ class Campaign:
             deaths[at] = deaths.get(at, 0) + 1
             if deaths[at] == 2 or answer.status == "timeout":
                 if answer.label is None:
-                    raise RuntimeError(f"speed workers cannot start: {answer.why}")
+                    raise Failure(f"speed workers cannot start: {answer.why}")
                 lost += [
                     {
                         "label": answer.label,

@@ -7,7 +7,8 @@ import yaml
 
 from bench.cli import speed
 from bench.cli.main import main, parser
-from bench.errors import UserError
+from bench.errors import Failure, UserError
+from bench.run import timing
 
 
 def planned(*arguments):
@@ -92,10 +93,18 @@ def test_exact_forms_race_by_operator_and_shape_along_a_range():
         ("quick --each-form", "`--each-form`"),
         ("--operators dwconv --hosts test_convnext --each-form", "`--each-form`"),
         ("--operators dwconv --each-form --form train", "`--each-form`"),
+        (
+            "--operators dwconv --each-form --layout fastest",
+            r"`--layout` \(='fastest'\) must be left",
+        ),
+        ("--operators dwconv --each-form --forms rule", r"`--forms` \(='rule'\) must be left out"),
         ("--operators dwconv --shapes 8x9..7-k3", r"`shape` \(='8x9..7-k3'\) must have a range"),
         ("", r"`suite` \(=None\) must name a suite, or `--operators`"),
         ("--operators dwconv --only host=a", r"`--only` \(=\['host=a'\]\) must be there with a"),
         ("--operators dwconv --seeds 1", "`--seeds`"),
+        ("--operators dwconv --pretrained", r"`--pretrained` \(=True\) must be there with a suite"),
+        ("--operators dwconv --weights a.pth", r"`--weights` \(='a.pth'\) must be there with a"),
+        ("--operators dwconv --devices 2", r"`--devices` \(=2\) must be there with a suite"),
         ("--operators dwconv --scope end_to_end", r"`--scope` \(='end_to_end'\) must be that of a"),
         ("--operators dwconv --scope backbone", r"`--scope` \(='backbone'\) must have `--hosts`"),
         ("--operators dwconv --scope operator --hosts resnet18", "`--hosts`"),
@@ -127,6 +136,18 @@ def test_wrong_arguments_are_named_before_anything_starts(line, message, tmp_pat
     with pytest.raises(UserError, match=message):
         planned(*line.split(), "--runs", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_race_that_ends_badly_stops_no_other(tmp_path, capsys, monkeypatch):
+    def refused(race, *_):
+        raise Failure("speed workers cannot start: no memory")
+
+    monkeypatch.setattr(timing, "time_race", refused)
+    line = "speed --operators dwconv,parc --hosts test_convnext,test_resnet --size 32"
+    options = parser()[0].parse_args([*line.split(), "--runs", str(tmp_path)])
+    options.line = line
+    assert speed.time_target(options) == 2
+    assert capsys.readouterr().out.count("speed workers cannot start: no memory") == 2
 
 
 def test_an_unknown_scope_names_those_that_there_are(capsys):
