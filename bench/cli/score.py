@@ -62,6 +62,10 @@ def _require_of_scoring(options: argparse.Namespace) -> None:
         raise UserError(f"`--devices` (={options.devices}) must be left out: one device scores.")
     if options.pretrained:
         raise UserError("`--pretrained` must be left out: what is scored are a file's weights.")
+    if options.where:
+        raise UserError(f"`--where` (={options.where!r}) must be left out: hosts stay as they are.")
+    if options.mix:
+        raise UserError(f"`--mix` (={options.mix!r}) must be left out: hosts stay as they are.")
     if options.seeds and len(split(options.seeds)) > 1:
         raise UserError(f"`--seeds` (={options.seeds!r}) must be one: no weights are drawn.")
     fixed = {*(f"trainer.{name}" for name in SCORED), "model.init_args.ema_decay"}

@@ -109,6 +109,8 @@ def test_what_lacks_is_told_with_its_place(place, capsys):
     [
         (["--devices", "2"], "`--devices` (=2)"),
         (["--pretrained"], "`--pretrained`"),
+        (["--where", "stages=1"], "`--where` (=['stages=1'])"),
+        (["--mix", "pointwise"], "`--mix` (='pointwise')"),
         (["--seeds", "0,1"], "`--seeds` (='0,1')"),
         (["--set", "trainer.precision=16-mixed"], "`--set` (='trainer.precision=16-mixed')"),
         (["--set", "trainer.max_epochs=3"], "`--set` (='trainer.max_epochs=3')"),
