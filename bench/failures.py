@@ -5,8 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 
-#: torch's CPU allocator, the CUDA runtime and cuBLAS raise plain RuntimeErrors.
-_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+#: torch's CPU allocator, the CUDA runtime and cuBLAS raise plain RuntimeErrors; so do we, where
+#: another process of several had no memory.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -113,9 +113,9 @@ class Cell(BaseModel):
 
     @property
     def backbone(self) -> dict[str, Any]:
-        """Arguments of the backbone's builder."""
-        arguments: dict[str, Any] = self.config["model"]["init_args"]["backbone"]["init_args"]
-        return arguments
+        """Arguments of the backbone's builder; of a class without any there are none."""
+        arguments: dict[str, Any] = self.config["model"]["init_args"]["backbone"].get("init_args")
+        return arguments or {}
 
     @property
     def network(self) -> dict[str, Any]:
@@ -161,8 +161,10 @@ class Cell(BaseModel):
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        h, w = self.backbone["input_size"]
+        """Height and width of the images; a network of one's own need not say, its data do."""
+        data = self.config.get("data", {}).get("init_args", {})
+        size = self.backbone.get("input_size") or data.get("image_size") or 224
+        h, w = (size, size) if isinstance(size, int) else size
         return h, w
 
     @property

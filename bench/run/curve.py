@@ -58,7 +58,7 @@ class Curve(Callback):
         batch_idx: int,
     ) -> None:
         """Count, and look at the loss now and then."""
-        self.samples += len(batch[0])
+        self.samples += len(batch[0]) * trainer.world_size  # of every rank as many
         if batch_idx % LOOK_EVERY == 0 or trainer.is_last_batch:
             loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
             if isinstance(loss, torch.Tensor) and not bool(loss.isfinite().all()):

@@ -18,39 +18,46 @@ def visible() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get(VISIBLE)
     if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
+        names = [name.strip() for name in named.split(",") if name.strip()]
+        return list(itertools.takewhile(lambda name: name != "-1", names))  # as CUDA reads it
     import torch
 
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
 @contextmanager
-def one_of(gpus: Sequence[str], folder: Path | None = None) -> Iterator[str | None]:
-    """Take a GPU that no other worker has, and let this process see it alone.
+def taken(gpus: Sequence[str], count: int = 1, folder: Path | None = None) -> Iterator[list[str]]:
+    """Take GPUs that no other worker has, and let this process see them alone.
 
-    It must be taken before CUDA is used here. Where all are taken, as by more workers than there
+    They must be taken before CUDA is used here. Where all are taken, as by more workers than there
     are GPUs, they are shared out evenly; of one GPU or none nothing is to choose.
 
     Args:
         gpus: to choose from.
+        count: how many are taken; all where there are no more.
         folder: of the locks, one for the machine; None for one in the folder of temporary files.
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as name, one_of(["0", "1"], Path(name)) as first:
-        ...     with one_of(["0", "1"], Path(name)) as second:
+        >>> with TemporaryDirectory() as name, taken(["0", "1", "2"], 2, Path(name)) as first:
+        ...     with taken(["0", "1", "2"], 1, Path(name)) as second:
         ...         first, second
-        ('0', '1')
+        (['0', '1'], ['2'])
     """
     if len(gpus) < 2:
-        yield gpus[0] if gpus else None
+        yield list(gpus)
         return
     before = os.environ.get(VISIBLE)
     place = folder or _place()
     with ExitStack() as held:
-        os.environ[VISIBLE] = gpu = _least_taken(gpus, place, held)
+        mine: list[str] = []
+        for _ in range(min(count, len(gpus))):
+            left = [gpu for gpu in gpus if gpu not in mine]
+            mine.append(_least_taken(left, place, held))
+        mine.sort(key=list(gpus).index)
+        os.environ[VISIBLE] = ",".join(mine)
         try:
-            yield gpu
+            yield mine
         finally:
             _restore(before)
 

@@ -14,13 +14,14 @@ from tempfile import NamedTemporaryFile
 from typing import Any, Generic, Self
 
 from bench import __version__
+from bench.config import trust
 from bench.local import PLUGINS
 from bench.run.code import all_sha256
 from bench.run.executor import Event, Job
 from bench.run.processes import LocalProcesses
 from bench.store import STUDIES, server
 
-_SAME = ("CONVBOARD_TRUST", PLUGINS, STUDIES)
+_SAME = ("CONVBOARD_TRUST", "CONVBOARD_FORMS", trust.NAMED, PLUGINS, STUDIES)
 """Variables that must say the same on all machines, beside those of the tracking server."""
 _SERVER = "MLFLOW_TRACKING_"
 _DATA = "CONVBOARD_DATA"

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
@@ -67,8 +67,9 @@ class LocalProcesses:
     ) -> Iterator[Event[Job]]:
         """Yield events as they come; `function` and `jobs` must pickle.
 
-        Leaving the iteration early (an error, Ctrl-C) ends the processes. Which GPUs a job takes
-        is its own to choose; see `bench.run.gpus`.
+        Leaving the iteration early (an error, Ctrl-C) ends the processes. Jobs of several devices
+        run at the same time as far as the machine has them; which GPUs a job takes is its own to
+        choose, see `bench.run.gpus`.
 
         Raises:
             CodeChanged: our code was changed since the processes' server imported it.
@@ -82,7 +83,7 @@ class LocalProcesses:
         running: dict[ProcessFuture[Any], Job] = {}
         try:
             while waiting or running:
-                while waiting and len(running) < self.workers:
+                while waiting and self._has_room(needs(waiting[0]), map(needs, running.values())):
                     job = waiting.popleft()
                     running[start(job)] = job
                     yield Event("started", job)
@@ -96,6 +97,14 @@ class LocalProcesses:
             for future in running:
                 future.cancel()  # type: ignore[no-untyped-call]
             _all_ended()
+
+    def _has_room(self, needs: Needs, others: Iterable[Needs]) -> bool:
+        """Whether a job may start beside others that run."""
+        running = list(others)
+        if not running or len(running) >= self.workers:
+            return not running
+        devices = [one.devices for one in (needs, *running)]
+        return max(devices) == 1 or sum(devices) <= _devices(needs)
 
 
 def default_workers() -> int:
@@ -117,6 +126,11 @@ def require_devices(needs: Needs, graphics: int, cores: int, where: str) -> None
     if needs.devices > most:
         rule = f"at most {most}, the {unit} of {where}"
         raise UserError(f"`devices` (={needs.devices}) must be {rule}.")
+
+
+def _devices(needs: Needs) -> int:
+    """Return how many devices of the kind that a job takes this machine has."""
+    return (0 if needs.cpu else len(gpus.visible())) or usable_cores()
 
 
 def _context() -> Any:

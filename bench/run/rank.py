@@ -12,7 +12,7 @@ from bench.record import Data
 from bench.run.cell import WAIT_S, train
 from bench.run.fit import fit
 from bench.run.processes import end_with_parent
-from bench.run.ranks import JOB, RESULT
+from bench.run.ranks import JOB, RESULT, note_failure
 from bench.run.suite import hush
 from bench.store import Store
 from bench.whole_files import write_whole
@@ -24,8 +24,12 @@ def main(work: Path) -> None:
     hush()
     job = json.loads((work / JOB).read_text(encoding="utf-8"))
     cell = Cell.model_validate(job["cell"])
-    if int(os.environ["RANK"]):
-        fit(cell.config, work)
+    if rank := int(os.environ["RANK"]):
+        try:
+            fit(cell.config, work)
+        except Exception as error:
+            note_failure(work, rank, error)
+            raise
         return
     store = Store(Path(job["folder"]), wait_s=WAIT_S)
     data = Data.model_validate(job["data"]) if job["data"] else None

@@ -17,6 +17,7 @@ from typing import Literal
 from bench import locks
 from bench.config.cell import Cell
 from bench.errors import ConfigError, UserError, near
+from bench.failures import out_of_memory
 from bench.record import Data, Record, Status
 from bench.run import gpus
 from bench.run.cell import Ran, group, lost, run_cell
@@ -204,6 +205,7 @@ def _ended(event: Event[Cell], folder: Path, command: str, data: Data | None) ->
         else:
             status: Status = "timeout" if event.kind == "timeout" else "error"
             if event.kind == "failed":
+                status = "oom" if out_of_memory(event.value) else status
                 words = f"{type(event.value).__name__}: {event.value}"
             else:
                 words = str(event.value)
@@ -234,9 +236,9 @@ def _in_process(
 ) -> Ran | None:
     """Run a cell; None says that another process does."""
     hush()
-    several = needs_of(cell).devices > 1  # they share out the GPUs among themselves
+    needs = needs_of(cell)
     try:
-        with gpus.one_of([] if several else gpus.visible()):
+        with gpus.taken([] if needs.cpu else gpus.visible(), needs.devices):
             return run_cell(cell, folder, command, data=data.get(cell.hash), again=again)
     except locks.Held:
         return None

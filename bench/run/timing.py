@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import locks
+from bench.errors import Failure
 from bench.machine import machine, provenance, software
 from bench.record import SETTLED, Record
 from bench.run.cell import WAIT_S
@@ -45,9 +47,22 @@ def time_race(
         command: the command line that asked for it, for the records.
         progress: see `bench.speed.measure`.
         crew: workers that go on to the next race.
+
+    Raises:
+        Failure: another command times the race just now.
     """
     store = Store(folder, wait_s=WAIT_S)
     store.require_writable()
+    try:
+        with locks.lock(locks.of_cell(store.folder, race.hash)):
+            return _timed_alone(race, store, command, progress, crew)
+    except locks.Held:
+        raise Failure(f"{race.title}: another command times it just now.") from None
+
+
+def _timed_alone(
+    race: Race, store: Store, command: str, progress: Progress | None, crew: Crew | None
+) -> list[Record]:
     experiment = f"{race.suite}-speed" if race.suite else ADHOC
     store.require_active([experiment, race.suite or ADHOC])
     work = store.folder / "cells" / race.hash

@@ -70,7 +70,7 @@ class Share:
             return
         # drawn anew in every job: it knows nothing of the others' draws
         trial_of = self.trials_of(shared.study, store, derive(self.arm.cell.seed, job))
-        with gpus.one_of(gpus.visible()):
+        with gpus.taken(gpus.visible()):
             shared.run(trial_of, self.search.trials, job=job)
 
     def opened(self, store: Store, *, joins: bool = False) -> Shared:

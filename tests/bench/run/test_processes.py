@@ -14,6 +14,7 @@ import pytest
 from bench import locks
 from bench.errors import UserError
 from bench.run import gpus, same_code
+from bench.run.executor import Needs
 from bench.run.processes import LocalProcesses
 
 A, B, C = (partial(str.upper, letter) for letter in "abc")
@@ -69,26 +70,59 @@ def test_workers_take_different_gpus(tmp_path, monkeypatch):
     """By locks alone: there need be no GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert gpus.visible() == ["3", "5"]
-    with gpus.one_of(gpus.visible(), tmp_path) as first:
+    with gpus.taken(gpus.visible(), folder=tmp_path) as (first,):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == first == "3"
-        with gpus.one_of(["3", "5"], tmp_path) as second:
+        with gpus.taken(["3", "5"], folder=tmp_path) as (second,):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == second == "5"
-            with gpus.one_of(["3", "5"], tmp_path) as third:
+            with gpus.taken(["3", "5"], folder=tmp_path) as (third,):
                 assert third == "3"  # more workers than GPUs
-                with gpus.one_of(["3", "5"], tmp_path) as fourth:
+                with gpus.taken(["3", "5"], folder=tmp_path) as (fourth,):
                     assert fourth == "5"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
-    with gpus.one_of(["3", "5"], tmp_path) as again:
+    with gpus.taken(["3", "5"], folder=tmp_path) as (again,):
         assert again == "3"
-    with gpus.one_of(["7"], tmp_path) as only:
+    with gpus.taken(["7"], folder=tmp_path) as (only,):
         assert only == "7"
+
+
+def test_a_cell_of_several_gpus_takes_those_that_are_free(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    with gpus.taken(gpus.visible(), 2, tmp_path) as first:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+        with gpus.taken(["0", "1", "2", "3", "4"], 2, tmp_path) as second:
+            assert (first, second) == (["0", "1"], ["2", "3"])
+            with gpus.taken(["0", "1", "2", "3", "4"], 3, tmp_path) as third:
+                assert third == ["0", "1", "4"]
+    with gpus.taken(["0", "1"], 8, tmp_path) as all_of_them:
+        assert all_of_them == ["0", "1"]
+
+
+@pytest.mark.parametrize(("named", "seen"), [("-1", []), ("3,-1,4", ["3"]), ("", [])])
+def test_gpus_are_named_as_cuda_reads_them(named, seen, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus.visible() == seen
+
+
+@pytest.mark.parametrize(
+    ("devices", "running", "room"),
+    [(8, [], True), (8, [8], False), (2, [2, 2], True), (2, [2, 2, 4], False), (1, [1] * 9, True)],
+)
+def test_cells_of_several_gpus_run_at_a_time_as_far_as_there_are(
+    devices, running, room, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join("01234567"))
+    engine = LocalProcesses(workers=10, timeout_s=1)
+    assert engine._has_room(Needs(devices), map(Needs, running)) == room
+    alone = LocalProcesses(workers=1, timeout_s=1)
+    assert not alone._has_room(Needs(1), [Needs(1)])
+    assert alone._has_room(Needs(8), [])
 
 
 def test_a_lock_that_is_held_inside_is_told_and_no_gpu_stays_taken(tmp_path):
     taken = []
 
     def held_inside():
-        with gpus.one_of(["3", "5"], tmp_path) as gpu:
+        with gpus.taken(["3", "5"], folder=tmp_path) as (gpu,):
             taken.append(gpu)
             raise locks.Held("cell.lock")
 
@@ -138,7 +172,7 @@ def test_a_server_has_noted_its_code():
 def test_a_folder_of_locks_that_is_anothers_is_left_to_him(tmp_path, monkeypatch):
     monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    with gpus.one_of(gpus.visible()) as first:
+    with gpus.taken(gpus.visible()) as (first,):
         assert first == "3"
     shared = tmp_path / "convboard-gpus"
     assert stat.S_IMODE(shared.stat().st_mode) == 0o777
@@ -147,7 +181,7 @@ def test_a_folder_of_locks_that_is_anothers_is_left_to_him(tmp_path, monkeypatch
     monkeypatch.setattr(
         os, "access", lambda path, mode: shared != Path(path) and reachable(path, mode)
     )
-    with gpus.one_of(gpus.visible()) as first:
+    with gpus.taken(gpus.visible()) as (first,):
         assert first == "3"
     assert (tmp_path / f"convboard-gpus-{os.getuid()}" / "3.lock").exists()
 
