@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,11 +166,12 @@ def _write(site: Path, every: list[Part], progress: Callable[[int], None]) -> No
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         made[part.name] = {"key": part.key, "files": sorted(files)}
-    # on one line: with indents it is written by slower code, and there may be 20,000 parts
-    (stage / MANIFEST).write_text(json.dumps({"parts": made}, sort_keys=True), encoding="utf-8")
     kept = {name for part in made.values() for name in part["files"]} | {MANIFEST}
+    new = sorted(path for path in stage.rglob("*") if path.is_file())
     with _uninterrupted():
-        for path in sorted(p for p in stage.rglob("*") if p.is_file()):
+        # a build that is killed from here on leaves a list by which the next one makes all anew
+        _list(site, stage, made | _unsure(old, made))
+        for path in new:
             target = site / path.relative_to(stage)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
@@ -178,7 +179,28 @@ def _write(site: Path, every: list[Part], progress: Callable[[int], None]) -> No
             for name in gone["files"]:
                 if name not in kept:
                     (site / name).unlink(missing_ok=True)
+        _list(site, stage, made)
     progress(len(every))
+
+
+def _unsure(
+    old: Mapping[str, dict[str, Any]], made: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the parts that change, with their old and new files and a key that no part has."""
+    unsure = {}
+    for name in sorted(old.keys() | made.keys()):
+        both = [parts[name] for parts in (old, made) if name in parts]
+        if len(both) < 2 or both[0] != both[1]:
+            unsure[name] = {"key": "", "files": sorted({f for part in both for f in part["files"]})}
+    return unsure
+
+
+def _list(site: Path, stage: Path, parts: Mapping[str, dict[str, Any]]) -> None:
+    """Write the list of the site's files, whole or not at all."""
+    # on one line: with indents it is written by slower code, and there may be 20,000 parts
+    text = json.dumps({"parts": parts}, sort_keys=True)
+    (stage / MANIFEST).write_text(text, encoding="utf-8")
+    (stage / MANIFEST).replace(site / MANIFEST)
 
 
 def _manifest(site: Path) -> dict[str, dict[str, Any]]:

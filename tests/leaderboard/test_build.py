@@ -3,6 +3,7 @@
 import io
 import json
 import runpy
+import shutil
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,6 +153,38 @@ def test_a_build_that_is_interrupted_leaves_the_old_site_whole(tmp_path):
             build(tmp_path / "records", tmp_path / site, progress=interrupted)
     assert {p: p.read_bytes() for p in (tmp_path / "site").rglob("*") if p.is_file()} == before
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("moved", [0, 1, 9])
+def test_a_build_that_is_killed_while_files_are_moved_is_mended_by_the_next(
+    tmp_path, monkeypatch, moved
+):
+    make.accuracy(make.entry("parc"), 0, 0.8).save(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    make.accuracy(make.entry("acb"), 0, 0.7).save(tmp_path / "new")
+    replace, count = Path.replace, 0
+
+    def killed(path, target):
+        nonlocal count
+        count += 1
+        if count > moved:
+            raise OSError("killed")
+        return replace(path, target)
+
+    def content(folder):
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    for after in ("old", "new"):
+        site, anew = tmp_path / f"site of {after}", tmp_path / f"{after} anew"
+        build(tmp_path / "old", site)
+        count = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed)
+            with pytest.raises(OSError, match="killed"):
+                build(tmp_path / "new", site)
+        build(tmp_path / after, site)
+        build(tmp_path / after, anew)
+        assert content(site) == content(anew)
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
