@@ -106,22 +106,27 @@ def put(records: Mapping[Path, Record], into: Path) -> Filed:
         raise UserError(
             f"`--into` (={str(into)!r}) must be a folder: run it in a checkout of ConvBoard."
         )
-    new: list[tuple[Path, Path]] = []
-    known = []
+    copies: dict[Path, Path] = {}
+    """Where a file belongs → the file that is or will be there."""
+    new: set[Path] = set()
+    known: set[Path] = set()
     for file, record in records.items():
         target = into / home(record) / file.name
-        if not target.exists():
-            new.append((file, target))
-            continue
-        if target.read_bytes() != file.read_bytes():
-            raise UserError(f"{target.name}: another record of this name is filed; nothing is.")
-        known.append(target.relative_to(into).as_posix())
-    for file, target in new:
-        for name in records[file].beside:
-            if file.with_name(name).is_file():
-                copy_whole(file.with_name(name), target.with_name(name))
-        copy_whole(file, target)
-    return Filed(_names(into, (target for _, target in new)), tuple(sorted(known)))
+        (known if target.exists() else new).add(target)
+        for name in (*record.beside, file.name):
+            given, place = file.with_name(name), target.with_name(name)
+            if not given.is_file():
+                continue
+            there = copies.setdefault(place, place if place.exists() else given)
+            if there != given and there.read_bytes() != given.read_bytes():
+                kind = "record" if name == file.name else "file"
+                raise UserError(
+                    f"{name}: another {kind} of this name is filed, or is to be; nothing is."
+                )
+    for place, given in copies.items():
+        if given != place:
+            copy_whole(given, place)
+    return Filed(_names(into, new), _names(into, known))
 
 
 def _names(into: Path, files: Iterable[Path]) -> tuple[str, ...]:

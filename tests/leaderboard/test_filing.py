@@ -66,6 +66,33 @@ def test_records_are_filed_once_with_what_lies_beside_them(tmp_path, into):
         records_in([path])
 
 
+def test_what_lay_beside_a_record_is_filed_later_too(tmp_path, into):
+    named = SCORE.accuracy.outcomes.model_copy(
+        update={"sha256": hashlib.sha256(b"outcomes").hexdigest()}
+    )
+    record = make.changed(SCORE, accuracy=SCORE.accuracy.model_copy(update={"outcomes": named}))
+    path = record.save(tmp_path / "new")
+    (name,) = put(records_in([path]), into).new
+    path.with_name(named.file).write_bytes(b"outcomes")
+    assert put(records_in([path]), into).known == (name,)
+    filed = (into / name).with_name(named.file)
+    assert filed.read_bytes() == b"outcomes"
+    filed.write_bytes(b"others")
+    with pytest.raises(UserError, match="another file of this name is filed"):
+        put(records_in([path]), into)
+    assert filed.read_bytes() == b"others"
+
+
+def test_two_files_of_one_name_must_be_the_same(tmp_path, into):
+    one, other = (SCORE.save(tmp_path / name) for name in ("one", "other"))
+    assert len(put(records_in([one, other]), into).new) == 1
+    (into / put(records_in([one]), into).known[0]).unlink()
+    other.write_text(other.read_text() + "\n")
+    with pytest.raises(UserError, match=r"another record of this name is filed, or is to be"):
+        put(records_in([one, other]), into)
+    assert not list(into.rglob("*.json"))
+
+
 def test_nothing_is_overwritten(tmp_path, into):
     path = SCORE.save(tmp_path / "new")
     (name,) = put(records_in([path]), into).new
