@@ -15,7 +15,7 @@ from leaderboard.rows import Board, Row
 from leaderboard.times import Choice, Ratio, choices, ratios
 from leaderboard.wording import counted
 
-Verdict = Literal["better", "worse", "open", "baseline", "failed"]
+Verdict = Literal["better", "worse", "open", "baseline", "failed", "unfit"]
 FEWEST = 3
 """So many boards must there be for an interval over boards to mean anything."""
 
@@ -157,7 +157,7 @@ def _names(rows: Mapping[str, Mapping[str, Row]]) -> dict[str, str]:
 
 def _cell(row: Row, board: Board) -> GridCell:
     if not row.scores:
-        return GridCell(row, None, "failed", None)
+        return GridCell(row, None, "unfit" if row.unfit else "failed", None)
     base = board.baseline
     if base is not None and row.key == base.key:
         return GridCell(row, None, "baseline", None)

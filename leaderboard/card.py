@@ -94,10 +94,9 @@ class _Writer:
         # of arms that share the best mean the baseline leads
         first = board.baseline.rank if board.baseline and self.base else None
         best = self.base if self.base and first and first.place == 1 else board.pairs.order[0]
-        self.best = surer[0] if surer else best
-        self.lead, among = self._quicker(surer) if surer else (self.best, 1)
-        self.open = board.pairs.open(self.lead)
-        told = [self.lead, *(self.open if len(self.open) <= NAMED else [])]
+        self.lead, among = self._quicker(surer) if surer else (best, 1)
+        self.others = [arm for arm in board.pairs.open(self.lead) if arm != self.base]
+        told = [self.lead, *(self.others if len(self.others) <= NAMED else [])]
         told = [arm for arm in told if arm != self.base and arm in times]
         self.speeds = {arm: self._speed(arm, max(len(told), among)) for arm in told}
 
@@ -170,9 +169,12 @@ class _Writer:
             lower = "" if self.show.higher else " (lower is better)"
             return f"{name}: {change} {against} {base}{bounds}{lower}{time}."
         nothing = only or f"Nothing is surely better than {base}, the baseline. "
+        within = lead.difference.interval
+        zero_out = within is not None and (within.low > 0 or within.high < 0)
+        compared = " once all pairs are compared" if zero_out else ""
         return (
             f"{nothing}{name} has the best mean{time}: {change} against {base}{bounds}, "
-            "which may be chance."
+            f"which may be chance{compared}."
         )
 
     def _time_of_lead(self) -> str:
@@ -199,10 +201,9 @@ class _Writer:
         start = ""
         if not better and self.lead != self.base and (self.surer or self.base is None):
             start = f"Nothing is surely better than {name}"
-        others = [arm for arm in self.open if self.surer or arm != self.base]
         if self.board.detectable is None:
             return sentences  # the answer has said that none can be told apart
-        if others:
+        if others := self.others:
             who = (
                 self._listed(others, timed=True)
                 if len(others) <= NAMED
@@ -232,7 +233,7 @@ class _Writer:
         words, first = [], True
         for arm in arms:
             word, notes = self.names[arm], []
-            if timed and arm == self.best:
+            if timed and self._is_first(arm) and not self._is_first(self.lead):
                 notes.append("the best mean")
             if timed and arm in self.speeds and self.base is not None:
                 base = f"the time of {self.names[self.base]}" if first else ""
@@ -248,6 +249,11 @@ class _Writer:
                 word += f" ({', '.join(notes)})"
             words.append(word)
         return listed(words)
+
+    def _is_first(self, arm: str) -> bool:
+        """Whether no other arm has a better mean."""
+        rank = self.rows[arm].rank
+        return rank is not None and rank.place == 1
 
     def _share(self, arm: str) -> str:
         """The ratio of an arm's time, 'about' where it may as well be 1."""
@@ -285,7 +291,7 @@ def _missing(board: Board, times: Mapping[str, Ratio], choice: Choice | None) ->
         return [f"{who} {one if len(rows) == 1 else several}."]
 
     scoreless = [row for row in board.rows if not row.scores]
-    unfit = [r for r in scoreless if all(f.status == "unsupported" for f in r.failures)]
+    unfit = [row for row in scoreless if row.unfit]
     failed = [row for row in scoreless if row not in unfit]
     unlinked = [row for row in board.rows if not row.linked]
     ranked = [row for row in board.rows if row.rank]

@@ -11,6 +11,7 @@ from leaderboard.names import host_words
 from leaderboard.rows import Board, Row
 from leaderboard.show import MISSING, Show
 from leaderboard.standing import Standing, standing
+from leaderboard.wording import capitalised, counted
 
 HEADER = ("operator", "seeds", "score before", "score", "to the baseline", "time")
 LONGEST = 80
@@ -55,7 +56,8 @@ def _section(board: Board, old: dict[str, Board]) -> Iterator[str]:
     lines += [_line([_name(row), "gone", *[MISSING] * (len(HEADER) - 2)]) for row in gone]
     same = len(board.rows) - len(changed)
     if same:
-        lines += ["", f"The other {same} operators stay as they were."]
+        verb = "stays as it was" if same == 1 else "stay as they were"
+        lines += ["", f"{capitalised(counted(same, 'other operator'))} {verb}."]
     yield "\n".join(lines)
 
 
@@ -74,7 +76,9 @@ def _all_cells(stand: Standing) -> dict[str, tuple[str, str, str, str, str]]:
 def _cells(stand: Standing, row: Row) -> tuple[str, str, str, str, str]:
     """Return what is said of an arm: name, seeds, score, contrast to the baseline, time."""
     show = Show(stand.board.metric)
-    seeds = str(len(row.scores)) + (f", {len(row.failures)} failed" if row.failures else "")
+    failed = sum(record.status != "unsupported" for record in row.failures)
+    seeds = str(len(row.scores)) + (f", {failed} failed" if failed else "")
+    seeds += ", does not fit" if row.unfit else ""
     score = show.score(row.mean) + (f" {plain(show.unit)}" if row.mean is not None else "")
     difference = row.difference
     contrast = MISSING

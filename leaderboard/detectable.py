@@ -20,19 +20,19 @@ def level(arms: int, looks: int) -> float:
 def words(blocks: Blocks, arms: int, looks: int, show: Show) -> str:
     """Say what differences a board of so many compared arms can show; empty without a residual.
 
-    E.g. 'Two operators nearer than 5.4 points can't be told apart with two seeds; about 9 seeds
-    would show 2 points.': the difference is found four times out of five.
+    E.g. 'A true difference of 5.4 points is found four times out of five with two seeds; about 9
+    seeds would find 2 points as often.'
     """
     least = blocks.detectable(level(arms, looks)) if arms > 1 else None
     if not least:
         return ""
     seeds = blocks.fewest_seeds
-    text = f"Two operators nearer than {show.amount(least)} can't be told apart with "
+    text = f"A true difference of {show.amount(least)} is found four times out of five with "
     text += f"{counted(seeds, 'seed')}"
     wanted = _round_below(least / 2)
     needed = _seeds_for(blocks, wanted, level(arms, looks))
     many = f"more than {MOST_SEEDS}" if needed is None else f"about {needed}"
-    return f"{text}; {many} seeds would show {show.amount(wanted)}."
+    return f"{text}; {many} seeds would find {show.amount(wanted)} as often."
 
 
 def _round_below(value: float) -> float:

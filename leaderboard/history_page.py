@@ -21,7 +21,7 @@ class Change:
     """What became of an arm on a board.
 
     Attributes:
-        kind: 'new', 'improved', 'worse', 'stale' or 'failed'.
+        kind: 'new', 'improved', 'worse', 'stale', 'failed' or 'unfit'.
         view: the board.
         row: the arm.
         page: its page.
@@ -40,7 +40,8 @@ def history_view(views: Sequence[BoardView], records: Iterable[Record]) -> dict[
     days: dict[str, Counter[str]] = {}
     for record in records:
         of_day = days.setdefault(record.provenance.created[:10], Counter())
-        of_day[record.kind if record.status == "ok" else "failure"] += 1
+        if not _unfit(record):
+            of_day[record.kind if record.status == "ok" else "failure"] += 1
     last = max(days, default=None)
     changes = [
         change
@@ -53,7 +54,7 @@ def history_view(views: Sequence[BoardView], records: Iterable[Record]) -> dict[
         "before": sorted(days)[-2] if len(days) > 1 else None,
         "changes": {
             kind: [change for change in changes if change.kind == kind]
-            for kind in ("new", "improved", "worse", "stale", "failed")
+            for kind in ("new", "improved", "worse", "stale", "failed", "unfit")
         },
         "days": [(day, dict(days[day])) for day in sorted(days, reverse=True)[:DAYS]],
     }
@@ -73,8 +74,10 @@ def _changes(view: BoardView, row: Row, last: str) -> list[Change]:
         changes.append(change("stale", words))
     if not fresh:
         return changes
-    if lost := [r for r in fresh if r.status != "ok"]:
+    if lost := [r for r in fresh if r.status != "ok" and not _unfit(r)]:
         changes.append(change("failed", status_words(lost[0])))
+    if row.unfit:
+        changes.append(change("unfit", ""))
     older = [
         r
         for r in (*row.superseded, *row.records)
@@ -94,6 +97,11 @@ def _changes(view: BoardView, row: Row, last: str) -> list[Change]:
             words = f"{view.show.difference(gain)} {view.show.difference_unit}"
             changes.append(change(kind, f"{words} to {view.show.score(row.plain_mean)}"))
     return changes
+
+
+def _unfit(record: Record) -> bool:
+    """Whether an arm takes no slot of the host, which is no failure."""
+    return record.kind == "accuracy" and record.status == "unsupported"
 
 
 def _scores(records: Iterable[Record], headline: str | None) -> dict[int, float]:

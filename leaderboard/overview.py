@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from leaderboard.across import GridCell, OperatorMean, Overview, overview
 from leaderboard.board_page import BoardView
 from leaderboard.names import operator_file
+from leaderboard.rows import status_words
 from leaderboard.show import Show
 
 LEANING = 0.9
@@ -49,7 +50,7 @@ def grid(views: Sequence[BoardView]) -> Grid:
     for board in found.boards:
         view = by_key[board.key]
         cells = (found.cell(operator, board) for operator in found.operators)
-        rows.append((view, tuple(_tile(view.show, cell) if cell else None for cell in cells)))
+        rows.append((view, tuple(_tile(view, cell) if cell else None for cell in cells)))
     pages = {
         name: operator_file(cell.row.first.entry.operator)
         for (name, _), cell in found.cells.items()
@@ -63,11 +64,16 @@ def grid(views: Sequence[BoardView]) -> Grid:
     )
 
 
-def _tile(show: Show, cell: GridCell) -> Tile:
+def _tile(view: BoardView, cell: GridCell) -> Tile:
+    show = view.show
     if cell.verdict == "baseline":
         return Tile("0", "op", "the baseline")
     if cell.verdict == "failed":
-        return Tile("failed", "op", "no score")
+        return Tile("failed", "op", status_words(cell.row.first))
+    if cell.verdict == "unfit":
+        return Tile("does not fit", "op", "no slot of the host is one that it can take")
+    if view.board.baseline is None:
+        return Tile("?", "op", "no baseline on this board")
     if cell.difference is None:
         return Tile("?", "op", "no interval: too few seeds, or none shared")
     text = show.difference(cell.difference.value)

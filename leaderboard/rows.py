@@ -125,6 +125,11 @@ class Row:
         """The seeds that did not come through."""
         return tuple(r for r in self.records if r.status != "ok")
 
+    @property
+    def unfit(self) -> bool:
+        """Whether it has no score because it takes no slot of the host: that is no failure."""
+        return not self.scores and all(r.status == "unsupported" for r in self.failures)
+
     def is_stale(self, record: Record) -> bool:
         """Whether a record of this arm is of older code of the operator.
 
@@ -239,7 +244,7 @@ class Board:
     detectable: float | None = None
     """Difference of two arms that would be found four times out of five."""
     detectable_words: str = ""
-    """What can't be told apart, and how many seeds would show how much; empty without a test."""
+    """What difference is found, and how many seeds would find less; empty without a test."""
     settings: tuple[tuple[str, str], ...] = ()
     """Settings, with their values, by which boards of the same task, data and host differ."""
     notes: tuple[str, ...] = ()
@@ -266,11 +271,6 @@ class Board:
         if (row.key, self.baseline.key) in self.pairs.apart:
             return "better"
         return "worse" if (self.baseline.key, row.key) in self.pairs.apart else None
-
-    @property
-    def slug(self) -> str:
-        """Anchor of the board in the page."""
-        return f"board-{self.key[:8]}"
 
     @property
     def whole(self) -> bool:

@@ -162,6 +162,43 @@ def test_of_many_arms_only_the_number_is_told():
     assert any(f"{count} other operators can't be told from" in said for count in ("Six", "Five"))
 
 
+def test_four_others_are_told_with_their_times():
+    few = {f"a{i}": (0.85 + i / 1000, 0.86, 0.85) for i in range(5)}
+    times = [timed(label, 1.5) for label in few]
+    said = text(*scores({"dw7": (0.85, 0.86, 0.851), **few}), timed("dw7", 1.0), *times)
+    assert "a4 has the best mean at 1.5× dw7's time" in said
+    assert "(1.5× the time of dw7)" in said
+    assert said.count("1.5×") == 5
+
+
+def test_the_best_mean_is_that_of_the_first_row():
+    # of the arms that are surely better, acb has the best mean; few has a better one of one seed
+    values = {**CLEAR, "few": (0.897, None, None)}
+    (board,) = boards(scores(values))
+    first = board.rows[0].label
+    times = [timed("dw7", 1.0), timed("acb", 1.0), timed("few", 1.0), timed("shift", 1.9)]
+    said = text(*scores(values), *times)
+    assert first == "few"
+    assert "few (the best mean" in said or said.startswith("few:")
+    assert "acb (the best mean" not in said
+
+
+def test_an_interval_without_zero_may_be_chance_once_all_pairs_are_compared():
+    near = {
+        "dw7": (0.8528, 0.8558, 0.8680),
+        "acb": (0.8588, 0.8646, 0.8775),
+        "a0": (0.8515, 0.8585, 0.8671),
+        "a1": (0.8516, 0.8640, 0.8691),
+        "a2": (0.8500, 0.8659, 0.8693),
+        "a3": (0.8495, 0.8682, 0.8664),
+        "a4": (0.8534, 0.8550, 0.8692),
+    }
+    said = text(*scores(near))
+    assert "points against dw7 [0." in said
+    assert "acb has the best mean" in said
+    assert "which may be chance once all pairs are compared." in said
+
+
 def test_less_is_better_in_some_metrics():
     metric = make.SCORED.accuracy.metrics["top1"]
     worse = {"unit": "px", "higher_is_better": False}

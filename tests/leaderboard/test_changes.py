@@ -52,6 +52,15 @@ def test_a_score_that_replaces_another_is_shown_with_it():
     assert float(earlier.split()[0]) > float(now.split()[0])
 
 
+def test_what_stays_is_counted_and_what_does_not_fit_is_no_failure():
+    unfit = make.failure(make.entry("odd"), 0, status="unsupported")
+    text = changes(SUITE, [*SUITE, unfit])
+    assert "| odd | 0, does not fit | new | — | — | — |" in text
+    assert "Seven other operators stay as they were." in text
+    one = [record for record in SUITE if record.entry.label == "dw7"]
+    assert "One other operator stays as it was." in changes(one, [*one, unfit])
+
+
 @pytest.mark.parametrize(
     "text", ["<img src=x>", "a|b", "[a](http://b)", "@you #1", "`x`", "a\n# b", "www.b.c", "**x**"]
 )
