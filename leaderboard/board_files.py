@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 from markupsafe import Markup, escape
 
 from leaderboard.board_page import BoardView, choice_key
-from leaderboard.board_plot import SIZES, Axes, drawn
+from leaderboard.board_plot import SIZES, Axes, axes_of, drawn
 from leaderboard.encode import script_json
 from leaderboard.pairs import board_pairs
 from leaderboard.svg import drawing, element, text
 
 CSS = Path(__file__).parent / "templates" / "css"
-AXES: tuple[Axes, ...] = ("relative", "absolute")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class PagePlot:
     choice: str
     axes: Axes
     svgs: tuple[Markup, ...]
-    unlabelled: int
 
 
 @cache
@@ -37,32 +36,30 @@ def plot_style() -> str:
 
 def plot_pages(view: BoardView) -> list[PagePlot]:
     """Return the plots of a board's page, the one that it opens with first."""
-    plots = []
-    for stand in view.standings:
-        for axes in AXES if view.baseline else AXES[1:]:
-            sizes = [drawn(view, stand, axes, size, root="../") for size in SIZES]
-            whole = [plot for plot in sizes if plot]
-            if whole:
-                plots.append(
-                    PagePlot(
-                        choice_key(stand),
-                        axes,
-                        tuple(Markup(plot.svg) for plot in whole),
-                        sum(label is None for label in whole[0].labels),
-                    )
-                )
-    return plots
+    return [
+        PagePlot(
+            choice_key(stand),
+            axes,
+            tuple(
+                Markup(plot.svg)
+                for size in SIZES
+                if (plot := drawn(view, stand, axes, size, root="../"))
+            ),
+        )
+        for stand in view.standings
+        for axes in axes_of(view, stand)
+    ]
 
 
 def board_drawings(view: BoardView, name: str) -> dict[str, bytes]:
     """Return the drawings that other pages show, and anybody may.
 
     They are `boards/<name>-<time>.svg`, the narrow ones, and `boards/<name>.svg` of the usual time.
+    They are relative to the baseline; where that has no score or no time, absolute.
     """
-    axes: Axes = "relative" if view.baseline else "absolute"
     files = {}
     for stand in view.standings:
-        for size in SIZES:
+        for axes, size in product(axes_of(view, stand)[:1], SIZES):
             plot = drawn(view, stand, axes, size, style=plot_style())
             if plot:
                 end = "" if size == "wide" else f"-{size}"

@@ -18,6 +18,18 @@ SIZES = {"wide": (720.0, 400.0), "narrow": (340.0, 340.0)}
 """Of the drawing, in pixels: for a window, and for a telephone."""
 
 
+def axes_of(view: BoardView, stand: Standing) -> tuple[Axes, ...]:
+    """Return the axes on which a board can be drawn by one of its times, the first choice first."""
+    if stand.choice is None or view.board.metric is None:
+        return ()
+    every: tuple[Axes, ...] = ("relative", "absolute") if view.baseline else ("absolute",)
+    return tuple(
+        axes
+        for axes in every
+        if any(_point(view, stand, row, axes, None) for row in view.board.rows)
+    )
+
+
 def drawn(
     view: BoardView,
     stand: Standing,
@@ -78,6 +90,8 @@ def _point(
         return None
     if axes == "relative":
         is_base = base is not None and row.key == base.key
+        if is_base and place.verdict != "baseline":  # it could not be timed
+            return None
         if not is_base and (place.ratio is None or row.difference is None):
             return None
         x = Span(1.0) if is_base or place.ratio is None else _span(place.ratio)

@@ -52,7 +52,8 @@ def entry_view(
         *(r for r in (row.untimed, row.untimed_end_to_end) if r),
     )
     scored = [r for r in row.records if r.status == "ok" and r.accuracy and r.recipe]
-    every = [(r, False) for r in records] + [(r, True) for r in row.superseded]
+    every = [(r, False) for r in (*records, *([row.decision] if row.decision else []))]
+    every += [(r, True) for r in (*row.superseded, *row.earlier)]
     return {
         "view": view,
         "board": board,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.record import Record
@@ -12,15 +12,22 @@ from leaderboard.names import machine_file, machine_name
 from leaderboard.show import Show
 
 
-def machine_views(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
-    """Return path of the page → the variables of `machine.html`, in the order of the paths."""
+def machine_views(
+    records: Iterable[Record], filenames: Mapping[int, str]
+) -> dict[str, dict[str, Any]]:
+    """Return path of the page → the variables of `machine.html`, in the order of the paths.
+
+    Args:
+        records: of all machines.
+        filenames: id of a record → name of its file.
+    """
     by_page: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_page[machine_file(record)].append(record)
-    return {page: _view(page, by_page[page]) for page in sorted(by_page)}
+    return {page: _view(page, by_page[page], filenames) for page in sorted(by_page)}
 
 
-def _view(page: str, records: list[Record]) -> dict[str, Any]:
+def _view(page: str, records: list[Record], filenames: Mapping[int, str]) -> dict[str, Any]:
     machine = records[0].machine
     memory = machine.memory_bytes / 2**30
     facts = [
@@ -38,13 +45,13 @@ def _view(page: str, records: list[Record]) -> dict[str, Any]:
         "facts": [(name, value) for name, value in facts if value is not None],
         "kinds": sorted(Counter(record.kind for record in records).items()),
         "days": days,
-        "times": _alone(records),
+        "times": _alone(records, filenames),
         "runs": _runs(records),
         "software": _software(records),
     }
 
 
-def _alone(records: Iterable[Record]) -> list[dict[str, Any]]:
+def _alone(records: Iterable[Record], filenames: Mapping[int, str]) -> list[dict[str, Any]]:
     """The times of networks and operators that stand on no board, the newest run first.
 
     What was timed in a suite is on its boards; forms against each other, on operators' pages.
@@ -75,7 +82,10 @@ def _alone(records: Iterable[Record]) -> list[dict[str, Any]]:
                 "baseline": speed.baseline,
                 "command": first.provenance.reproduce,
                 "created": max(record.provenance.created for record in of_table),
-                "rows": [_time(record) for record in sorted(of_table, key=_by_time)],
+                "rows": [
+                    _time(record, filenames[id(record)])
+                    for record in sorted(of_table, key=_by_time)
+                ],
             }
         )
     return sorted(tables, key=lambda table: (table["created"], table["title"]), reverse=True)
@@ -90,7 +100,7 @@ def _by_time(record: Record) -> tuple[bool, float, str]:
     return lead, ratio.value if ratio else 0 if time else math.inf, record.entry.label
 
 
-def _time(record: Record) -> dict[str, Any]:
+def _time(record: Record, file: str) -> dict[str, Any]:
     speed, memory = record.speed, record.memory
     assert speed is not None
     peak = (memory.peak_allocated_bytes or memory.peak_rss_bytes) if memory else None
@@ -102,7 +112,7 @@ def _time(record: Record) -> dict[str, Any]:
     }
     return {
         "operator": record.entry.label,
-        "file": record.filename,
+        "file": file,
         "status": None if record.status == "ok" else f"{record.status}: {record.error}",
         "ms": Show.number(speed.latency_median_ms.value if speed.latency_median_ms else None),
         "ms_interval": Show.interval(speed.latency_median_ms),

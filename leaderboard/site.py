@@ -20,6 +20,7 @@ from leaderboard.board import boards
 from leaderboard.board_data import board_data
 from leaderboard.board_files import badge, board_drawings, board_script, plot_pages
 from leaderboard.board_page import BoardView, choice_key
+from leaderboard.board_plot import axes_of
 from leaderboard.encode import archive, linked, script_json
 from leaderboard.entry_page import entry_view
 from leaderboard.families import colour
@@ -187,6 +188,7 @@ class _Shown:
                 view=view,
                 name=name,
                 plots=plot_pages(view),
+                drawn=bool(axes_of(view, view.usual)),
                 data=script_json(board_data(view)),
                 arms={row.key: self._names[arm(row)] for row in board.rows},
             ),
@@ -208,7 +210,9 @@ class _Shown:
     def _card(self, view: BoardView, key: str, root: str) -> str:
         stand = next(s for s in view.standings if choice_key(s) == key)
         template = self._environment.get_template("card.html")
-        return template.render(root=root, view=view, stand=stand, name=board_name(view.board))
+        axes = next(iter(axes_of(view, stand)), None)
+        name = board_name(view.board)
+        return template.render(root=root, view=view, stand=stand, name=name, axes=axes)
 
     def _places(self, view: BoardView) -> bytes:
         """The rows of the board as they stand in the tables of operators: key → markup."""
@@ -235,7 +239,7 @@ class _Shown:
         """A page per machine."""
         return {
             page: self._page("machine.html", "../", **values)
-            for page, values in machine_views(records).items()
+            for page, values in machine_views(records, self._filenames).items()
         }
 
     def guide(self, read: Read) -> Files:

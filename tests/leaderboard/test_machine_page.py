@@ -10,7 +10,7 @@ make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboar
 
 
 def view(*records):
-    (values,) = machine_views(records).values()
+    (values,) = machine_views(records, {id(r): r.filename for r in records}).values()
     return values
 
 
@@ -30,6 +30,12 @@ def test_times_without_a_suite_are_shown_the_baseline_first():
     assert row["file"] == fast.filename
     assert table["baseline"] == "dw7"
     assert table["command"] == fast.provenance.reproduce
+
+
+def test_a_record_is_linked_by_the_name_that_its_file_has():
+    record = alone("acb", 0.8)
+    (values,) = machine_views([record], {id(record): "kept.json"}).values()
+    assert values["times"][0]["rows"][0]["file"] == "kept.json"
 
 
 def test_times_of_suites_and_of_forms_against_each_other_stand_elsewhere():

@@ -56,6 +56,10 @@ def test_every_entry_has_a_page_and_every_link_leads_somewhere(plain):
     records, files = plain
     assert sum(name.startswith("entries/") for name in files) == 8
     assert sum(name.startswith("records/") for name in files) == len(records)
+    assert_links_lead_somewhere(files)
+
+
+def assert_links_lead_somewhere(files):
     for name, content in files.items():
         if not name.endswith(".html"):
             continue
@@ -66,6 +70,82 @@ def test_every_entry_has_a_page_and_every_link_leads_somewhere(plain):
                     continue
                 path, _, _ = target.partition("#")
                 assert not path or inside(PurePosixPath(name).parent, path) in files, (name, target)
+
+
+def times_missing(case):
+    """A suite in which times, or the baseline's numbers, are missing."""
+    records = [r for r in make.suite(seeds=(0, 1)) if r.entry.label in ("dw7", "parc", "acb")]
+    if case == "none":
+        return records
+    if case == "no times":
+        return [r for r in records if r.kind == "accuracy"]
+    if case == "baseline without score":
+        rest = [r for r in records if r.kind == "speed" or not r.entry.baseline]
+        return [*rest, make.failure(make.entry("dw7", "dwconv"), 0, status="oom", error="no")]
+
+    def lost(record):
+        """A time of a run in which the baseline failed."""
+        if record.kind != "speed" or record.speed.batch == 1:
+            return record
+        nothing = {"baseline_samples_ms": [], "ratio_to_baseline": None}
+        if not record.entry.baseline:
+            nothing["verdict"] = None
+            return make.changed(record, speed=record.speed.model_copy(update=nothing))
+        nothing |= {"samples_ms": [], "latency_median_ms": None}
+        speed = record.speed.model_copy(update=nothing)
+        return make.changed(record, status="oom", error="no memory", speed=speed)
+
+    records = [lost(record) for record in records]
+    if case == "baseline failed at a batch size":
+        return records
+    return [record for record in records if record.status == "ok"]
+
+
+@pytest.mark.parametrize(
+    ("case", "axes"),
+    [
+        ("no times", []),
+        ("baseline without score", [{"absolute"}, {"absolute"}]),
+        ("baseline not timed at a batch size", [{"relative", "absolute"}, {"absolute"}]),
+        ("baseline failed at a batch size", [{"relative", "absolute"}, {"absolute"}]),
+    ],
+)
+def test_pictures_are_shown_where_they_are(case, axes):
+    files = site(times_missing(case))
+    assert_links_lead_somewhere(files)
+    page = board_page(files)
+    of_time = {}
+    for _, values in page.tags:
+        if values.get("class") == "plot":
+            of_time.setdefault(values["data-choice"], set()).add(values["data-axes"])
+    assert list(of_time.values()) == axes
+    for key in of_time:
+        assert any(name.endswith(f"-{key}.svg") for name in files)
+    cards = next(
+        v.decode() for n, v in files.items() if n.startswith("boards/") and n[-3:] == ".js"
+    )
+    assert cards.count("<img") + cards.count("\\u003cimg") == len(axes)
+    assert ("Show this board elsewhere" in page.text) == bool(axes)
+
+
+def test_what_does_not_fit_is_no_failure():
+    unfit = make.failure(make.entry("odd"), 0, status="unsupported", error="no slot")
+    files = site([*times_missing("no times"), unfit])
+    overview = Page(files["index.html"])
+    assert any("does not fit" in cell for row in overview.rows for _, cell in row.values())
+    history = Page(files["history.html"]).text
+    assert "Does not fit its host (1)" in history
+    assert "Failed (" not in history
+
+
+def test_an_earlier_time_and_a_decision_are_on_the_page_of_the_arm():
+    records = times_missing("none")
+    who = make.entry("parc", form="fused", task="backbone")
+    later = make.speed(who, 1.6, provenance=make.provenance("2026-11-24T00:00:00"))
+    files = site([*records, later])
+    earlier = next(r for r in records if r.kind == "speed" and r.entry.label == "parc")
+    linked = {values.get("href") for _, values in entry_page(files, "parc").tags}
+    assert {f"../records/{r.filename}" for r in (earlier, later)} <= linked
 
 
 def test_pages_load_nothing_from_elsewhere(plain):

@@ -71,10 +71,15 @@ if (document.getElementById("board")) {
       if (!part.hidden) lead = part.dataset.lead;
     }
     for (const row of rows) row.classList.toggle("chosen", row.dataset.key === lead);
-    for (const plot of plots) plot.hidden = plot.dataset.choice !== view.t || plot.dataset.axes !== view.axes;
+    // a time without the baseline's has absolute axes only
+    const drawable = plots.filter((plot) => plot.dataset.choice === view.t).map((plot) => plot.dataset.axes);
+    const against = drawable.includes(view.axes) ? view.axes : drawable[0];
+    for (const plot of plots) plot.hidden = plot.dataset.choice !== view.t || plot.dataset.axes !== against;
     for (const button of document.querySelectorAll("[data-set-axes]")) {
-      button.setAttribute("aria-pressed", String(button.dataset.setAxes === view.axes));
+      button.hidden = !drawable.includes(button.dataset.setAxes);
+      button.setAttribute("aria-pressed", String(button.dataset.setAxes === against));
     }
+    for (const button of document.querySelectorAll("#plot-svg, #plot-png")) button.disabled = !drawable.length;
     for (const header of headers) {
       const visible = view.cols.includes(kind(header.dataset.column))
         && ["", view.t].includes(header.dataset.choice);
@@ -92,6 +97,7 @@ if (document.getElementById("board")) {
       rows, (row) => cells.get(row).get(by.dataset.column), descending, by.classList.contains("text"),
     );
     for (const old of body.querySelectorAll("tr.detail")) old.remove();
+    const focused = document.activeElement; // a row that is moved loses the focus
     let count = 0;
     const hidden = new Set();
     for (const row of ordered) {
@@ -104,6 +110,7 @@ if (document.getElementById("board")) {
       button.textContent = open ? "−" : "+";
       if (open && !row.hidden) body.append(detail(row));
     }
+    if (body.contains(focused)) focused.focus({ preventScroll: true });
     for (const part of document.querySelectorAll(".plot [data-arm]")) {
       part.style.display = hidden.has(part.dataset.arm) ? "none" : "";
     }
@@ -157,7 +164,6 @@ if (document.getElementById("board")) {
   for (const [name, field] of fields) field.addEventListener("input", () => change({ [name]: field.value }));
   time.addEventListener("change", () => change({ t: time.value }));
   for (const button of document.querySelectorAll("[data-set-axes]")) {
-    if (button.dataset.setAxes === "relative") button.hidden = !hasRelative;
     button.addEventListener("click", () => change({ axes: button.dataset.setAxes }));
   }
   for (const header of headers) {
