@@ -25,6 +25,8 @@ from bench.locks import Held
 
 _HOST = re.compile(r"[\w.-]+(?=:\d+$)")
 """A host before its port, as an argument of the command."""
+_CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+"""A class with its module, as Lightning has them."""
 _PLACES = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not given:
         whole.print_help(sys.stderr)
         sys.exit(2)
-    options, rest = whole.parse_known_args(given)
+    options, rest = whole.parse_known_args(_of_lightning(given))
     if rest and options.command != "fit":
         whole.error(f"unrecognised arguments: {' '.join(rest)}")
     options.arguments = rest
@@ -135,6 +137,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)
+
+
+def _of_lightning(given: Sequence[str]) -> list[str]:
+    """Return a command line on which a class of `fit --data` is Lightning's, in its place.
+
+    Example:
+        >>> _of_lightning(["fit", "--data", "tasks.PoseData", "--data.batch_size=8"])
+        ['fit', '--data.class_path=tasks.PoseData', '--data.batch_size=8']
+        >>> _of_lightning(["run", "--data", "tasks.PoseData"])
+        ['run', '--data', 'tasks.PoseData']
+    """
+    handed: list[str] = []
+    for word in given:
+        behind = handed[-1:] == ["--data"]
+        name, _, value = f"--data={word}".partition("=") if behind else word.partition("=")
+        is_class = name == "--data" and _CLASS.fullmatch(value) and not Path(value).is_dir()
+        if given[0] == "fit" and is_class:
+            word = f"--data.class_path={value}"
+            if behind:
+                handed.pop()
+        handed.append(word)
+    return handed
 
 
 def _without_folder(argument: str) -> str:

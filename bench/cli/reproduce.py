@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.arguments import Verbs, add_data, runs_of
-from bench.errors import Failure, UserError
+from bench.errors import Failure, UserError, require
 
 if TYPE_CHECKING:
     from bench.run.reproduce import Difference, Reproduced
@@ -34,6 +34,9 @@ def reproduce(options: argparse.Namespace) -> None:
     from bench.run import reproduce, suite
     from bench.run.processes import default_workers
 
+    require(
+        "--workers", options.workers, options.workers is None or options.workers >= 1, "at least 1"
+    )
     if not options.record.is_file():
         raise UserError(f"`record` (={str(options.record)!r}) must be the file of a record.")
     record = Record.load(options.record)

@@ -18,7 +18,7 @@ from bench.cli.arguments import (
     engine_of,
     runs_of,
 )
-from bench.errors import Failure, require
+from bench.errors import Failure, UserError, require
 
 if TYPE_CHECKING:
     from bench.config.cell import Cell
@@ -149,8 +149,11 @@ def shown(options: argparse.Namespace) -> bool:
     try:
         failed = time_target(options) > 0
     except Exception as error:
-        traceback.print_exc()
-        print(f"speed: {type(error).__name__}: {error}; the records are exported all the same.")
+        words = str(error)
+        if not isinstance(error, (UserError, Failure)):
+            traceback.print_exc()
+            words = f"{type(error).__name__}: {words}"
+        print(f"speed: {words}; the records are exported all the same.")
         failed = True
     _draw(options)
     exported = export_records(options)
@@ -193,11 +196,14 @@ def _run(options: argparse.Namespace) -> int:
     whole = load_suite(options.suite)
     cells = plan(options.suite, choice_of(options))
     folder = runs_of(options)
-    reasons = unfit(cell for cell in cells if not cell.absent)
-    state = states(cells, look(folder, wait_s=60), reasons)
-    reasons = {key: why for key, why in reasons.items() if state[key] == "unfit"}
+    no_slot = unfit(cell for cell in cells if not cell.absent)
+    state = states(cells, look(folder, wait_s=60), no_slot)
+    reasons = {key: why for key, why in no_slot.items() if state[key] == "unfit"}
     wanted = (*TO_RUN, "stale") if options.stale else TO_RUN
-    left = [cell for cell in cells if state[cell.hash] in wanted]
+    chosen = [cell for cell in cells if state[cell.hash] in wanted]
+    left = [cell for cell in chosen if cell.hash not in no_slot]
+    # what was done before by code that fitted is not run again by code that does not
+    outgrown = {cell.hash: no_slot[cell.hash] for cell in chosen if cell.hash in no_slot}
     done = sum(state[cell.hash] in ("done", "stale") for cell in cells)
     stale = sum(state[cell.hash] == "stale" for cell in cells)
     more = f", {stale} of them by older code" if stale else ""
@@ -205,7 +211,7 @@ def _run(options: argparse.Namespace) -> int:
     tell_absent(cells)
     if all(state[cell.hash] == "absent" for cell in cells):
         raise Failure(f"{whole.name}: none of its data are there, so there is nothing to run.")
-    tell_unfit(cells, reasons)
+    tell_unfit(cells, reasons | outgrown)
     without = [cell for cell in cells if cell.hash in reasons]
     if not left and not without:
         return 0

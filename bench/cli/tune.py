@@ -13,6 +13,7 @@ from bench.cli.arguments import (
     add_choice,
     add_engine,
     choice_of,
+    engine_of,
     runs_of,
     split,
 )
@@ -76,6 +77,7 @@ def tune(options: argparse.Namespace) -> None:
     from bench.run.tune.written import file_name, write
     from bench.store import Store
 
+    engine_of(options).require_sound()  # also where the trials run in this process
     require_suite_file(options.out)
     search = Search(
         options.trials, options.sampler, options.pruner, tuple(split(options.objectives))

@@ -44,7 +44,7 @@ class Engine:
             UserError: an argument is wrong, or an optional package is not there.
             Failure: a cluster does not answer.
         """
-        self._require_sound()
+        self.require_sound()
         seconds = timeout_minutes * 60
         cpus = self.cpus or 1
         if self.name == "ray":
@@ -59,7 +59,8 @@ class Engine:
             return OnSlurm(seconds, folder, self.address, cpus, gpus, self.workers, parameters)
         return LocalProcesses(self.workers or default_workers(), seconds)
 
-    def _require_sound(self) -> None:
+    def require_sound(self) -> None:
+        """UserError where an argument is wrong, or is another executor's."""
         if self.name not in EXECUTORS:
             raise UserError(f"`--executor` (={self.name!r}) is none; {near(self.name, EXECUTORS)}")
         if self.workers is not None and self.workers < 1:
