@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.intervals import bounds
 from leaderboard.board_page import BoardView, Line
 from leaderboard.rows import Row
+from leaderboard.show import Show
 from leaderboard.standing import Place
 
 
@@ -53,6 +55,7 @@ def _row_data(view: BoardView, line: Line) -> dict[str, Any]:
         "gain_low": difference.low if difference else None,
         "gain_high": difference.high if difference else None,
         "p_best": row.p_best,
+        "p_best_words": line.cells["best"].text,
         "seeds": {str(seed): value for seed, value in sorted(row.scores.items())},
         "params": row.cost.params if row.cost else None,
         "macs": row.cost.macs if row.cost else None,
@@ -76,10 +79,12 @@ def _time_data(row: Row, place: Place) -> dict[str, Any]:
         "ms": time.value if time else None,
         "ms_low": time.low if time else None,
         "ms_high": time.high if time else None,
+        "ms_bounds": Show.interval(time),
         "images_per_second": rate.value if rate else None,
         "ratio": place.ratio.value if place.ratio else None,
         "ratio_low": place.ratio.low if place.ratio else None,
         "ratio_high": place.ratio.high if place.ratio else None,
+        "ratio_bounds": bounds(place.ratio.low, place.ratio.high, 2) if place.ratio else "",
         "verdict": place.verdict,
         "noise": speed.noise if speed else None,
         "stale": place.old or bool(place.record and row.is_stale(place.record)),

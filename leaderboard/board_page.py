@@ -9,11 +9,12 @@ from bench.intervals import bounds
 from bench.record import Interval
 from leaderboard.families import colour
 from leaderboard.front import Front
-from leaderboard.names import entry_file, first_line, operator_file, operator_words
+from leaderboard.names import entry_file, operator_file, operator_words
 from leaderboard.rows import Board, Row, status_words
 from leaderboard.show import MISSING, Show
 from leaderboard.standing import Place, Standing, standing
 from leaderboard.times import Choice, choices, in_short
+from leaderboard.wording import first_line
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ CELL, LINE = 15.0, 14.0
 """Side of a tap, and height of a line of text, in pixels."""
 
 
-def _frame(
+def frame(
     up: Scale, y_title: str, x_title: str, width: float = WIDTH, height: float = HEIGHT
 ) -> list[str]:
+    """Draw the axes: the lines of the axis upwards, and the titles."""
     ticks = up.ticks(4)
     parts = [text(y_title, 2, 13, class_="name")]
     for tick in ticks:
@@ -31,7 +32,8 @@ def _frame(
     return parts
 
 
-def _x_tick(at: float, words: str, height: float = HEIGHT) -> str:
+def x_tick(at: float, words: str, height: float = HEIGHT) -> str:
+    """Draw the words of a tick of the axis across."""
     return text(words, at, height - BOTTOM + 16, class_="tick", text_anchor="middle")
 
 
@@ -53,8 +55,8 @@ def curve_chart(
     up = Scale(low, high, HEIGHT - BOTTOM, TOP)
     first, last = min(epochs), max(max(epochs), min(epochs) + 1)
     across = Scale(first, last, LEFT + 8, WIDTH - RIGHT - 8)
-    parts = _frame(up, title, "epoch")
-    parts += [_x_tick(across(t), str(t)) for t in whole_ticks(first, last, 6)]
+    parts = frame(up, title, "epoch")
+    parts += [x_tick(across(t), str(t)) for t in whole_ticks(first, last, 6)]
     for seed, points in sorted(curves.items()):
         pieces: list[list[str]] = [[]]
         for epoch, value in points:
@@ -99,8 +101,8 @@ def samples_chart(
     up = Scale(max(low, 0.0), high, HEIGHT - BOTTOM, TOP)
     count = max(len(samples), len(baseline))
     across = Scale(0.5, count + 0.5, LEFT, WIDTH - RIGHT)
-    parts = _frame(up, "one pass (ms)", "process, its rounds from left to right")
-    parts += [_x_tick(across(process), str(process)) for process in range(1, count + 1)]
+    parts = frame(up, "one pass (ms)", "process, its rounds from left to right")
+    parts += [x_tick(across(process), str(process)) for process in range(1, count + 1)]
     for processes, class_, shift in every:
         dots = []
         for process, rounds in enumerate(processes, start=1):
@@ -171,12 +173,12 @@ def lines_chart(
     up = Scale(*domain(values, [], [], log=True), height - BOTTOM, TOP, log=True)
     xs = sorted({x for _, _, points in curves for x, *_ in points})
     across = Scale(xs[0] * 0.95, xs[-1] * 1.05, LEFT, width - RIGHT - room, log=True)
-    parts = _frame(up, y_title, x_title, width, height)
+    parts = frame(up, y_title, x_title, width, height)
     shown: list[float] = []
     for x in xs:
         if not shown or across(x) - across(shown[-1]) > 26:
             shown.append(x)
-            parts.append(_x_tick(across(x), f"{x:g}", height))
+            parts.append(x_tick(across(x), f"{x:g}", height))
     ordered = sorted(curves, key=lambda curve: -curve[2][-1][1])
     ends: list[float] = []
     for _, _, points in ordered:

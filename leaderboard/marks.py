@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.record import Record
 from leaderboard.show import Show
-from leaderboard.wording import STATUS, capitalised, counted, listed, moment
+from leaderboard.wording import STATUS, capitalised, counted, first_line, listed, moment
 
 Kind = Literal[
     "stale", "conflict", "superseded", "missing", "stopped", "failed", "unfit", "noise", "fresh"
@@ -159,11 +159,11 @@ def of_row(
     unfit = [record for record in failures if record.status == "unsupported"]
     failed = [record for record in failures if record.status != "unsupported"]
     if unfit:
-        marks.append(Mark("unfit", f"Does not fit the host: {_first_line(unfit[0].error)}"))
+        marks.append(Mark("unfit", f"Does not fit the host: {first_line(unfit[0].error)}"))
     if failed:
         status = sorted({STATUS[record.status] for record in failed})
         which = f": {seeds_of(failed)}" if scored else ""
-        words = f"Failed ({listed(status)}){which}. {_first_line(failed[0].error)}"
+        words = f"Failed ({listed(status)}){which}. {first_line(failed[0].error)}"
         marks.append(Mark("failed", words))
     if disputed:
         new, old = disputed[0]
@@ -196,9 +196,3 @@ def of_row(
         older = capitalised(counted(len(superseded), "older result"))
         marks.append(Mark("superseded", f"{older} replaced."))
     return tuple(marks)
-
-
-def _first_line(text: str | None, length: int = 100) -> str:
-    lines = (text or "").strip().splitlines()
-    line = lines[0] if lines else ""
-    return line if len(line) <= length else f"{line[: length - 1]}…"

@@ -113,9 +113,3 @@ def operator_words(row: Row) -> str:
     return " ".join(
         [entry.operator, *(f"{k}={v}" for k, v in sorted(entry.operator_options.items()))]
     )
-
-
-def first_line(text: str, length: int = 100) -> str:
-    """The first line of a text, shortened."""
-    lines: Sequence[str] = text.strip().splitlines() or [""]
-    return lines[0] if len(lines[0]) <= length else f"{lines[0][: length - 1]}…"

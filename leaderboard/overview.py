@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from leaderboard.across import GridCell, OperatorMean, Overview, overview
 from leaderboard.board_page import BoardView
 from leaderboard.names import operator_file
-from leaderboard.rows import status_words
+from leaderboard.rows import Board, status_words
 from leaderboard.show import Show
 
 LEANING = 0.9
@@ -38,6 +38,8 @@ class Grid:
     rows: tuple[tuple[BoardView, tuple[Tile | None, ...]], ...]
     pages: tuple[str, ...]
     """Of the operators, in their order."""
+    zeros: bool
+    """Whether the first column says nothing: it is the baseline's, and no board has another."""
     means: tuple[OperatorMean | None, ...]
     """Over all boards, one for each operator; the fixed baseline has none."""
 
@@ -60,8 +62,15 @@ def grid(views: Sequence[BoardView]) -> Grid:
         found,
         tuple(rows),
         tuple(pages[name] for name in found.operators),
+        found.baseline is not None and all(_of_baseline(found, board) for board in found.boards),
         tuple(means.get(name) for name in found.operators),
     )
+
+
+def _of_baseline(found: Overview, board: Board) -> bool:
+    """Whether the fixed baseline is the baseline of a board, or not there."""
+    cell = found.cell(found.baseline or "", board)
+    return cell is None or cell.verdict == "baseline"
 
 
 def _tile(view: BoardView, cell: GridCell) -> Tile:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from bench.intervals import t_interval
+from bench.intervals import bounds, t_interval
 from bench.record import Record
 from bench.statistics.blocks import Blocks
 from bench.statistics.ratios import log_ratios
@@ -27,7 +27,8 @@ def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
         `arms`: name → what is shown of it; `pairs`: 'first second' (names in order) → the score of
         the first minus that of the second; whether the first is surely better (1), surely worse
         (-1) or neither (0), once all pairs are compared; and for each time, by its key, the first's
-        time divided by the second's, whether both are steady, and of what it was measured, which is
+        time divided by the second's, the words of its interval and of that of the second's divided
+        by the first's, whether both are steady, and of what it was measured, which is
         the same where boards share it. Scores and times are [value, low, high], in the unit shown.
     """
     show, rows = view.show, {names[arm(row)]: row for row in view.board.rows}
@@ -43,7 +44,12 @@ def board_pairs(view: BoardView, names: Mapping[str, str]) -> dict[str, Any]:
             else None
         )
         times = {
-            stand.choice.key: {"ratio": ratio, "steady": _steady(first, second), "run": run}
+            stand.choice.key: {
+                "ratio": ratio,
+                "bounds": [bounds(ratio[1], ratio[2], 2), bounds(1 / ratio[2], 1 / ratio[1], 2)],
+                "steady": _steady(first, second),
+                "run": run,
+            }
             for stand in view.standings
             if stand.choice
             and (first := stand.of(a).record) is not None
@@ -95,4 +101,4 @@ def time_ratio(one: Record | None, other: Record | None) -> list[float] | None:
     if not a or [len(rounds) for rounds in a] != [len(rounds) for rounds in b]:
         return None
     found = t_interval(log_ratios(a, b))
-    return [round(math.exp(value), 4) for value in found] if found else None
+    return [float(f"{math.exp(value):.5g}") for value in found] if found else None

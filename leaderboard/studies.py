@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from bench.record import Metric, Objective, Study, Trial
+from leaderboard.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, x_tick
 from leaderboard.labels import shortened
 from leaderboard.show import Show
-from leaderboard.svg import Scale, domain, drawing, element, line, text, tick_text, whole_ticks
+from leaderboard.svg import Scale, domain, drawing, element, text, tick_text, whole_ticks
 from leaderboard.wording import counted
 
-WIDTH, HEIGHT = 340.0, 210.0
-LEFT, RIGHT, TOP, BOTTOM = 48.0, 10.0, 24.0, 40.0
 BAR = 22.0
 """Height of a bar with its name, in pixels."""
 
@@ -97,32 +96,6 @@ def _param(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _frame(up: Scale, y_title: str, x_title: str) -> list[str]:
-    parts = [text(y_title, 2, 13, class_="name")]
-    ticks = up.ticks(4)
-    for tick in ticks:
-        parts.append(line(LEFT, up(tick), WIDTH - RIGHT, up(tick), "grid"))
-        words = tick_text(tick, ticks)
-        parts.append(text(words, LEFT - 6, up(tick) + 4, class_="tick", text_anchor="end"))
-    parts.append(line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "axis"))
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(text(x_title, middle, HEIGHT - 4, class_="name", text_anchor="middle"))
-    return parts
-
-
-def _x_ticks(across: Scale, ticks: Sequence[float]) -> list[str]:
-    return [
-        text(
-            tick_text(tick, ticks),
-            across(tick),
-            HEIGHT - BOTTOM + 16,
-            class_="tick",
-            text_anchor="middle",
-        )
-        for tick in ticks
-    ]
-
-
 def _dot(x: float, y: float, trial: Trial, spot: str) -> str:
     name = f"trial {trial.number}: {spot}{', the recipe' if trial.default else ''}"
     radius = 5.5 if trial.best else 3.0
@@ -142,8 +115,8 @@ def history_chart(study: Study, family: int) -> str:
     up = Scale(low, high, HEIGHT - BOTTOM, TOP)
     last = max(trial.number for trial in study.trials)
     across = Scale(0, max(last, 1), LEFT + 8, WIDTH - RIGHT - 8)
-    parts = _frame(up, f"{objective.name}, held out", "trial")
-    parts += _x_ticks(across, [float(tick) for tick in whole_ticks(0, last, 6)])
+    parts = frame(up, f"{objective.name}, held out", "trial")
+    parts += [x_tick(across(tick), str(tick)) for tick in whole_ticks(0, last, 6)]
     better = max if objective.higher_is_better else min
     spots, best = [], scores[0]
     for trial, score in zip(scored, scores, strict=True):
@@ -169,8 +142,9 @@ def pareto_chart(study: Study, family: int) -> str:
     up = Scale(*domain(scores, [], [], log=False), HEIGHT - BOTTOM, TOP)
     across = Scale(*domain(times, [], [], log=False), LEFT + 8, WIDTH - RIGHT - 8)
     first, second = study.objectives
-    parts = _frame(up, f"{first.name}, held out", second.name)
-    parts += _x_ticks(across, across.ticks(5))
+    parts = frame(up, f"{first.name}, held out", second.name)
+    ticks = across.ticks(5)
+    parts += [x_tick(across(tick), tick_text(tick, ticks)) for tick in ticks]
     front = sorted((x, y) for t, x, y in zip(scored, times, scores, strict=True) if t.best)
     spots = [f"{across(x):.1f},{up(y):.1f}" for x, y in front[:1]]
     for (_, before), (x, y) in itertools.pairwise(front):

@@ -69,6 +69,17 @@ def setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def first_line(text: str | None, length: int = 100) -> str:
+    r"""Return the first line of a text, shortened.
+
+    Example:
+        >>> first_line("one\ntwo"), first_line("long", 3), first_line(None)
+        ('one', 'lo…', '')
+    """
+    lines = (text or "").strip().splitlines() or [""]
+    return lines[0] if len(lines[0]) <= length else f"{lines[0][: length - 1]}…"
+
+
 def moment(created: str) -> str:
     """Return the moment of a record, to the minute.
 

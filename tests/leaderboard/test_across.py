@@ -9,6 +9,8 @@ import pytest
 
 from leaderboard.across import overview
 from leaderboard.board import boards
+from leaderboard.board_page import BoardView
+from leaderboard.overview import grid
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("leaderboard_records.py"))))
 
@@ -69,6 +71,9 @@ def test_boards_with_another_baseline_are_left_out_of_the_means():
     seen = overview(boards([*suites("a", "b"), *other]))
     assert len(seen.boards) == 3
     assert (seen.baseline, seen.means[0].score.count) == ("dw7", 2)
+    views = [BoardView(board) for board in seen.boards]
+    assert not grid(views).zeros  # the first column has a gain
+    assert grid([view for view in views if view.baseline == "dw7"]).zeros
 
 
 def test_the_same_networks_timed_once_are_one_place_whatever_the_boards():

@@ -315,6 +315,27 @@ def test_labels_of_plots_do_not_collide(visit, site):
                 assert min(across, down) <= 1, (a, b)
 
 
+def test_a_time_without_the_baselines_is_drawn_absolutely(visit, tmp_path):
+    records = [
+        record
+        for record in make.suite(seeds=(0, 1))
+        if record.kind == "accuracy" or record.speed.batch == 1 or not record.entry.baseline
+    ]
+    for record in records:
+        record.save(tmp_path / "records")
+    build(tmp_path / "records", tmp_path / "site")
+    (path,) = (tmp_path / "site" / "boards").glob("*.html")
+    page = visit(path)
+    pressed = page.locator("[data-set-axes][aria-pressed='true']")
+    assert pressed.get_attribute("data-set-axes") == "relative"
+    page.select_option("#time", index=1)
+    assert page.locator(".plot:visible").get_attribute("data-axes") == "absolute"
+    assert pressed.get_attribute("data-set-axes") == "absolute"
+    expect(page.locator("[data-set-axes='relative']")).to_be_hidden()
+    with page.expect_download():
+        page.locator("#plot-svg").click()
+
+
 def test_keyboard_reaches_what_the_mouse_does(visit, site):
     page = visit(board_path(site, "resnet18"))
     page.keyboard.press("Tab")
@@ -323,5 +344,7 @@ def test_keyboard_reaches_what_the_mouse_does(visit, site):
     point.focus()
     expect(page.locator("#tip")).to_be_visible()
     page.locator("tr[data-arm='acb'] .expand").focus()
-    page.keyboard.press("Enter")
-    assert page.locator("tr.detail").count() == 1
+    for count in (1, 0):
+        page.keyboard.press("Enter")
+        assert page.locator("tr.detail").count() == count
+        assert page.evaluate("document.activeElement.ariaLabel") == "More of acb"

@@ -133,6 +133,7 @@ def test_what_does_not_fit_is_no_failure():
     files = site([*times_missing("no times"), unfit])
     overview = Page(files["index.html"])
     assert any("does not fit" in cell for row in overview.rows for _, cell in row.values())
+    assert "no slot of the host is one that it can take" in overview.text
     history = Page(files["history.html"]).text
     assert "Does not fit its host (1)" in history
     assert "Failed (" not in history

@@ -49,7 +49,7 @@ const convboard = (() => {
       setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     },
     async copy(button, text, select) {
-      const before = button.textContent;
+      button.dataset.label ??= button.textContent; // a second click finds "Copied" there
       try {
         await navigator.clipboard.writeText(text);
         button.textContent = "Copied";
@@ -57,7 +57,7 @@ const convboard = (() => {
         if (select) { getSelection().selectAllChildren(select); button.textContent = "Selected"; }
         else { prompt("Copy this:", text); }
       }
-      setTimeout(() => { button.textContent = before; }, 1600);
+      setTimeout(() => { button.textContent = button.dataset.label; }, 1600);
     },
     // orders rows by the data-value of a cell; missing values stay last whatever the order
     sort(rows, cell, descending, text) {
@@ -113,7 +113,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 for (const button of document.querySelectorAll("button.copy")) {
   const code = button.parentElement.querySelector("pre");
   button.addEventListener("click", () => {
-    convboard.copy(button, button.dataset.copy ?? code.textContent, code ?? button.previousElementSibling);
+    convboard.copy(button, button.dataset.copy ?? code.textContent, button.dataset.copy ? null : code);
   });
 }
 

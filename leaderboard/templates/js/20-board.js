@@ -137,13 +137,13 @@ if (document.getElementById("board")) {
     add(`Scores by seed${data.score_unit ? ` (${data.score_unit})` : ""}`,
       Object.entries(fact.seeds).map(([seed, value]) => `seed ${seed}: ${scaled(value)}`).join(" · ") || "—");
     if (fact.rank != null) add("Places left open", `${fact.rank_best} to ${fact.rank_worst}`);
-    if (fact.p_best != null) add("Probability to be the best", `${(100 * fact.p_best).toFixed(0)} %`);
+    if (fact.p_best != null) add("Probability to be the best", fact.p_best_words);
     for (const one of data.times) {
       const taken = fact.times[one.key];
       if (!taken || taken.ms == null) continue;
-      const ratio = taken.ratio == null ? "" : `, ${number(taken.ratio)}× [${number(taken.ratio_low)}, ${number(taken.ratio_high)}]`;
+      const ratio = taken.ratio == null ? "" : `, ${number(taken.ratio)}× ${taken.ratio_bounds}`;
       const words = [...time.options].find((option) => option.value === one.key).textContent;
-      add(words, `${number(taken.ms)} ms [${number(taken.ms_low)}, ${number(taken.ms_high)}]${ratio}, ${taken.noise ?? "noise unknown"}`);
+      add(words, `${number(taken.ms)} ms ${taken.ms_bounds}${ratio}, ${taken.noise ?? "noise unknown"}`);
     }
     for (const note of fact.notes) add("Note", note);
     const links = make("p", { class: "actions" },

@@ -16,7 +16,7 @@ if (document.getElementById("compare")) {
       score: back(pair.score),
       sure: ahead ? pair.sure : -pair.sure,
       times: Object.fromEntries(Object.entries(pair.times)
-        .map(([key, time]) => [key, { ...time, ratio: under(time.ratio) }])),
+        .map(([key, time]) => [key, { ...time, ratio: under(time.ratio), within: time.bounds[ahead ? 0 : 1] }])),
     };
   }
 
@@ -71,10 +71,10 @@ if (document.getElementById("compare")) {
       const times = board.times.map(([key]) => [key, pairs.times[key]]).map(([key, words]) => {
         const time = pair.times[key];
         if (!time) return null;
-        const { ratio, steady } = time;
+        const { ratio, steady, within } = time;
         const quick = !steady ? "too noisy to judge" : ratio[2] < 1 ? "faster" : ratio[1] > 1 ? "slower" : "not clear";
         return make("div", {}, `${ratio[0].toFixed(2)}× `,
-          make("small", {}, `${bounds(ratio, (v) => v.toFixed(2))}, ${quick}: ${words}`));
+          make("small", {}, `${within}, ${quick}: ${words}`));
       }).filter(Boolean);
       const first = board.times.find(([key]) => pair.times[key]);
       if (first) usual.set(`${pair.times[first[0]].run} ${first[0]}`, Math.log(pair.times[first[0]].ratio[0]));
