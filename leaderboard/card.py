@@ -21,7 +21,7 @@ from bench.statistics.ratios import verdict
 from leaderboard.rows import Board, Row
 from leaderboard.show import Show
 from leaderboard.times import Choice, Ratio, is_faster, record_of
-from leaderboard.wording import capitalised, counted, listed
+from leaderboard.wording import capitalised, counted, listed, once_compared
 
 TIMES = 0.01
 """How often what a card says of times may be wrong."""
@@ -169,9 +169,7 @@ class _Writer:
             lower = "" if self.show.higher else " (lower is better)"
             return f"{name}: {change} {against} {base}{bounds}{lower}{time}."
         nothing = only or f"Nothing is surely better than {base}, the baseline. "
-        within = lead.difference.interval
-        zero_out = within is not None and (within.low > 0 or within.high < 0)
-        compared = " once all pairs are compared" if zero_out else ""
+        compared = once_compared(lead.difference.interval)
         return (
             f"{nothing}{name} has the best mean{time}: {change} against {base}{bounds}, "
             f"which may be chance{compared}."

@@ -20,7 +20,7 @@ from leaderboard.names import machine_file, machine_name
 from leaderboard.rows import Row, Setup
 from leaderboard.show import MISSING, Show
 from leaderboard.studies import study_view
-from leaderboard.wording import listed, settings
+from leaderboard.wording import listed, once_compared, settings
 
 MEMORY = {
     "peak_rss_bytes": "Peak memory (resident)",
@@ -195,9 +195,7 @@ def _gain(view: BoardView, row: Row) -> str:
     if within is None:
         return f"{text}, with no interval."
     side = view.board.surely(row)
-    said = f"surely {side}" if side else "can't be told from it"
-    if side is None and (within.low > 0 or within.high < 0):
-        said += " once all pairs are compared"
+    said = f"surely {side}" if side else f"can't be told from it{once_compared(within)}"
     return f"{text} {show.change_bounds(within)}: {said}."
 
 

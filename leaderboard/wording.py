@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.record import Interval
+
 STATUS = {
     "oom": "out of memory",
     "error": "error",
@@ -78,6 +80,17 @@ def first_line(text: str | None, length: int = 100) -> str:
     """
     lines = (text or "").strip().splitlines() or [""]
     return lines[0] if len(lines[0]) <= length else f"{lines[0][: length - 1]}…"
+
+
+def once_compared(interval: Interval | None) -> str:
+    """Say why what an interval without zero would show is not sure; empty where zero is in it.
+
+    Example:
+        >>> once_compared(Interval(value=2, low=1, high=3, level=0.95, method="t"))
+        ' once all pairs are compared'
+    """
+    zero_out = interval is not None and (interval.low > 0 or interval.high < 0)
+    return " once all pairs are compared" if zero_out else ""
 
 
 def moment(created: str) -> str:

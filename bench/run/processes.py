@@ -104,7 +104,8 @@ class LocalProcesses:
         if not running or len(running) >= self.workers:
             return not running
         devices = [one.devices for one in (needs, *running)]
-        return max(devices) == 1 or sum(devices) <= _devices(needs)
+        most, _ = _most(needs, len(gpus.visible()), usable_cores())
+        return max(devices) == 1 or sum(devices) <= most
 
 
 def default_workers() -> int:
@@ -121,16 +122,15 @@ def require_devices(needs: Needs, graphics: int, cores: int, where: str) -> None
             ...
         bench.errors.UserError: `devices` (=4) must be at most 2, the GPUs of this machine.
     """
-    on_gpus = graphics > 0 and not needs.cpu
-    most, unit = (graphics, "GPUs") if on_gpus else (cores, "cores")
+    most, unit = _most(needs, graphics, cores)
     if needs.devices > most:
         rule = f"at most {most}, the {unit} of {where}"
         raise UserError(f"`devices` (={needs.devices}) must be {rule}.")
 
 
-def _devices(needs: Needs) -> int:
-    """Return how many devices of the kind that a job takes this machine has."""
-    return (0 if needs.cpu else len(gpus.visible())) or usable_cores()
+def _most(needs: Needs, graphics: int, cores: int) -> tuple[int, str]:
+    """Return how many devices of the kind that a job takes a machine has, and what they are."""
+    return (graphics, "GPUs") if graphics and not needs.cpu else (cores, "cores")
 
 
 def _context() -> Any:

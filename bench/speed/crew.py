@@ -83,10 +83,8 @@ class Worker:
     def wait_ready(self, limit_s: float) -> None:
         """Return when the worker has made everything ready, has died, or the time is up."""
         with suppress(EOFError, ConnectionError):
-            for word, self.limit_s in ((IMPORTED, max(limit_s, START_S)), (READY, limit_s)):
-                if not self.connection.poll(self.limit_s):
-                    return
-                self.ready = self.connection.recv() == word == READY
+            if self._answers(max(limit_s, START_S)) and self.connection.recv() == IMPORTED:
+                self.ready = self._answers(limit_s) and self.connection.recv() == READY
 
     def go(self, skip: frozenset[Place], limit_s: float) -> Result | Death:
         """Let it measure everything but `skip`; return its result or how it died."""
@@ -94,10 +92,7 @@ class Worker:
         timeout = False
         try:
             self.connection.send(skip)
-            timeout = not self.ready
-            if self.ready:
-                self.limit_s = limit_s
-                timeout = not self.connection.poll(limit_s)
+            timeout = not (self.ready and self._answers(limit_s))
             if not timeout:
                 result = self.connection.recv()
         except (EOFError, ConnectionError):
@@ -106,6 +101,11 @@ class Worker:
             if result is None:
                 self.end()
         return self._death(self.limit_s if timeout else None) if result is None else result
+
+    def _answers(self, limit_s: float) -> bool:
+        """Whether it says something within a time, or has ended."""
+        self.limit_s = limit_s
+        return self.connection.poll(limit_s)
 
     def end(self) -> None:
         """End it where it still runs."""

@@ -5,13 +5,13 @@ import inspect
 import json
 import os
 import re
-import socket
 from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import nn
@@ -461,9 +461,7 @@ def test_two_processes_score_every_sample_once(name, scored, changes, tmp_path, 
     config = compose(base(board), None, host, operator, seed=0)
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port())}
     ranks = [
         forked.start([], str(tmp_path), {**os.environ, **meet, "LOCAL_RANK": rank}, [], "two")
         for rank in ("0", "1")
