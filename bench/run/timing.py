@@ -50,21 +50,27 @@ def time_race(
 
     Raises:
         Failure: another command times the race just now.
+        StoreError: the store cannot be used, or the race's experiment was deleted in MLflow.
     """
     store = Store(folder, wait_s=WAIT_S)
     store.require_writable()
+    experiment = f"{race.suite}-speed" if race.suite else ADHOC
+    store.require_active([experiment, race.suite or ADHOC])
     try:
         with locks.lock(locks.of_cell(store.folder, race.hash)):
-            return _timed_alone(race, store, command, progress, crew)
+            return _timed_alone(race, experiment, store, command, progress, crew)
     except locks.Held:
         raise Failure(f"{race.title}: another command times it just now.") from None
 
 
 def _timed_alone(
-    race: Race, store: Store, command: str, progress: Progress | None, crew: Crew | None
+    race: Race,
+    experiment: str,
+    store: Store,
+    command: str,
+    progress: Progress | None,
+    crew: Crew | None,
 ) -> list[Record]:
-    experiment = f"{race.suite}-speed" if race.suite else ADHOC
-    store.require_active([experiment, race.suite or ADHOC])
     work = store.folder / "cells" / race.hash
     timed = race.load(store, work)
     first = race.contenders[0].entry
