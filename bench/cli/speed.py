@@ -212,7 +212,7 @@ def _of_operators(options: argparse.Namespace) -> list[Race]:
 
 
 def _refuse(flag: str, value: Any, rule: str) -> None:
-    if value:
+    if value not in ([], None) and value is not False:
         raise UserError(f"`--{flag}` (={value!r}) must be {rule}.")
 
 

@@ -352,10 +352,11 @@ def _print_means(
     for cell in cells:
         ended = kept.get(cell.hash)
         name = ended.tags.get("headline") if ended is not None and ended.done else None
-        if ended is not None and name is not None:
+        value = ended.metrics.get(f"final/{name}") if ended is not None else None
+        if name is not None and value is not None:
             arm = (cell.board, cell.operator)
             arms.setdefault(arm, (cell, name))
-            scores.setdefault(arm, []).append(ended.metrics[f"final/{name}"])
+            scores.setdefault(arm, []).append(value)
     for arm, values in scores.items():
         cell, name = arms[arm]
         mean = sum(values) / len(values)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import torch
 import yaml
@@ -25,9 +25,7 @@ from bench.config.schema import (
     load_suite,
 )
 from bench.errors import Failure, UserError
-from bench.operators.edo import (
-    Reading,
-)
+from bench.operators.edo import Reading
 from bench.operators.icconv_patterns import write_patterns
 from bench.run.cell import run_cell
 from bench.run.dilation_search import Found, search
@@ -35,9 +33,6 @@ from bench.run.suite import hush, preflight
 from bench.run.trained import trained
 from bench.store import Kept, Store
 from bench.whole_files import write_whole
-
-if TYPE_CHECKING:
-    pass
 
 DMAX = 4
 SHARE = 1 / 200

@@ -14,9 +14,9 @@ SECONDS = "train_seconds"
 MEMORY = "peak_memory_bytes"
 GPU_MEMORY = "peak_gpu_memory_bytes"
 """Names of metrics of a cell's run."""
-_LIKE: Sequence[tuple[str, Callable[[Cell], tuple[str, ...]]]] = (
-    ("arm", lambda cell: (cell.board, cell.operator)),
-    ("board", lambda cell: (cell.board,)),
+_LIKE: Sequence[Callable[[Cell], tuple[str, ...]]] = (
+    lambda cell: (cell.board, cell.operator),
+    lambda cell: (cell.board,),
 )
 """Which cells are alike, the closest first: seeds of an arm, arms of a board."""
 
@@ -29,13 +29,11 @@ class Estimate:
         seconds: of training.
         memory_bytes: the most that its process holds, if earlier runs say.
         gpu_memory_bytes: the most that torch holds on a GPU, if they do.
-        like: whether the earlier runs were of the same `arm` or of others on its `board`.
     """
 
     seconds: float
     memory_bytes: float | None
     gpu_memory_bytes: float | None
-    like: str
 
 
 def estimates(
@@ -52,18 +50,17 @@ def estimates(
     for cell in known:
         run = kept.get(cell.hash)
         if run is not None and run.done and SECONDS in run.metrics:
-            for name, key in _LIKE:
-                runs.setdefault((name, *key(cell)), []).append(run)
+            for key in _LIKE:
+                runs.setdefault(key(cell), []).append(run)
     found = {}
     for cell in wanted:
-        for name, key in _LIKE:
-            like = runs.get((name, *key(cell)))
+        for key in _LIKE:
+            like = runs.get(key(cell))
             if like:
                 found[cell.hash] = Estimate(
                     seconds=median(run.metrics[SECONDS] for run in like),
                     memory_bytes=_most(like, MEMORY),
                     gpu_memory_bytes=_most(like, GPU_MEMORY),
-                    like=name,
                 )
                 break
     return found

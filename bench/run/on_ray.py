@@ -91,20 +91,31 @@ class OnRay:
         Raises:
             UserError: a job finds room on no node, or a node lacks something.
         """
-        nodes = self._joined()
-        cores, graphics = max(map(_size, nodes), key=lambda size: (size[1], size[0]))
-        require_devices(needs, int(graphics), int(cores), "the largest node")
-        if needs.devices * self.cpus > cores:
-            rule = f"at most {cores / needs.devices:g} for each device; the largest node has so few"
-            raise UserError(f"`cpus` (={self.cpus}) must be {rule}.")
-        if self.share and needs.devices * self.share > graphics:
-            raise UserError(f"`gpus` (={self.share:g}) must be at most {graphics:g}, as on a node.")
         if self.share and self.share % 1 and needs.devices > 1:
             rule = "a whole number where a cell takes several devices"
             raise UserError(f"`gpus` (={self.share:g}) must be {rule}.")
+        nodes = self._joined()
+        on_gpus = not needs.cpu and any(_size(node)[1] for node in nodes)
+        sizes = sorted(map(_size, nodes), key=lambda size: size[on_gpus], reverse=True)
+        refusals = [self._refusal(needs, *size) for size in sizes if size[1] or not on_gpus]
+        if all(refusals):
+            raise UserError(refusals[0])
         with expected(folder) as wanted:
             for node, words in self._faults([n for n in nodes if self._room(n)], wanted):
                 raise UserError(f"the Ray node {node} is of no use: {words}.")
+
+    def _refusal(self, needs: Needs, cores: float, graphics: float) -> str:
+        """Say why a job finds no room on a node of this size; nothing where it does."""
+        try:
+            require_devices(needs, int(graphics), int(cores), "the largest node")
+        except UserError as error:
+            return str(error)
+        if needs.devices * self.cpus > cores:
+            rule = f"at most {cores / needs.devices:g} for each device; the largest node has so few"
+            return f"`cpus` (={self.cpus}) must be {rule}."
+        if self.share and not needs.cpu and needs.devices * self.share > graphics:
+            return f"`gpus` (={self.share:g}) must be at most {graphics:g}, as on a node."
+        return ""
 
     def _faults(self, nodes: list[dict[str, Any]], wanted: Expected) -> Iterator[tuple[str, str]]:
         """Yield the address of each node that lacks something, and what."""

@@ -105,6 +105,7 @@ def test_exact_forms_race_by_operator_and_shape_along_a_range():
         ("--operators dwconv --pretrained", r"`--pretrained` \(=True\) must be there with a suite"),
         ("--operators dwconv --weights a.pth", r"`--weights` \(='a.pth'\) must be there with a"),
         ("--operators dwconv --devices 2", r"`--devices` \(=2\) must be there with a suite"),
+        ("--operators dwconv --devices 0", r"`--devices` \(=0\) must be there with a suite"),
         ("--operators dwconv --scope end_to_end", r"`--scope` \(='end_to_end'\) must be that of a"),
         ("--operators dwconv --scope backbone", r"`--scope` \(='backbone'\) must have `--hosts`"),
         ("--operators dwconv --scope operator --hosts resnet18", "`--hosts`"),

@@ -1,5 +1,6 @@
 """Where cells run: what is refused before any work, and what is estimated before it."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -131,7 +132,34 @@ def test_cells_are_estimated_by_the_closest_that_are_done(tiny):
             (of["acb", 1], 20.0, 2e9),
         ]
     }
-    found = estimates([of["acb", 2], of["dwconv", 0]], cells, runs)
-    same, other = found[of["acb", 2].hash], found[of["dwconv", 0].hash]
-    assert (same.seconds, same.memory_bytes, same.like) == (15.0, 3e9, "arm")
-    assert (other.seconds, other.like) == (15.0, "board")
+    (of_board,) = estimates([of["dwconv", 0]], cells, runs).values()
+    assert (of_board.seconds, of_board.memory_bytes) == (15.0, 3e9)
+    runs[of["dwconv", 0].hash] = kept(of["dwconv", 0], 90.0, 1e9)
+    (of_arm,) = estimates([of["acb", 2]], cells, runs).values()
+    assert (of_arm.seconds, of_arm.memory_bytes) == (15.0, 3e9)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "needs", "refused"),
+    [
+        ([(64, 0), (4, 2)], {}, Needs(devices=2), None),
+        ([(64, 0), (4, 2)], {}, Needs(devices=3), "`devices` (=3) must be at most 2, the GPUs"),
+        ([(64, 0), (4, 2)], {}, Needs(devices=32, cpu=True), None),
+        ([(64, 0), (4, 2)], {"cpus": 8}, Needs(devices=2), "`cpus` (=8) must be at most 2 for"),
+        ([(4, 8), (64, 2)], {"cpus": 16}, Needs(devices=2), None),
+        ([(4, 1), (8, 1)], {"gpus": 2}, Needs(), "`gpus` (=2) must be at most 1, as on a node"),
+        ([(4, 0), (8, 0)], {"cpus": 9}, Needs(), "`cpus` (=9) must be at most 8 for"),
+    ],
+)
+def test_a_job_finds_room_on_any_node_of_a_cluster(
+    nodes, options, needs, refused, tmp_path, monkeypatch
+):
+    alive = [{"Alive": True, "Resources": {"CPU": cpu, "GPU": gpu}} for cpu, gpu in nodes]
+    monkeypatch.setattr(on_ray, "connected", lambda _: SimpleNamespace(nodes=lambda: alive))
+    monkeypatch.setattr(on_ray.OnRay, "_faults", lambda *_: [])
+    cluster = on_ray.OnRay(60, **options)
+    if refused is None:
+        cluster.require_ready(tmp_path, needs)
+    else:
+        with pytest.raises(UserError, match=re.escape(refused)):
+            cluster.require_ready(tmp_path, needs)
