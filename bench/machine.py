@@ -123,21 +123,22 @@ def _gpu() -> dict[str, Any]:
 
     if not torch.cuda.is_available():
         return {}
+    drivers = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return {
         "gpu": torch.cuda.get_device_name(0),
-        "gpu_count": torch.cuda.device_count(),
-        "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        # torch counts those that this process is let see, which differ between cells
+        "gpu_count": len(drivers) or torch.cuda.device_count(),
+        "driver": drivers[0] if drivers else None,
     }
 
 
-def _said(*command: str) -> str | None:
-    """First line that a command prints, or None where it fails."""
+def _said(*command: str) -> list[str]:
+    """Return the lines that a command prints; none where it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
-        return None
-    lines = done.stdout.strip().splitlines()
-    return lines[0] if lines else None
+        return []
+    return done.stdout.strip().splitlines()
 
 
 @cache

@@ -104,3 +104,20 @@ def test_software_and_provenance_are_filled():
     said = subject.provenance(command="a", reproduce="b", mlflow_run="c")
     assert (said.command, said.reproduce, said.mlflow_run) == ("a", "b", "c")
     assert said.created.endswith("+00:00")
+
+
+@pytest.mark.parametrize(("lines", "count", "driver"), [("a\nb\n", 2, "a"), ("", 1, None)])
+def test_gpus_are_the_machines_whichever_a_process_may_see(
+    lines, count, driver, tmp_path, monkeypatch
+):
+    import torch
+
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{lines}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    told = subject.machine.__wrapped__()
+    assert (told.gpu, told.gpu_count, told.driver) == ("a GPU", count, driver)
