@@ -92,6 +92,8 @@ class ClassificationData(TaskData):
         )
         require("image_size", image_size, image_size >= 8, ">= 8")
         require("scored", scored, scored in ("val", "test"), "'val' or 'test'")
+        only = scored == "val" or source == "folder"
+        require("scored", scored, only, f"'val' for `source` (={source!r})")
         require("crop", crop, 0 < crop <= 1, "in (0, 1]")
         require("pad", pad, 0 <= pad < image_size, "in [0, image_size)")
         require("randaugment", randaugment, 0 <= randaugment <= 30, "in [0, 30]")
@@ -107,7 +109,7 @@ class ClassificationData(TaskData):
             image_size=image_size,
             scored=scored,
             download=download,
-            max_skipped=max_skipped,
+            max_skipped=self.max_skipped,
             val_share=self.val_share,
             options=self.options,
         )

@@ -21,7 +21,7 @@ from tasks.data.holdout import Indices, drawn_split
 from tasks.data.locations import existing_folder
 from tasks.data.scenes import REVISION, scenes
 from tasks.data.sources import DRAWN, require_drawable, require_undivided
-from tasks.data.splits import split_folders
+from tasks.layouts.class_folders import class_splits
 from tasks.layouts.torchvision_sets import SETS
 
 
@@ -100,7 +100,7 @@ def _folder(
 
 def _drawn(root: Path, max_skipped: float, share: float) -> Source:
     """Return class folders that have no scored split with one that is drawn."""
-    folders = split_folders(root)
+    folders = class_splits(root)
     require_undivided(share, root, "val" in folders)
     split = "train" if "train" in folders else None
     whole = read_class_folder(root, split, max_skipped=max_skipped)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import DataError
@@ -13,13 +12,12 @@ from tasks.detection.voc_xml import XmlImage, box_set, read_xml
 from tasks.layouts.voc import CLASSES, devkit, list_of, parts_of
 
 
-def read_voc(root: Path, split: str, parts: Sequence[tuple[str, str]] | None = None) -> BoxSet:
+def read_voc(root: Path, split: str) -> BoxSet:
     """Read one split.
 
     Args:
         root: the folder that holds VOC2007 and VOC2012, or VOCdevkit, or VOCdevkit itself.
         split: "train" or "val"; where the folder lacks the usual parts, VOC2012's train and val.
-        parts: pairs of (year, list in ImageSets/Main) in place of the split's.
 
     Raises:
         DataError: what is missing or malformed, by file, object and field.
@@ -27,7 +25,7 @@ def read_voc(root: Path, split: str, parts: Sequence[tuple[str, str]] | None = N
     base = devkit(root)
     repairs: Counter[str] = Counter()
     annotated: list[XmlImage] = []
-    for year, name in parts or parts_of(base, split):
+    for year, name in parts_of(base, split):
         listing = list_of(base, year, name)
         if not listing.is_file():
             raise DataError(f"`root` (={str(root)!r}) must hold {listing.relative_to(base)}.")

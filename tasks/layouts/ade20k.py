@@ -105,11 +105,14 @@ def _class_list(root: Path) -> Path | None:
 
 
 def _most(root: Path) -> int:
-    """Return the highest label of the masks, but 255."""
+    """Return the highest label of the masks, but 255; those that can't be read have none."""
     most = 0
     masks = [path for path in visible_files(root / "annotations") if path.suffix == ".png"]
     for path in evenly(masks, MOST_MASKS):
-        with Image.open(path) as image:
-            stored = np.array(image)
+        try:
+            with Image.open(path) as image:
+                stored = np.array(image)
+        except Exception:  # whatever it is, the check before training tells it
+            continue
         most = max(most, int(stored[stored != 255].max(initial=0)))
     return most

@@ -32,7 +32,7 @@ PARTS = frozenset(
 
 def find(folder: Path) -> Layout | None:
     """Recognise class folders."""
-    folders = split_folders(folder)
+    folders = class_splits(folder)
     whole = not folders
     if whole:
         folders = {"train": folder}
@@ -56,17 +56,41 @@ def find(folder: Path) -> Layout | None:
 
 def almost(folder: Path) -> str | None:
     """Say what keeps a folder from being of this layout, where little does."""
-    classes = _classes(split_folders(folder).get("train", folder))
-    if len(classes) != 1:
-        return None
-    return f"there is but one folder of images, {next(iter(classes))}; classes are two or more"
+    where = class_splits(folder).get("train", folder)
+    listed = _listed(where)
+    if len(listed) == 1:
+        return f"there is but one folder of images, {next(iter(listed))}; classes are two or more"
+    parts = set(_parts(where))
+    if len(listed) > 1 and len(parts) == 1:
+        return (
+            f"beside folders of images, which may be classes, there is {parts.pop()}, which is "
+            "what a part of other layouts is called: a class needs another name"
+        )
+    return None
+
+
+def class_splits(folder: Path) -> dict[str, Path]:
+    """Return split → its folder; one beside folders of classes that holds no folder is a class."""
+    folders = split_folders(folder)
+    nested = {split: path for split, path in folders.items() if visible_folders(path)}
+    others = _listed(folder).keys() - {path.name for path in folders.values()}
+    return nested if nested or others else folders
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Return class → images; nothing where a folder is a part of another layout."""
+    return {} if _parts(folder) else _listed(folder)
+
+
+def _parts(folder: Path) -> list[str]:
+    """Return the names of folders, one or two below, that are parts of another layout."""
     folders = visible_folders(folder)
     inner = [path for one in folders for path in visible_folders(one)]
-    if any(path.name.lower() in PARTS for path in (*folders, *inner)):
-        return {}
+    return [path.name for path in (*folders, *inner) if path.name.lower() in PARTS]
+
+
+def _listed(folder: Path) -> dict[str, list[Path]]:
+    """Return folder → images, for those that hold images."""
+    folders = visible_folders(folder)
     listed = {path.name: [f for f in visible_files(path) if is_image(f)] for path in folders}
     return {name: images for name, images in listed.items() if images}

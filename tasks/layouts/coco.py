@@ -123,11 +123,13 @@ class Files(NamedTuple):
         words: how it lies.
         parts: split → its files.
         names: arguments of the data module that name them; none where it finds them itself.
+        left: files that tell of a split of which another one tells.
     """
 
     words: str
     parts: dict[str, Part]
     names: dict[str, Any]
+    left: tuple[Path, ...] = ()
 
 
 def files_of(folder: Path, kind: str = "instances") -> Files | None:
@@ -139,17 +141,19 @@ def files_of(folder: Path, kind: str = "instances") -> Files | None:
     """
     named = {split: part for split in SPLITS if (part := named_files(folder, split, kind))}
     words = "COCO files"
+    left: tuple[Path, ...] = ()
     if "train" in named:
         if named["train"].file.name == ROBOFLOW:
             words = "COCO files as Roboflow exports them"
         if "val" in named:
             return Files(words, named, {})
         known = {part.file for part in named.values()}
-        found = _others(folder, known, kind) | named
+        others, left = _others(folder, known, kind)
+        found = others | named
         if found.keys() == named.keys():
             return Files(words, named, {})
     else:
-        found = _others(folder)
+        found, left = _others(folder)
         if not found:
             return None
         if "train" not in found:
@@ -162,15 +166,28 @@ def files_of(folder: Path, kind: str = "instances") -> Files | None:
         "annotations": [part.file.relative_to(folder).as_posix() for part in files],
         "images": [part.images.relative_to(folder).as_posix() for part in files],
     }
-    return Files(words, found, names)
+    return Files(words, found, names, left)
 
 
 def contents_of(files: Files) -> dict[str, dict[str, Any]] | None:
-    """Return split → what is in its file; None where that of training is not COCO's."""
+    """Return split → what is in its file; None where that of training is not COCO's.
+
+    Raises:
+        DataError: that of training is, and another one is not.
+    """
     contents = {split: _content(part.file) for split, part in files.parts.items()}
     if contents["train"] is None:
         return None
-    return {split: content for split, content in contents.items() if content is not None}
+    whole = {split: content for split, content in contents.items() if content is not None}
+    for split in contents.keys() - whole.keys():
+        lists = ", ".join(f"`{key}`" for key in LISTS)
+        raise DataError(f"{files.parts[split].file} must be JSON with the lists {lists}.")
+    return whole
+
+
+def left_out(files: Files) -> dict[str, int]:
+    """Return what is left out of a set, in words → 1."""
+    return {f"{file.name} left out: another file tells of its split": 1 for file in files.left}
 
 
 def sizes_in(files: Files, content: dict[str, Any]) -> tuple[tuple[int, int], ...]:
@@ -194,7 +211,10 @@ def _layout(folder: Path, files: Files) -> Layout | None:
     roots = parents_only(listed, used)
     classes = sorted((c for c in listed if c[0] not in roots), key=lambda c: _order(c[0]))
     counts = {split: len(c["images"]) for split, c in contents.items()}
-    oddities = {"category without objects that is but the parent of others: no class": len(roots)}
+    oddities = {
+        "category without objects that is but the parent of others: no class": len(roots),
+        **left_out(files),
+    }
     return Layout(
         "detection",
         files.words,
@@ -231,8 +251,10 @@ def _content(file: Path) -> dict[str, Any] | None:
 
 def _others(
     folder: Path, known: Set[Path] = frozenset(), kind: str | None = None
-) -> dict[str, Part]:
+) -> tuple[dict[str, Part], tuple[Path, ...]]:
     """Return split → files of other names; "train" for the only one that tells of no split.
+
+    And files that are left, since another one tells of their split.
 
     Args:
         folder: of the set.
@@ -241,6 +263,7 @@ def _others(
     """
     parts: dict[str, Part] = {}
     untold: list[Part] = []
+    left: list[Path] = []
     other_kinds = tuple(f"{other}_" for other in KINDS if kind not in (None, other))
     for file in _json_files(folder):
         if file in known or file.name.startswith(other_kinds):
@@ -252,11 +275,13 @@ def _others(
         split = split_of(file.stem) or split_of(file.parent.name)
         if split is None:
             untold.append(Part(file, images))
+        elif split in parts:
+            left.append(file)
         else:
-            parts.setdefault(split, Part(file, images))
+            parts[split] = Part(file, images)
     if not parts and not known and len(untold) == 1:
-        return {"train": untold[0]}
-    return parts
+        return {"train": untold[0]}, ()
+    return parts, tuple(left)
 
 
 def _json_files(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.layouts.coco import contents_of, files_of, sizes_in
+from tasks.layouts.coco import contents_of, files_of, left_out, sizes_in
 from tasks.layouts.layout import Layout, after_draw, data_of, scoring
 
 LOOKED_FOR = (
@@ -38,4 +38,5 @@ def find(folder: Path) -> Layout | None:
         tuple(map(str, posed[0])),
         after_draw(counts),
         sizes_in(files, train),
+        left_out(files),
     )

@@ -188,8 +188,8 @@ def suffixes(images: list[Path], masks: list[Path]) -> dict[str, Any]:
     """Return how the names of masks end, where they are longer than those of their images.
 
     Example:
-        >>> suffixes([Path("a.jpg"), Path("b.jpg")], [Path("a_mask.png"), Path("b_mask.png")])
-        {'image_suffix': '.jpg', 'mask_suffix': '_mask.png'}
+        >>> suffixes([Path("a.jpg"), Path("b.jpeg")], [Path("a_mask.png"), Path("b_mask.png")])
+        {'mask_suffix': '_mask.png'}
         >>> suffixes([Path("a.jpg")], [Path("a.png")])
         {}
     """
@@ -204,8 +204,7 @@ def suffixes(images: list[Path], masks: list[Path]) -> dict[str, Any]:
                 break
     if not endings or endings.most_common(1)[0][1] < len(masks) / 2:
         return {}
-    of_images = Counter(path.suffix for path in images).most_common(1)[0][0]
-    return {"image_suffix": of_images, "mask_suffix": endings.most_common(1)[0][0]}
+    return {"mask_suffix": endings.most_common(1)[0][0]}
 
 
 def require_mask_folders(root: Path, split: str | None) -> Pair:

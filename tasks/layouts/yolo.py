@@ -1,6 +1,6 @@
 """YOLO's layout: images, a text file of boxes for each, and a data.yaml that names the classes.
 
-data.yaml                        train, val, test: folders or lists of images; names; nc
+data.yaml                        train, val, test: folders or lists of images, below path; names; nc
 obj.data                         the same as Darknet has it, which CVAT exports
 …/images/…/a.jpg                 its boxes in …/labels/…/a.txt, or beside it
 classes.txt                      in place of data.yaml, as labelling tools export
@@ -20,6 +20,7 @@ from bench.errors import DataError
 from tasks.data.listing import is_image, visible_files
 from tasks.data.lists import read_lines, require_class_names
 from tasks.data.locations import end_below, shortened
+from tasks.data.splits import split_folders
 from tasks.layouts.layout import Layout, after_draw, data_of, scoring, sizes_of
 
 LOOKED_FOR = "detection: YOLO (data.yaml, or classes.txt, beside images and labels)"
@@ -126,15 +127,17 @@ def read_layout(root: Path) -> Yolo:
             )
         names = [line.strip() for line in read_lines(root / CLASS_LIST) if line.strip()]
         require_class_names(names, CLASS_LIST)
-        images = [path for path in visible_files(root) if is_image(path)]
-        return Yolo(tuple(names), {"train": images})
+        folders = (split_folders(base) for base in (root / "images", root))
+        divided = next((found for found in folders if "train" in found), {"train": root})
+        return Yolo(tuple(names), {split: _in(folder) for split, folder in divided.items()})
     content = _described(file)
     assert content is not None
+    base = content["path"] if isinstance(content.get("path"), str) else ""
     splits = {}
     for split, keys in KEYS.items():
         key = next((key for key in keys if content.get(key)), None)
         if key is not None:
-            images = _images(root, content[key], f"{file.name}: `{key}`")
+            images = _images(root, content[key], f"{file.name}: `{key}`", base)
             if images or split != "test":
                 splits[split] = images
     for split in ("val", "test"):
@@ -175,19 +178,23 @@ def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
     return tuple(named)
 
 
-def _images(root: Path, value: Any, what: str) -> list[Path]:
+def _in(folder: Path) -> list[Path]:
+    return [path for path in visible_files(folder) if is_image(path)]
+
+
+def _images(root: Path, value: Any, what: str, base: str) -> list[Path]:
     """Return the images of a split: of a folder, of a list in a file, or of several of these."""
     images: list[Path] = []
     for entry in value if isinstance(value, list) else [value]:
         if not isinstance(entry, str):
             raise DataError(f"{what} (={shortened(entry)}) must be a folder or a list of images.")
-        place = end_below(root, entry)
+        place = end_below(root, f"{base}/{entry}")
         if place is None:
             if what.endswith("`test`"):
                 continue  # exports name a test split that they don't have
             raise DataError(f"{what} (={shortened(entry)}) must be in {root}.")
         if place.is_dir():
-            images += [path for path in visible_files(place) if is_image(path)]
+            images += _in(place)
         else:
             images += _listed(root, place)
     return images

@@ -109,10 +109,10 @@ def read_config(library: Library, path: str | Path, *, trust: bool = False) -> d
         return _run(path)
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise ConfigError(f"`head` (={str(path)!r}) must be a .yaml, .yml, .json or .py file.")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path.name} cannot be parsed: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path.name} must hold a mapping with `model`.")

@@ -115,6 +115,20 @@ class SegmentationData(TaskData):
         require("eval_size", eval_size, min(resized) >= 1, ">= 1, 'original' or None")
         holds = eval_longest is None or eval_longest >= 1
         require("eval_longest", eval_longest, holds, ">= 1, or None")
+        holds = eval_longest is None or isinstance(eval_size or image_size, int)
+        rule = "None unless what is scored is resized to a shorter side, one number"
+        require("eval_longest", eval_longest, holds, rule)
+        given: dict[str, Any] = {
+            "class_names": class_names,
+            "zero_ignored": zero_ignored or None,
+            "image_suffix": image_suffix,
+            "mask_suffix": mask_suffix,
+        }
+        for name, value in given.items():
+            rule = f"left out for `source` (={source!r}): it is of 'masks'"
+            require(name, value, value is None or source == "masks", rule)
+        rule = f"left out for `source` (={source!r}): it is of 'ade20k'"
+        require("num_classes", num_classes, num_classes is None or source == "ade20k", rule)
         self.source = source
         self.root = root
         self.image_size = size

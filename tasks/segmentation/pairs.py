@@ -7,10 +7,8 @@ from pathlib import Path
 
 from bench.errors import DataError
 from tasks.data.faults import some
-from tasks.data.listing import visible_files
+from tasks.data.listing import IMAGE_SUFFIXES, visible_files
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")
 OTHER = "other suffix"
 
 
@@ -40,8 +38,8 @@ def pair_folders(
         DataError: If a folder or a partner is missing, or two files compete for one name.
     """
     counts = Counter[str]() if skipped is None else skipped
-    of_images = _by_stem(images, "images", image_suffix, IMAGE_SUFFIXES, counts)
-    of_masks = _by_stem(masks, "masks", mask_suffix, MASK_SUFFIXES, counts)
+    of_images = _by_stem(images, "images", image_suffix, counts)
+    of_masks = _by_stem(masks, "masks", mask_suffix, counts)
     for what, stems, folder, partner, partners, other in (
         ("images", of_images, images, "mask", of_masks, masks),
         ("masks", of_masks, masks, "image", of_images, images),
@@ -55,12 +53,10 @@ def pair_folders(
     return tuple((of_images[stem], of_masks[stem]) for stem in sorted(of_images))
 
 
-def _by_stem(
-    folder: Path, what: str, suffix: str | None, usual: tuple[str, ...], skipped: Counter[str]
-) -> dict[str, Path]:
+def _by_stem(folder: Path, what: str, suffix: str | None, skipped: Counter[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"There is no folder of {what} at {folder}.")
-    suffixes = (suffix,) if suffix else usual
+    suffixes = (suffix,) if suffix else sorted(IMAGE_SUFFIXES)
     files: dict[str, Path] = {}
     for path in visible_files(folder, skipped):
         name = path.relative_to(folder).as_posix()

@@ -493,6 +493,11 @@ def test_unknown_sources_and_options_are_named(arguments, message):
         ({"seed": -1}, r"`seed` \(=-1\)"),
         ({"holdout": 0.9}, r"`holdout` \(=0.9\) must be in \[0, 0.5\]"),
         ({"scored": "train"}, r"`scored` \(='train'\) must be 'val' or 'test'"),
+        ({"source": "DTD", "root": "dtd", "scored": "test"}, r"`scored` \(='test'\) must be 'val'"),
+        (
+            {"source": "scenes", "scored": "test"},
+            r"`scored` \(='test'\) must be 'val' for `source`",
+        ),
         ({"crop": 0}, r"`crop` \(=0\) must be in \(0, 1\]"),
         ({"pad": 64}, r"`pad` \(=64\) must be in \[0, image_size\)"),
         ({"randaugment": 31}, r"`randaugment` \(=31\) must be in \[0, 30\]"),

@@ -160,7 +160,61 @@ def genuine_coco(root):
         coco(root / f"annotations/instances_{split}.json", root / split)
 
 
+def with_a_class_called_train(root):
+    for name in ("bus", "car", "train"):
+        for i in range(5):
+            photo(root / name / f"{i}.jpg", i)
+
+
+def with_an_empty_val(root):
+    class_folders(root, "train")
+    (root / "val").mkdir()
+
+
+def labelled_with_splits(root):
+    text(root / "classes.txt", "cup", "jug")
+    for split in ("train", "val"):
+        for i in range(3):
+            photo(root / f"images/{split}/{i}.jpg", i)
+            text(root / f"labels/{split}/{i}.txt", "0 0.5 0.5 0.25 0.25")
+
+
+def yolo_below_a_path(root):
+    yolo(root, "path: ../sets/one\ntrain: train/images\nval: val/images\nnames: [a, b]")
+    for split in ("train", "val"):
+        photo(root / f"{split}/images/other.jpg")  # what counts is below the path
+        for i in range(3):
+            photo(root / f"one/{split}/images/{i}.jpg", i)
+            text(root / f"one/{split}/labels/{i}.txt", "1 0.5 0.5 0.25 0.25")
+
+
+def pairs_of_several_suffixes(root):
+    pairs(root / "images", root / "masks", 10, "_mask.png")
+    for i in range(3):
+        (root / f"images/{i}.jpg").rename(root / f"images/{i}.jpeg")
+
+
 LAYOUTS = {
+    "class folders, one of them called train": (
+        with_a_class_called_train,
+        "classification: class folders without splits, 12 + 3 images (no split of its own: the "
+        "second are drawn, always the same), 3 classes",
+    ),
+    "class folders, and an empty folder of a split": (
+        with_an_empty_val,
+        "classification: class folders, 6 + 2 images (no split of its own: the second are drawn, "
+        "always the same), 2 classes",
+    ),
+    "YOLO, a list of classes and splits": (
+        labelled_with_splits,
+        "detection: YOLO files, 3 + 3 images, 2 classes",
+    ),
+    "YOLO, below a path": (yolo_below_a_path, "detection: YOLO files, 3 + 3 images, 2 classes"),
+    "images + masks, several suffixes": (
+        pairs_of_several_suffixes,
+        "segmentation: image and mask folders, 8 + 2 images (no split of its own: the second are "
+        "drawn, always the same), 2 classes",
+    ),
     "class folders": (
         lambda root: class_folders(root, "train", "val"),
         "classification: class folders, 8 + 8 images, 2 classes",
@@ -346,6 +400,12 @@ def _without_train(root):
     text(root / "data.yaml", "names: [a, b]")
 
 
+def _masked_faces(root):
+    for split in ("train", "val"):
+        for name in ("mask", "no_mask"):
+            photo(root / split / name / "1.jpg")
+
+
 def _no_yaml(root):
     text(root / "data.yaml", "names: [a, b")
 
@@ -358,6 +418,7 @@ def _no_yaml(root):
         (_without_train, r"data\.yaml lacks `train`"),
         (_no_yaml, r"data\.yaml is no YAML of plain data"),
         (lambda root: photo(root / "cat/1.jpg"), "one folder of images, cat; classes are two"),
+        (_masked_faces, "there is mask, which is what a part .* a class needs another name"),
     ],
 )
 def test_what_is_almost_a_layout_is_told_what_keeps_it(tmp_path, write, why):
@@ -621,3 +682,39 @@ def test_annotated_images_that_cannot_be_used_are_counted_and_limited(tmp_path, 
     strict = tasks.DetectionData("xml", str(tmp_path), val_share=0.5)
     with pytest.raises(DataError, match=rf"{kind}: 2\. `max_skipped` \(=0.01\)"):
         strict.prepare_data()
+
+
+@pytest.mark.parametrize("task", [None, "pose"])
+@pytest.mark.parametrize("others", [("val2017",), ("val2017", "test2017")])
+def test_a_damaged_file_of_a_split_is_named(tmp_path, task, others):
+    write, kind = (posed, "person_keypoints") if task else (coco, "instances")
+    for split in ("train2017", *others):
+        write(tmp_path / f"annotations/{kind}_{split}.json", tmp_path / split)
+    file = tmp_path / f"annotations/{kind}_val2017.json"
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(DataError, match=rf"{kind}_val2017\.json must be JSON with the lists"):
+        recognise(tmp_path, task)
+
+
+def test_of_two_files_of_one_split_the_one_left_out_is_told(tmp_path):
+    for name in ("train_a", "train_b", "val"):
+        coco(tmp_path / f"annotations/{name}.json", tmp_path / "images", [f"{name}.jpg"])
+    layout = recognise(tmp_path)
+    assert layout.counts == {"train": 1, "val": 1}
+    assert layout.oddities == {"train_b.json left out: another file tells of its split": 1}
+
+
+def test_a_damaged_mask_in_ade20ks_folders_is_counted_before_training(tmp_path):
+    for i in range(60):
+        for split in ("training", "validation"):
+            photo(tmp_path / f"images/{split}/{i}.jpg")
+            mask(tmp_path / f"annotations/{split}/{i}.png", 1, 2)
+    (tmp_path / "annotations/training/7.png").write_bytes(b"oops")
+    layout = recognise(tmp_path)
+    assert layout.sentence == "segmentation: ADE20K files, 60 + 60 images, 2 classes"
+    arguments = layout.data["init_args"] | {"root": str(tmp_path), "max_skipped": 0.02}
+    data = tasks.SegmentationData(**arguments, batch_size=1)
+    data.prepare_data()
+    assert data.split_sizes == (59, 60)
+    with pytest.raises(DataError, match=r"7\.png"):
+        tasks.SegmentationData(**arguments | {"max_skipped": 0.0}, batch_size=1).prepare_data()

@@ -82,7 +82,7 @@ def test_unknown_shipped_config():
 
 
 def write(path, text):
-    path.write_text(textwrap.dedent(text))
+    path.write_text(textwrap.dedent(text), encoding="utf-8", errors="surrogateescape")
     return path
 
 
@@ -171,6 +171,8 @@ def test_weights_of_others_are_left_out_of_every_part():
         ("a.yaml", "neck: {type: FPN}", "has no `model`"),
         ("a.yaml", "[1]", "must hold a mapping"),
         ("a.json", "{", "cannot be parsed"),
+        ("a.yaml", "model: {type: \udce9}", "cannot be parsed"),
+        ("a.yaml", "a: 2024-13-45", "cannot be parsed"),
         ("a.txt", "", "must be a .yaml, .yml, .json or .py file"),
         ("a.yaml", "model: {type: FCOZ}", "did you mean 'FCOS'"),
     ],

@@ -250,6 +250,14 @@ def test_wrong_arguments_are_named(tmp_path):
         r"`scale` \(=\(2.0, 0.5\)\)": {"scale": (2.0, 0.5)},
         r"`flip` \(=2\)": {"flip": 2},
         r"`options` \(=\{'train': 4\}\)": {"options": {"train": 4}},
+        r"`class_names` \(=\['a'\]\) must be left out for": {"class_names": ["a"]},
+        r"`zero_ignored` \(=True\) must be left out for": {"zero_ignored": True},
+        r"`mask_suffix` \(='_m.png'\) must be left out for": {"mask_suffix": "_m.png"},
+        r"`num_classes` \(=3\) must be left out for": {"source": "masks", "num_classes": 3},
+        r"`eval_longest` \(=64\) must be None unless": {
+            "eval_size": "original",
+            "eval_longest": 64,
+        },
     }
     for message, options in cases.items():
         with pytest.raises(ValueError, match=message):
