@@ -113,14 +113,14 @@ def _files(images: Sequence[Path], out: Path) -> list[Path]:
     paths: list[Path] = []
     for path in images:
         if path.is_dir():
-            inside = [
-                file
-                for file in visible_files(path)
-                if is_image(file) and not file.resolve().is_relative_to(drawn)
-            ]
+            inside = [file for file in visible_files(path) if is_image(file)]
             if not inside:
                 raise ConfigError(f"`image` (={str(path)!r}): there is no image in the folder.")
-            paths += inside
+            # pictures of another time are in `out` itself
+            named = [file for file in inside if file.parent.resolve() != drawn]
+            if not named:
+                raise ConfigError(f"`--out` (={str(out)!r}) must not be the folder of the images.")
+            paths += named
         else:
             paths.append(path)
     return paths

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tasks.data.module import TaskData
 
 METHOD = "1"
+_AREA = "view/"
+"""How the names of metrics of a view begin."""
 POSITIONS = 7
 """Images are enlarged until the last map has so many positions a side, as at 224 px in the papers:
 on a map of two by two every network sees everything."""
@@ -85,12 +87,12 @@ def unseen(planned: Sequence[Cell], store: Store) -> list[tuple[Cell, Kept]]:
         run = kept.get(cell.hash)
         if run is not None and run.done and cell.ranked and not cell.absent:
             first.setdefault((cell.board, cell.operator), (cell, run))
-    return [(cell, run) for cell, run in first.values() if not _is_seen(store, run)]
+    return [(cell, run) for cell, run in first.values() if not _is_seen(run)]
 
 
-def _is_seen(store: Store, run: Kept) -> bool:
-    names = (Path(name).name for name in store.files(run.run_id, "records"))
-    return any(name.startswith("view-") and name.endswith(".json") for name in names)
+def _is_seen(run: Kept) -> bool:
+    """Whether the trained network has a view; that of a fresh one may stand in the same run."""
+    return any(name.startswith(f"{_AREA}trained_") for name in run.metrics)
 
 
 def see(
@@ -271,7 +273,7 @@ def _keep(
         store.keep(run_id, folder / picture.file, "records")
     store.keep(run_id, record.save(folder), "records")
     weights = view.weights
-    areas = {f"view/{weights}_area_{area.share * 100:.0f}": area.area for area in view.field}
+    areas = {f"{_AREA}{weights}_area_{area.share * 100:.0f}": area.area for area in view.field}
     store.metrics(run_id, areas)
     if run is None:
         store.end(run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from bench.backbones.read import read
 from bench.errors import UserError
 from bench.hashing import file_sha256
 from bench.local import found
+
+_WRAPPERS = re.compile(r"^(?:(?:model|backbone|net)\.)+")
 
 PublicReader = Callable[[nn.Module, Mapping[str, Tensor]], bool]
 public_readers: list[PublicReader] = []
@@ -84,10 +87,15 @@ def _classifier(model: nn.Module) -> tuple[str, ...]:
 
 
 def _plain(name: str) -> str:
-    """Return a tensor's name in the host itself: timm writes dots of a stage as underscores."""
-    for wrapper in ("model.", "backbone.", "net."):
-        name = name.removeprefix(wrapper)
-    return name.replace("_", ".")
+    """Return a tensor's name without what wraps it, in the file as in the host.
+
+    timm writes dots of a stage as underscores.
+
+    Example:
+        >>> _plain("net.backbone.stages_0.weight"), _plain("backbone.stages.0.weight")
+        ('stages.0.weight', 'stages.0.weight')
+    """
+    return _WRAPPERS.sub("", name).replace("_", ".")
 
 
 def _unlike(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,6 +205,15 @@ def runs_of(options: argparse.Namespace) -> Path:
 
     folder: Path = options.runs or default_folder()
     return folder.resolve()
+
+
+def tell_next(options: argparse.Namespace, suite: Path) -> None:
+    """Print the command that runs a suite which was written."""
+    from bench.cli.progress import console
+
+    data = ["--data", str(options.data)] if options.data else []
+    words = shlex.join(["convboard", "run", str(suite), *data])
+    console.print(f"next: {words}", soft_wrap=True)
 
 
 def records_of(options: argparse.Namespace) -> Path:

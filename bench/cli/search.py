@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of
+from bench.cli.arguments import Verbs, add_choice, choice_of, runs_of, tell_next
 from bench.errors import UserError
 
 
@@ -42,13 +42,16 @@ def search_dilation(options: argparse.Namespace) -> None:
         )
     for title, of in arms.items():
         console.print(title)
-        name = f"{title.replace(' · ', '-')}-{options.reading}.yaml"
+        parts = [Path(options.suite).stem, *title.split(" · "), options.reading]
+        name = "-".join(parts + ([] if options.dmax is None else [f"dmax{options.dmax}"]))
+        path = options.out or runs_of(options) / "searched" / f"{name}.yaml"
         search_dilation(
             options.suite,
             replace(choice, only={"cell": [cell.hash for cell in of]}),
             runs_of(options),
             reading=options.reading,
             dmax=options.dmax,
-            out=options.out or runs_of(options) / "searched" / name,
+            out=path,
             command=options.line,
         )
+        tell_next(options, path)

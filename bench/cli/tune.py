@@ -16,6 +16,7 @@ from bench.cli.arguments import (
     engine_of,
     runs_of,
     split,
+    tell_next,
 )
 from bench.errors import Failure, UserError
 
@@ -62,7 +63,6 @@ def tune(options: argparse.Namespace) -> None:
     What can be wrong of any is found before the first trial. An arm that does not fit its host is
     a row that says so.
     """
-    from bench.cli.progress import console
     from bench.cli.suites import tell_absent, tell_unfit
     from bench.config.files import require_suite_file
     from bench.config.plan import each_arm, plan
@@ -119,8 +119,7 @@ def tune(options: argparse.Namespace) -> None:
         path = options.out or store.folder / "tuned" / file_name(options.suite, choice)
         of_arm: dict[str, Sequence[OperatorConfig]] = {t.arm.cell.hash: t.operators for t in found}
         write(path, options.suite, choice, [(c, of_arm.get(c.hash, ())) for c in firsts.values()])
-        again = f" --data {options.data}" if options.data else ""
-        console.print(f"next: convboard run {path}{again}", soft_wrap=True)
+        tell_next(options, path)
     if failed or not found:
         sys.exit(1)
 

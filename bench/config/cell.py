@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,27 @@ START = ("pretrained", "weights", "weights_sha256")
 
 HOST_OPTIONS = "model.init_args.backbone.init_args.host_options"
 """Where the options of a host stand in a configuration."""
+
+
+def input_size(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return height and width of the images of a resolved configuration.
+
+    A network of one's own need not say them, its data do.
+
+    Example:
+        >>> model = {"init_args": {"backbone": {"class_path": "my.Net"}}}
+        >>> input_size({"model": model, "data": {"init_args": {"image_size": 64}}})
+        (64, 64)
+    """
+    data = config.get("data", {}).get("init_args", {})
+    size = _backbone(config).get("input_size") or data.get("image_size") or 224
+    h, w = (size, size) if isinstance(size, int) else size
+    return h, w
+
+
+def _backbone(config: Mapping[str, Any]) -> dict[str, Any]:
+    arguments: dict[str, Any] | None = config["model"]["init_args"]["backbone"].get("init_args")
+    return arguments or {}
 
 
 def without_start(model: dict[str, Any]) -> dict[str, Any]:
@@ -114,8 +136,7 @@ class Cell(BaseModel):
     @property
     def backbone(self) -> dict[str, Any]:
         """Arguments of the backbone's builder; of a class without any there are none."""
-        arguments: dict[str, Any] = self.config["model"]["init_args"]["backbone"].get("init_args")
-        return arguments or {}
+        return _backbone(self.config)
 
     @property
     def network(self) -> dict[str, Any]:
@@ -162,10 +183,7 @@ class Cell(BaseModel):
     @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of the images; a network of one's own need not say, its data do."""
-        data = self.config.get("data", {}).get("init_args", {})
-        size = self.backbone.get("input_size") or data.get("image_size") or 224
-        h, w = (size, size) if isinstance(size, int) else size
-        return h, w
+        return input_size(self.config)
 
     @property
     def absent(self) -> Path | None:

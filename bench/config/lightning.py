@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 import bench.checkpoints  # noqa: F401  (a host may start from a paper's public weights)
 from bench.config import files
 from bench.config.trust import refuse_code
-from bench.errors import ConfigError, UserError
+from bench.errors import ConfigError, UserError, require
 from tasks.base import TaskModule
 from tasks.data.module import TaskData
 
@@ -150,8 +150,13 @@ def build(config: dict[str, Any]) -> Run:
         UserError: a class refuses its arguments.
     """
     refuse_code(config)
+    seed = config["seed_everything"]
+    require("seed_everything", seed, 0 <= seed < 1 << 32, f"from 0 to {(1 << 32) - 1}")
+    # it ends without the checkpoint that every run keeps
+    fast = config["trainer"].get("fast_dev_run")
+    require("trainer.fast_dev_run", fast, not fast, "False; trainer.max_steps shortens a run")
     run = parser()
-    L.seed_everything(config["seed_everything"], workers=True, verbose=False)
+    L.seed_everything(seed, workers=True, verbose=False)
     try:
         parsed = run.parse_object(config)
     except ArgumentError as error:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import torch
 import yaml
 
+from bench.backbones.change import SPEC_OPTIONS
 from bench.config.cell import Cell
 from bench.config.files import require_suite_file
 from bench.config.plan import Choice, board_of, one, plan
@@ -38,8 +39,6 @@ DMAX = 4
 SHARE = 1 / 200
 """Images for the expectations, as a share of those seen in training: a forward pass costs about a
 third of a step, so that the search stays well below one percent of the training."""
-SHAPE = ("kernel_size", "groups", "dilation")
-"""Options of a swap that say which convolution is searched."""
 
 
 def searchable(name: str, choice: Choice) -> list[Cell]:
@@ -128,7 +127,7 @@ def supernet(cell: Cell, dmax: int) -> Cell:
     options = cell.operator_config.options
     swapped = {
         "operator": "edo",
-        "options": {k: v for k, v in options.items() if k in SHAPE} | {"dmax": dmax},
+        "options": {k: v for k, v in options.items() if k in SPEC_OPTIONS} | {"dmax": dmax},
     }
     config = copy.deepcopy(cell.config)
     config["model"]["init_args"]["backbone"]["init_args"] |= swapped
@@ -169,12 +168,12 @@ def searched_suite(
 
     The first two are the very cells of the original suite, so that they are not run twice.
     """
-    shape = {k: v for k, v in cell.operator_config.options.items() if k in SHAPE}
+    shape = {k: v for k, v in cell.operator_config.options.items() if k in SPEC_OPTIONS}
     patterns = [layer.pattern(reading, dmax) for layer in found.layers]
     searched = OperatorConfig(
         label=f"{cell.operator}-{reading}",
         operator="icconv",
-        options={**shape, "pattern": patterns},
+        options={**shape, "pattern": patterns, "dmax": dmax},
         # A feature extractor of timm writes some dots as underscores: "?" stands for both.
         where={"names": [layer.name.replace(".", "?") for layer in found.layers]},
         mix=cell.operator_config.mix,
@@ -279,4 +278,3 @@ def _tell(found: Found, train_seconds: float, reading: Reading, path: Path) -> N
         tall, wide = layer.chosen[reading].double().mean(0).tolist()
         print(f"  {layer.name}: mean dilation {tall:.2f} × {wide:.2f}")
     print(f"pattern: {path.with_suffix('.json')}\npicture: {path.with_suffix('.png')}")
-    print(f"next: convboard run {path}")

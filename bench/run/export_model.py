@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbones import fuse
+from bench.config.cell import input_size
 from bench.errors import Failure, UserError
 from bench.failures import out_of_memory
 from bench.run.network_file import About, load, save
@@ -97,8 +98,7 @@ def export_cell(
     network = alone(store, run)
     whole = network.module.inference_module()
     fused = fuse(whole)
-    sides = network.config["model"]["init_args"]["backbone"]["init_args"].get("input_size")
-    height, width = sides or (224, 224)
+    height, width = input_size(network.config)
     x = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     folder.mkdir(parents=True, exist_ok=True)
     made = []
@@ -145,7 +145,7 @@ def _program(form: Format, whole: nn.Module, fused: nn.Module, x: Tensor, path: 
                 torch.export.save(traced, path)
                 run = partial(torch.export.load(path).module(), x)
     except Exception as error:
-        if out_of_memory(error):
+        if out_of_memory(error) or isinstance(error, OSError):
             raise
         words, *_ = str(error).strip().splitlines() or [""]
         raise UserError(

@@ -89,6 +89,7 @@ def fit(
             "logger": [*([logger] if logger else []), *several(run.trainer["logger"])],
             "callbacks": [curve, last, *callbacks, *several(run.trainer["callbacks"])],
             "plugins": [WholeCheckpoints(), *several(run.trainer["plugins"])],
+            "enable_checkpointing": True,
             "enable_progress_bar": progress_bar,
             "default_root_dir": str(folder),
         }
@@ -164,10 +165,10 @@ def several(value: Any) -> list[Any]:
     """Return what Lightning takes as nothing, one thing or a list of things as a list.
 
     Example:
-        >>> several(None), several(False), several("a"), several(["a", "b"])
+        >>> several(None), several(True), several("a"), several(["a", "b"])
         ([], [], ['a'], ['a', 'b'])
     """
-    if value is None or value is False:
+    if value is None or isinstance(value, bool):  # True is Lightning's own, and ours is there
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,8 @@ class Reproduced:
 def cell_of(record: Record) -> Cell:
     """Return the cell that a record is the score of, from its own configuration.
 
-    Data whose folder the record does not tell are looked for by its name below $CONVBOARD_DATA.
+    Data, weights and code whose folder the record does not tell are looked for by name, below
+    $CONVBOARD_DATA too.
 
     Raises:
         UserError: it is no score of a cell.
@@ -81,10 +81,7 @@ def cell_of(record: Record) -> Cell:
             f"`record` (={record.filename!r}: {what}) must be the score of a trained cell; this "
             f"one's own command is `{record.provenance.reproduce}`."
         )
-    config = copy.deepcopy(recipe.config)
-    data = config.get("data", {}).get("init_args", {})
-    if isinstance(data.get("root"), str):
-        data["root"] = data["root"].removeprefix("…/")
+    config = _found_by_name(recipe.config)
     return Cell(
         suite=record.provenance.suite or "reproduced",
         task=record.entry.task,
@@ -97,6 +94,20 @@ def cell_of(record: Record) -> Cell:
         ranked=record.entry.ranked,
         words=_words(record.provenance.reproduce),
     )
+
+
+def _found_by_name(value: Any) -> Any:
+    """Return a configuration with names in place of the paths whose folders a record leaves out.
+
+    Example:
+        >>> _found_by_name({"data": {"root": "…/pets"}, "hosts": ["…/net.py:Net", "resnet18"]})
+        {'data': {'root': 'pets'}, 'hosts': ['net.py:Net', 'resnet18']}
+    """
+    if isinstance(value, dict):
+        return {key: _found_by_name(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_found_by_name(inner) for inner in value]
+    return value.removeprefix("…/") if isinstance(value, str) else value
 
 
 def _words(command: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ from bench.store.patience import Patient
 from bench.store.reader import Reader
 
 _LONGEST_PARAM = 6000
+_NAMED = re.compile(r"[\w .:/-]+")
+"""What the name of a parameter may be."""
 _NOTE = "mlflow.note.content"
 _SHOWN = {"mlflow.runType": "evaluation"}
 """Of runs in a group: MLflow's UI opens the groups that hold such runs, and draws what is open."""
@@ -323,13 +326,16 @@ def _is_record(name: str) -> bool:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings to dotted names; an empty one stays.
+    """Flatten nested mappings to dotted names; one stays whose keys are no names of parameters.
 
     Example:
         >>> flatten({"model": {"lr": 0.1, "sizes": [1, 2]}})
         {'model.lr': 0.1, 'model.sizes': [1, 2]}
+        >>> flatten({"options": {"pattern": {"(0, 0)": 8}}})
+        {'options.pattern': {'(0, 0)': 8}}
     """
-    if not isinstance(value, Mapping):
+    named = isinstance(value, Mapping) and all(_NAMED.fullmatch(str(key)) for key in value)
+    if not named or (prefix and not value):
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, inner in value.items():

@@ -119,7 +119,8 @@ def tune(
     shared = share.opened(store)
     study = shared.study
     share = replace(share, earlier=frozenset(trial.number for trial in failed(study)))
-    parent = kept.run_of(study, store, arm)
+    with shared.alone():  # two at once would both begin its run
+        parent = kept.run_of(study, store, arm)
     before(len(ended(study)))
     if len(ended(study)) < search.trials:
         if executor is None:

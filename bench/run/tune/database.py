@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,10 @@ class Shared:
         states = (*ENDED, TrialState.RUNNING)
         return len(self.study.get_trials(deepcopy=False, states=states))
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep all others from the study meanwhile."""
+        return locks.lock(self.lock, wait_s=_LOCK_S)
+
     def run(
         self,
         objective: Callable[[optuna.Trial], float | tuple[float, float]],
@@ -77,7 +81,7 @@ class Shared:
         """
         store_errors: list[StoreError] = []
         with ExitStack() as held:
-            held.enter_context(locks.lock(self.lock, wait_s=_LOCK_S))
+            held.enter_context(self.alone())
             if self.begun() >= most:
                 return False
 
@@ -104,7 +108,7 @@ class Shared:
             words: how it ended.
             retry: whether it may do better; it is tried `RETRIES` times more at most.
         """
-        with locks.lock(self.lock, wait_s=_LOCK_S), _of_experiments():
+        with self.alone(), _of_experiments():
             for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
                 if trial.user_attrs.get(JOB) != job:
                     continue
@@ -124,7 +128,7 @@ class Shared:
 
     def retry_silent(self) -> None:
         """Fail and queue again the trials of which nothing is heard any more."""
-        with locks.lock(self.lock, wait_s=_LOCK_S), _of_experiments():
+        with self.alone(), _of_experiments():
             optuna.storages.fail_stale_trials(self.study)
             self._retry_unheard()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -85,7 +86,11 @@ def _board(
     operators = {board.baseline: by_label[board.baseline]}
     for arm, tuned in arms:
         operators[arm.operator] = by_label[arm.operator]
-        operators |= {each.label: each for each in tuned}
+        for each in tuned:
+            numbered = (f"{each.label}-{number}" for number in itertools.count(2))
+            labels = itertools.chain([each.label], numbered)
+            free = next(label for label in labels if label not in by_label | operators)
+            operators[free] = each.model_copy(update={"label": free})
     hosts = [choice.started(load_host(host)) for host in choice.hosts or board.hosts]
     host = next(host for host in hosts if host.label == cell.host)
     return board.model_copy(

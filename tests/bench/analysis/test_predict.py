@@ -193,6 +193,9 @@ def test_a_folder_is_drawn_without_hidden_broken_and_drawn_images(tmp_path, monk
     assert told[1][1] == "cat 0.90"
     with pytest.raises(UserError, match="cannot be read"):
         list(predicting.predict(None, None, [photos / "b ü.png", photos / "a.png"], out))
+    assert len(list(predicting.predict(None, None, [photos], tmp_path))) == 4  # around the photos
+    with pytest.raises(UserError, match=r"`--out` .* must not be the folder of the images"):
+        list(predicting.predict(None, None, [out], out))
 
 
 TASKS = {

@@ -4,6 +4,7 @@ import hashlib
 import json
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from bench.analysis.gradcam import deepest_stage, gradcam
 from bench.analysis.receptive_field import areas, last_map, receptive_field
 from bench.cli import suites
 from bench.cli.main import parser
+from bench.config.plan import plan
 from bench.config.trust import NAMED, VARIABLE
 from bench.pictures import overlay_picture
 from bench.record import FieldArea, Picture, Record, View, load_all
@@ -412,7 +414,7 @@ def test_a_host_of_code_is_seen_where_it_is_trusted(tiny, tmp_path, convboard, m
 
 
 @pytest.mark.slow
-def test_views_and_predictions_from_the_command_to_the_page(tiny, tmp_path, convboard):
+def test_views_and_predictions_from_the_command_to_the_page(tiny, tmp_path, convboard, monkeypatch):
     runs, records, site = tmp_path / "runs", tmp_path / "records", tmp_path / "site"
     only = ["--only", "operator=dwconv"]
     convboard("run", tiny, "--runs", runs, *only)
@@ -423,6 +425,13 @@ def test_views_and_predictions_from_the_command_to_the_page(tiny, tmp_path, conv
 
     store = Store(runs)
     (done,) = store.kept().values()  # a fresh view does not make a cell look started
+    cells = plan(str(tiny))
+    assert views.unseen(cells, store) == []
+    fresh = {k: v for k, v in done.metrics.items() if not k.startswith("view/trained")}
+    monkeypatch.setattr(store, "kept", lambda: {done.cell: replace(done, metrics=fresh)})
+    ((unseen, _),) = views.unseen(cells, store)  # of a fresh network alone
+    assert unseen.hash == done.cell
+    monkeypatch.undo()
     names = {a.path for a in store.client.list_artifacts(done.run_id, "records")}
     assert sum(name.endswith(".png") for name in names) == 4
     assert sum(name.endswith(".jpg") for name in names) == 1

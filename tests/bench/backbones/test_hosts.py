@@ -209,6 +209,29 @@ def test_weights_of_a_file_are_carried_where_they_are_contained(net, tmp_path):
         build("test_convnext", weights=str(file), input_size=(64, 64))
 
 
+@pytest.mark.parametrize("name", ["backbone", "model", "net"])
+def test_a_network_of_ones_own_takes_its_weights_whatever_wraps_them(name, tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes=3):\n"
+        "        super().__init__()\n"
+        f"        self.{name} = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))\n"
+        "        self.head = nn.Linear(4, num_classes)\n"
+        "    def forward(self, x):\n"
+        f"        return self.head(self.{name}(x).mean((2, 3)))\n"
+    )
+    host = f"{file}:Net"
+    trained = build(host, input_size=(16, 16))
+    state = {key.removeprefix("net."): value for key, value in trained.state_dict().items()}
+    save_file(state, tmp_path / "net.safetensors")
+    weights = {"weights": str(tmp_path / "net.safetensors"), "input_size": (16, 16)}
+    again = build(host, **weights)
+    for key, value in trained.state_dict().items():
+        assert again.state_dict()[key].equal(value)
+
+
 def test_weights_of_a_smaller_network_do_not_fill_half_of_a_host(tmp_path):
     file = tmp_path / "smaller.safetensors"
     save_file(build("resnet18", host_options={"num_classes": 7}).state_dict(), file)

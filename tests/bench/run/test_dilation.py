@@ -29,6 +29,7 @@ from bench.operators.edo import (
 from bench.operators.icconv_patterns import default_pattern, read_patterns, strands, write_patterns
 from bench.operators.kernels import embed
 from bench.run import dilation, dilation_search, suite
+from bench.run.tune import spaces
 from bench.store import Store
 
 DMAX = 4
@@ -300,6 +301,8 @@ def test_what_was_searched_is_what_the_written_suite_builds(board, tmp_path):
     assert [c.baseline for c in cells] == [True, False, False]
     assert cells[2].operator == "icconv-weight"
     assert cells[2].config["trainer"]["max_epochs"] == 1
+    assert spaces.own_options(cells[1])  # the searched arm has none left: its pattern is found
+    assert not spaces.own_options(cells[2])
     built = lightning.build(cells[2].config).module
     assert swap_report(built.backbone).swapped == [layer.name for layer in found.layers]
     features = build(**{**cells[2].backbone, "features_only": True})

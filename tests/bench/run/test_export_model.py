@@ -66,6 +66,15 @@ def test_a_program_is_what_was_trained(form, exported):
     assert not made.maps
 
 
+def test_a_folder_that_cannot_be_written_is_not_the_formats_fault(exported, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.export, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        exported("classification", "torch_export")
+
+
 def test_an_error_without_words_is_told_by_its_kind(exported, monkeypatch):
     def refuse(*_, **others):
         raise NotImplementedError

@@ -478,6 +478,21 @@ def test_the_suite_has_every_arm_as_it_was_and_as_tuned(store, cell, tiny, tmp_p
     assert tuned.tuned.trials == 2
 
 
+def test_what_was_tuned_before_stays_beside_what_is_tuned_anew(store, cell, tiny, tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    (found,) = arm._operators(run_study(store, cell, [0.5, 0.7]), arm_with(cell))
+    base, acb = plan(str(tiny))
+    written.write(first, str(tiny), Choice(), [(base, ()), (acb, (found,))])
+    base, acb, tuned = plan(str(first))
+    rate = {"model": {"init_args": {"lr": 0.5}}}
+    anew = found.model_copy(update={"set": files.merge(found.set, rate)})
+    written.write(second, str(first), Choice(), [(base, ()), (acb, (anew,)), (tuned, ())])
+    cells = {each.operator: each for each in plan(str(second))}
+    assert sorted(cells) == ["acb", "acb-tuned", "acb-tuned-2", "dwconv"]
+    assert cells["acb-tuned"].hash == tuned.hash
+    assert cells["acb-tuned-2"].config["model"]["init_args"]["lr"] == 0.5
+
+
 def test_arms_of_the_command_line_are_written_as_they_were_tuned(tiny, tmp_path):
     choice = Choice(operators=["parc"], where={"stages": [4]})
     base, parc = plan(str(tiny), choice)

@@ -206,3 +206,5 @@ def test_two_at_once_share_a_study(tiny, tmp_path, convboard):
     assert other.wait(240) == 0
     (summary,) = optuna.get_all_study_summaries(Store(runs).studies())
     assert summary.n_trials == 4
+    tags = [run.data.tags for run, _ in Store(runs).runs("tiny-tune")]
+    assert sum("study" in of for of in tags) == 1

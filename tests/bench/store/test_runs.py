@@ -96,6 +96,16 @@ def test_a_cell_that_died_before_it_was_marked_has_one_score(store, tmp_path):
     assert [path.name for path in export(store, tmp_path / "records").records] == [second.name]
 
 
+def test_settings_are_logged_whatever_their_keys_are(store):
+    options = {"pattern": {"(0, 0)": 40, "(1, 3)": 24}, "none": {}, "dmax": 2}
+    run_id = store.begin("mine", "one", {}, {"options": options})
+    assert store.client.get_run(run_id).data.params == {
+        "options.pattern": "{'(0, 0)': 40, '(1, 3)': 24}",
+        "options.none": "{}",
+        "options.dmax": "2",
+    }
+
+
 @pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")  # MLflow's import
 def test_the_ui_begins_with_the_half_for_training():
     from bench.store import ui_app
