@@ -57,7 +57,8 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "--each-form",
         action="store_true",
-        help="with operators alone: time each of their exact forms, and say where they cross",
+        help="with operators alone: time each of their exact forms, and say where they cross; "
+        "kernels are those of --shapes",
     )
     verb.add_argument("--size", metavar="HxW", help="without a suite: of the images; default 224")
 

@@ -161,7 +161,7 @@ def layers_race(
     for operator in operators:
         name, options = _registered(operator), options_of(operator)
         arms.append((operator.label, name, options))
-        entry = _layer_entry(operator, place, plan)
+        entry = _layer_entry(operator, options, place, plan)
         entry = entry.model_copy(update={"baseline": operator.label == baseline})
         contenders.append(Contender(entry, [name, options, str(place)]))
     return Race(
@@ -181,7 +181,8 @@ def forms_race(operator: OperatorConfig, shape: str, plan: SpeedConfig, *, words
     """Return a race of the exact forms of one operator, alone, as one layer of a shape.
 
     The rule's form is the baseline. Maps are contiguous: what computes them in channels last is a
-    form of its own, conversions included.
+    form of its own, conversions included. The kernel is the shape's, whatever the operator's own:
+    that times grow with it is what is asked.
 
     Args:
         operator: a registered one.
@@ -201,10 +202,10 @@ def forms_race(operator: OperatorConfig, shape: str, plan: SpeedConfig, *, words
     """
     from bench.speed.layers import Shape
 
-    place, options = Shape.parse(shape), options_of(operator)
-    name = _registered(operator)
+    place, name = Shape.parse(shape), _registered(operator)
+    options = {k: v for k, v in options_of(operator).items() if k != "kernel_size"}
     plan = plan.model_copy(update={"forms": "rule", "layout": "contiguous"})
-    entry = _layer_entry(operator, place, plan)
+    entry = _layer_entry(operator, options, place, plan)
     contenders: list[Contender] = []
     arms = []
     for form in _forms_of(name, place, options, device_of(plan), plan.dtype):
@@ -272,13 +273,15 @@ def _registered(operator: OperatorConfig) -> str:
     return operator.operator
 
 
-def _layer_entry(operator: OperatorConfig, place: Shape, plan: SpeedConfig) -> Entry:
+def _layer_entry(
+    operator: OperatorConfig, options: dict[str, Any], place: Shape, plan: SpeedConfig
+) -> Entry:
     """Return the entry of an operator alone, at a shape."""
     name = _registered(operator)
     return Entry(
         label=operator.label,
         operator=name,
-        operator_options=options_of(operator),
+        operator_options=options,
         operator_sha256=operator_sha256(name),
         host=LAYER,
         host_options=place.to_json(),

@@ -116,6 +116,21 @@ def test_each_exact_form_is_timed_gated_and_kept_and_they_make_a_curve(tmp_path)
     )
 
 
+def test_the_kernel_of_exact_forms_is_the_shapes():
+    plan = SpeedConfig(scopes={"operator": [1]})
+    for operator in arms("unireplk", "icconv"):
+        assert "kernel_size" in operator.options
+        hashes = set()
+        for shape in ("8x14-k5", "8x14-k7"):
+            race = forms_race(operator, shape, plan, words="")
+            entry = race.contenders[0].entry
+            assert "kernel_size" not in entry.operator_options
+            hashes.add(race.hash)
+            for one in race.load(None, None).arms:
+                assert one.factory()[0].spec.kernel_size == (int(shape[-1]),) * 2
+        assert len(hashes) == 2
+
+
 def test_a_form_is_taken_wherever_it_can_be():
     place = Shape(8, 9, 7)
     for form in exact_forms("parc", place, {}):
