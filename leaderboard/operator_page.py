@@ -29,16 +29,21 @@ def _setup(record: Record) -> str:
     return f"{processor(where)}, {threads}, {speed.dtype}, protocol {speed.protocol}"
 
 
-def growth_charts(growth: Growth) -> str:
-    """Draw how the time of each exact form grows, a line a form: for a window, for a telephone."""
+def growth_charts(growth: Growth, forms: Sequence[str]) -> str:
+    """Draw how the time of each exact form grows, a line a form: for a window, for a telephone.
+
+    Args:
+        growth: what is drawn.
+        forms: all that the page draws, by which one has the same colour everywhere.
+    """
     curves = [
         (
             form,
             (index + 2) % 9,
             [(float(x), t.value, t.low, t.high) for x, t in sorted(points.items())],
         )
-        for index, (form, points) in enumerate(sorted(growth.forms.items()))
-        if points
+        for index, form in enumerate(forms)
+        if (points := growth.forms.get(form))
     ]
     titles = f"time of a batch of {growth.batch} (ms)", f"{NAMES[growth.axis]} (pixels)"
     return "".join(lines_chart(curves, *titles, wide=wide) for wide in (True, False))
@@ -59,6 +64,8 @@ def operator_view(
     """Return the variables of `operator.html`, but for the rows of its table."""
     family = families().get(operator)
     places = places_of(operator, boards)
+    own = [growth for growth in growths if growth.first.entry.operator == operator]
+    forms = sorted({form for growth in own for form in growth.forms})
     return {
         "operator": operator,
         "family": family,
@@ -73,12 +80,11 @@ def operator_view(
         "options": _options([row for _, row in places]),
         "growth": [
             {
-                "svg": Markup(growth_charts(growth)),
+                "svg": Markup(growth_charts(growth, forms)),
                 "growth": growth,
                 "setup": _setup(growth.first),
             }
-            for growth in growths
-            if growth.first.entry.operator == operator
+            for growth in own
         ],
         "code": _code(operator, [row for _, row in places]),
     }

@@ -1,5 +1,6 @@
 """Curves of exact forms, and where they cross."""
 
+import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 
 from bench.record import Interval
 from leaderboard.growth import Growth
+from leaderboard.operator_page import growth_charts
 from leaderboard.site import pages
 
 
@@ -25,6 +27,17 @@ def test_a_crossing_is_where_another_form_is_surely_the_fastest():
         fft={7: ms(3), 14: ms(3), 28: ms(4), 56: ms(5)},
     )
     assert curves.crossings == [(7, 14, ["direct"]), (28, 56, ["fft"])]
+
+
+def test_a_form_has_one_colour_on_a_page():
+    line = {7: ms(1), 14: ms(2)}
+    drawn = [
+        growth_charts(growth(**dict.fromkeys(forms, line)), ["direct", "fft", "padded"])
+        for forms in (("direct", "padded"), ("direct", "fft", "padded"))
+    ]
+    few, all_ = (dict(re.findall(r'class="(f\d)"><title>(\w+)<', svg)) for svg in drawn)
+    assert sorted(all_.values()) == ["direct", "fft", "padded"]
+    assert few.items() < all_.items()
 
 
 def test_forms_that_cannot_be_told_apart_share_a_stretch_as_long_as_one_stays():
