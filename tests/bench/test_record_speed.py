@@ -84,13 +84,14 @@ def test_the_engine_splits_columns_and_identities_and_older_records_say_it_by_co
         assert Speed.model_validate(older) == records[engine].speed
 
 
-def test_records_from_before_the_conditions_load_and_keep_their_columns():
-    paths = sorted(RESULTS.rglob("speed-*.json"))
-    old = [path for path in paths if "conditions" not in json.loads(path.read_text())["speed"]]
-    if not old:
-        pytest.skip("all published records have conditions")
-    loaded = [Record.load(path) for path in old[:10]]
+def test_records_from_before_the_conditions_load_and_keep_their_columns(tmp_path):
+    paths = sorted(RESULTS.rglob("speed-*.json"))[:20]
+    loaded = []
+    for path in paths:
+        content = json.loads(path.read_text())
+        del content["speed"]["conditions"]
+        (tmp_path / path.name).write_text(json.dumps(content))
+        loaded.append(Record.load(tmp_path / path.name))
     assert {r.speed.conditions for r in loaded} == {None}
-    assert len({setup_key(r) for r in loaded}) <= len(
-        {(r.speed.scope, r.speed.input_size) for r in loaded}
-    )
+    columns = {(r.speed.scope, r.speed.input_size) for r in loaded}
+    assert len({setup_key(r) for r in loaded}) <= len(columns)
