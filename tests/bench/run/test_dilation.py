@@ -373,6 +373,21 @@ def test_mistakes_are_found_before_training(board, tmp_path, options, message):
         dilation.search_dilation(str(board), arguments.pop("choice"), tmp_path, **arguments)
 
 
+def test_searches_that_differ_are_written_apart(board, tmp_path, monkeypatch, convboard):
+    monkeypatch.setenv("CONVBOARD_DATA", str(tmp_path))  # as --data sets it, and undone
+    written = []
+    monkeypatch.setattr(
+        dilation, "search_dilation", lambda *_, out, **options: written.append(out.stem)
+    )
+    again = tmp_path / "again.yaml"
+    again.write_text(board.read_text())
+    for suite_, more in ((board, []), (again, []), (board, ["--dmax", "2"])):
+        words = ["search-dilation", suite_, "--runs", tmp_path, "--data", tmp_path, *more]
+        assert f"--data {tmp_path}\n" in convboard(*words, at_once=True).stdout
+    assert len(set(written)) == 3
+    assert [name.startswith(board.stem) for name in written] == [True, False, True]
+
+
 @pytest.mark.slow
 def test_a_search_from_end_to_end(board, tmp_path, convboard):
     runs, out = tmp_path / "runs", tmp_path / "searched.yaml"
