@@ -20,6 +20,7 @@ from tasks.data.images import size_or_largest
 from tasks.data.locations import shortened
 from tasks.detection.assemble import Objects, assemble
 from tasks.detection.boxes import BoxSet, require_images
+from tasks.layouts.xml_folders import parse
 
 LONGEST_SIDE = 2**16 - 1
 NOT_DIFFICULT = "no difficult given: 0"
@@ -94,7 +95,7 @@ def read_xml(
     Raises:
         DataError: what is missing or malformed, by object and field.
     """
-    tree = _parse(file)
+    tree = parse(file)
     if mend_size and _is_without_size(tree):
         repairs[NO_SIZE] += 1
         return XmlImage(image, size_or_largest(image), _objects(tree, file, class_names, repairs))
@@ -140,19 +141,6 @@ def _objects(
         box = (x1 - 1, y1 - 1, x2, y2)
         objects.append(XmlObject(box, class_names.index(name), difficult == "1", what))
     return objects
-
-
-def _parse(file: Path) -> ElementTree.Element:
-    """Parse a file without a document type: only there could entities be declared."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        if "<!DOCTYPE" in text:
-            raise DataError(f"{file.name} in {file.parent} must have no DOCTYPE.")
-        return ElementTree.fromstring(text)
-    except DataError:
-        raise
-    except (OSError, ValueError, ElementTree.ParseError) as error:
-        raise DataError(f"{file.name} in {file.parent} cannot be read: {error}") from None
 
 
 def _text(element: ElementTree.Element, path: str, what: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -102,15 +103,25 @@ def class_names(files: Iterable[Path]) -> tuple[str, ...]:
     """Return the names of the classes of all objects, sorted; damaged files are told by readers."""
     names: set[str] = set()
     for file in files:
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-            # Only a document type could declare entities.
-            tree = None if "<!DOCTYPE" in text else ElementTree.fromstring(text)
-        except (OSError, ValueError, ElementTree.ParseError):
-            continue
-        if tree is not None:
+        with suppress(DataError):
+            tree = parse(file)
             names |= {(one.findtext("name") or "").strip() for one in tree.iter("object")}
     return tuple(sorted(names - {""}))
+
+
+def parse(file: Path) -> ElementTree.Element:
+    """Parse a file without a document type: only there could entities be declared.
+
+    Raises:
+        DataError: it has one, or cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        if "<!DOCTYPE" not in text:
+            return ElementTree.fromstring(text)
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        raise DataError(f"{file.name} in {file.parent} cannot be read: {error}") from None
+    raise DataError(f"{file.name} in {file.parent} must have no DOCTYPE.")
 
 
 def find(folder: Path) -> Layout | None:
