@@ -20,6 +20,8 @@ _WHOLE = re.compile(r"(?:[A-Za-z]:)?[/\\][^\n]*")
 """A path from the root that is known to end where the text ends, so that it may hold blanks."""
 _QUOTED = re.compile(rf"""(['"`])({_WHOLE.pattern}?)\1""")
 _FOLDER = re.compile(r"(?:[A-Za-z]:)?[/\\].*[/\\](?=[^/\\])")
+_LEFT_OUT = "…/"
+"""What stands for the folders of a path."""
 _URL_HOST = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?!/)[^/\s'\"]+")
 
 
@@ -41,6 +43,20 @@ def without_places(value: Any) -> Any:
     return _without(value, _known({*_folders(), *_arguments(), *_whole_paths(value)}))
 
 
+def by_name(value: Any) -> Any:
+    """Return a JSON value with names alone in place of the paths whose folders were left out.
+
+    Example:
+        >>> by_name({"data": {"root": "…/pets"}, "hosts": ["…/net.py:Net", "resnet18"]})
+        {'data': {'root': 'pets'}, 'hosts': ['net.py:Net', 'resnet18']}
+    """
+    if isinstance(value, str):
+        return value.removeprefix(_LEFT_OUT)
+    if isinstance(value, dict):
+        return {key: by_name(inner) for key, inner in value.items()}
+    return [by_name(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _without(value: Any, known: re.Pattern[str]) -> Any:
     if isinstance(value, str):
         return _plain(value, known)
@@ -58,13 +74,13 @@ def _plain(text: str, known: re.Pattern[str]) -> str:
         text = _last_part(text)
     text = _QUOTED.sub(lambda match: f"{match[1]}{_last_part(match[2])}{match[1]}", text)
     text = _URL_HOST.sub(r"\1…", text)
-    text = known.sub("…/", text)
-    text = _PATH.sub("…/", text)
+    text = known.sub(_LEFT_OUT, text)
+    text = _PATH.sub(_LEFT_OUT, text)
     return _names().sub("…", text)
 
 
 def _last_part(path: str) -> str:
-    return _FOLDER.sub("…/", path, count=1)
+    return _FOLDER.sub(_LEFT_OUT, path, count=1)
 
 
 def _known(paths: set[str]) -> re.Pattern[str]:

@@ -107,13 +107,13 @@ def draw(
 
 def _files(images: Sequence[Path], out: Path) -> list[Path]:
     """Return the image files that are named, those of a folder in the order of their names."""
-    from tasks.data.listing import is_image, visible_files
+    from tasks.data.listing import visible_images
 
     drawn = out.resolve()
     paths: list[Path] = []
     for path in images:
         if path.is_dir():
-            inside = [file for file in visible_files(path) if is_image(file)]
+            inside = visible_images(path)
             if not inside:
                 raise ConfigError(f"`image` (={str(path)!r}): there is no image in the folder.")
             # pictures of another time are in `out` itself

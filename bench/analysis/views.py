@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.data.module import TaskData
 
 METHOD = "1"
-_AREA = "view/"
+_VIEW = "view/"
 """How the names of metrics of a view begin."""
 POSITIONS = 7
 """Images are enlarged until the last map has so many positions a side, as at 224 px in the papers:
@@ -92,7 +92,7 @@ def unseen(planned: Sequence[Cell], store: Store) -> list[tuple[Cell, Kept]]:
 
 def _is_seen(run: Kept) -> bool:
     """Whether the trained network has a view; that of a fresh one may stand in the same run."""
-    return any(name.startswith(f"{_AREA}trained_") for name in run.metrics)
+    return any(name.startswith(f"{_VIEW}trained_") for name in run.metrics)
 
 
 def see(
@@ -273,7 +273,7 @@ def _keep(
         store.keep(run_id, folder / picture.file, "records")
     store.keep(run_id, record.save(folder), "records")
     weights = view.weights
-    areas = {f"{_AREA}{weights}_area_{area.share * 100:.0f}": area.area for area in view.field}
+    areas = {f"{_VIEW}{weights}_area_{area.share * 100:.0f}": area.area for area in view.field}
     store.metrics(run_id, areas)
     if run is None:
         store.end(run_id)

@@ -13,6 +13,7 @@ from bench.config.cell import Cell
 from bench.errors import Failure, UserError
 from bench.hashing import digest
 from bench.intervals import LEVEL
+from bench.places import by_name
 from bench.record import Data, Interval, Record
 from bench.run import suite
 from bench.run.code import code_of
@@ -81,7 +82,7 @@ def cell_of(record: Record) -> Cell:
             f"`record` (={record.filename!r}: {what}) must be the score of a trained cell; this "
             f"one's own command is `{record.provenance.reproduce}`."
         )
-    config = _found_by_name(recipe.config)
+    config = by_name(recipe.config)
     return Cell(
         suite=record.provenance.suite or "reproduced",
         task=record.entry.task,
@@ -94,20 +95,6 @@ def cell_of(record: Record) -> Cell:
         ranked=record.entry.ranked,
         words=_words(record.provenance.reproduce),
     )
-
-
-def _found_by_name(value: Any) -> Any:
-    """Return a configuration with names in place of the paths whose folders a record leaves out.
-
-    Example:
-        >>> _found_by_name({"data": {"root": "…/pets"}, "hosts": ["…/net.py:Net", "resnet18"]})
-        {'data': {'root': 'pets'}, 'hosts': ['net.py:Net', 'resnet18']}
-    """
-    if isinstance(value, dict):
-        return {key: _found_by_name(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_found_by_name(inner) for inner in value]
-    return value.removeprefix("…/") if isinstance(value, str) else value
 
 
 def _words(command: str) -> str:

@@ -36,6 +36,11 @@ def visible_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
+def visible_images(folder: Path) -> list[Path]:
+    """Return the images at any depth of a folder, sorted, but those that are hidden."""
+    return [path for path in visible_files(folder) if is_image(path)]
+
+
 def visible_files(folder: Path, repairs: Counter[str] | None = None) -> Iterator[Path]:
     """Yield the files at any depth of a folder, sorted, but those that are hidden.
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from bench.errors import DataError, require
-from tasks.data.listing import is_image, visible_files
+from tasks.data.listing import visible_files, visible_images
 from tasks.data.lists import read_lines, require_class_names
 from tasks.data.locations import shortened
-from tasks.layouts.layout import Layout, data_of, evenly, sizes_of
+from tasks.layouts.layout import Layout, data_of, evenly, sizes_of, stored_mask
 
 LOOKED_FOR = "segmentation: ADE20K's folders (images/training + annotations/training, …)"
 SPLITS = {"train": "training", "val": "validation"}
@@ -40,10 +37,7 @@ def find(folder: Path) -> Layout | None:
     if not is_laid_out(folder):
         return None
     root = release(folder)
-    counts = {
-        split: sum(map(is_image, visible_files(root / "images" / name)))
-        for split, name in SPLITS.items()
-    }
+    counts = {split: len(visible_images(root / "images" / name)) for split, name in SPLITS.items()}
     count = None if _class_list(root) else _most(root)
     names = class_names(root, count)
     return Layout(
@@ -53,7 +47,7 @@ def find(folder: Path) -> Layout | None:
         data_of("segmentation", "ade20k", folder, num_classes=count),
         names,
         counts,
-        sizes_of([f for f in visible_files(root / "images" / SPLITS["train"]) if is_image(f)]),
+        sizes_of(visible_images(root / "images" / SPLITS["train"])),
     )
 
 
@@ -109,10 +103,7 @@ def _most(root: Path) -> int:
     most = 0
     masks = [path for path in visible_files(root / "annotations") if path.suffix == ".png"]
     for path in evenly(masks, MOST_MASKS):
-        try:
-            with Image.open(path) as image:
-                stored = np.array(image)
-        except Exception:  # whatever it is, the check before training tells it
-            continue
-        most = max(most, int(stored[stored != 255].max(initial=0)))
+        stored = stored_mask(path)
+        if stored is not None:
+            most = max(most, int(stored[stored != 255].max(initial=0)))
     return most

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.data.listing import is_image, visible_files, visible_folders
+from tasks.data.listing import visible_folders, visible_images
 from tasks.data.splits import split_folders
 from tasks.layouts.layout import Layout, after_draw, data_of, scoring, sizes_of
 
@@ -92,5 +92,5 @@ def _parts(folder: Path) -> list[str]:
 def _listed(folder: Path) -> dict[str, list[Path]]:
     """Return folder → images, for those that hold images."""
     folders = visible_folders(folder)
-    listed = {path.name: [f for f in visible_files(path) if is_image(f)] for path in folders}
+    listed = {path.name: visible_images(path) for path in folders}
     return {name: images for name, images in listed.items() if images}

@@ -178,10 +178,12 @@ def contents_of(files: Files) -> dict[str, dict[str, Any]] | None:
     contents = {split: _content(part.file) for split, part in files.parts.items()}
     if contents["train"] is None:
         return None
-    whole = {split: content for split, content in contents.items() if content is not None}
-    for split in contents.keys() - whole.keys():
-        lists = ", ".join(f"`{key}`" for key in LISTS)
-        raise DataError(f"{files.parts[split].file} must be JSON with the lists {lists}.")
+    whole = {}
+    for split, content in contents.items():
+        if content is None:
+            lists = ", ".join(f"`{key}`" for key in LISTS)
+            raise DataError(f"{files.parts[split].file} must be JSON with the lists {lists}.")
+        whole[split] = content
     return whole
 
 

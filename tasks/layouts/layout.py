@@ -8,6 +8,10 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from bench.errors import DataError, require
 from tasks.data.images import image_size
 
@@ -144,3 +148,15 @@ def sizes_of(paths: Sequence[Path]) -> tuple[tuple[int, int], ...]:
     if not sizes:
         raise DataError(f"no image can be read: {fault}" if paths else "There are no images.")
     return tuple(sizes)
+
+
+def stored_mask(path: Path) -> NDArray[Any] | None:
+    """Return what a mask holds as it is stored; None if it can't be read.
+
+    Whatever is wrong with it, the check before training tells it.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.array(image)
+    except Exception:
+        return None

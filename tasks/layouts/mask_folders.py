@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from bench.errors import DataError
-from tasks.data.listing import is_image, visible_files, visible_folders
+from tasks.data.listing import visible_folders, visible_images
 from tasks.data.lists import read_lines, require_class_names
 from tasks.data.splits import SPLITS, split_folders
 from tasks.layouts import ade20k
-from tasks.layouts.layout import Layout, after_draw, data_of, evenly, scoring, sizes_of
+from tasks.layouts.layout import (
+    Layout,
+    after_draw,
+    data_of,
+    evenly,
+    scoring,
+    sizes_of,
+    stored_mask,
+)
 
 LOOKED_FOR = (
     "segmentation: image and mask folders (images/train + masks/train, train/images + train/masks, "
@@ -96,7 +103,10 @@ def _listed(folder: Path) -> dict[str, tuple[list[Path], list[Path]]] | None:
         if whole is None:
             return None
         splits = {"train": whole}
-    listed = {split: (_images(pair.images), _images(pair.masks)) for split, pair in splits.items()}
+    listed = {
+        split: (visible_images(pair.images), visible_images(pair.masks))
+        for split, pair in splits.items()
+    }
     return listed if all(listed["train"]) else None
 
 
@@ -123,10 +133,6 @@ def _layout(
         sizes_of(images),
         odd,
     )
-
-
-def _images(folder: Path) -> list[Path]:
-    return [path for path in visible_files(folder) if is_image(path)]
 
 
 def listed_classes(folder: Path) -> tuple[str, ...] | None:
@@ -171,10 +177,8 @@ def class_names(
 
 def _labels(path: Path) -> set[int] | None:
     """Return the labels of a mask; None if it is a colour image, or none that can be read."""
-    try:
-        with Image.open(path) as image:
-            stored = np.array(image)
-    except Exception:
+    stored = stored_mask(path)
+    if stored is None:
         return set()
     if stored.ndim == 3:
         colours = stored[..., :3] if stored.shape[2] > 2 else stored[..., :1]

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from bench.errors import DataError
 from tasks.data.faults import allowed, few_enough
-from tasks.data.listing import is_image, visible_files, visible_folders
+from tasks.data.listing import visible_files, visible_folders, visible_images
 from tasks.data.lists import read_lines
 from tasks.data.splits import SPLITS, split_folders
 from tasks.layouts.layout import Layout, after_draw, data_of, scoring, sizes_of
@@ -78,7 +78,7 @@ def _pairs(images: Path, files: Path, counts: Counter[str]) -> Listed:
     file_paths = [path for path in visible_files(files) if path.suffix.lower() == ".xml"]
     if not file_paths:
         return []
-    image_paths = [path for path in visible_files(images) if is_image(path)]
+    image_paths = visible_images(images)
     of_files, of_images = _placed(files, file_paths), _placed(images, image_paths)
     if not of_files.keys() & of_images.keys():  # not in alike sub-folders: by names of their own
         of_files, of_images = _by_own_name(of_files), _by_own_name(of_images)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from bench.errors import DataError
-from tasks.data.listing import is_image, visible_files
+from tasks.data.listing import visible_images
 from tasks.data.lists import read_lines, require_class_names
 from tasks.data.locations import end_below, shortened
 from tasks.data.splits import split_folders
@@ -129,7 +129,8 @@ def read_layout(root: Path) -> Yolo:
         require_class_names(names, CLASS_LIST)
         folders = (split_folders(base) for base in (root / "images", root))
         divided = next((found for found in folders if "train" in found), {"train": root})
-        return Yolo(tuple(names), {split: _in(folder) for split, folder in divided.items()})
+        splits = {split: visible_images(folder) for split, folder in divided.items()}
+        return Yolo(tuple(names), splits)
     content = _described(file)
     assert content is not None
     base = content["path"] if isinstance(content.get("path"), str) else ""
@@ -178,10 +179,6 @@ def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
     return tuple(named)
 
 
-def _in(folder: Path) -> list[Path]:
-    return [path for path in visible_files(folder) if is_image(path)]
-
-
 def _images(root: Path, value: Any, what: str, base: str) -> list[Path]:
     """Return the images of a split: of a folder, of a list in a file, or of several of these."""
     images: list[Path] = []
@@ -194,7 +191,7 @@ def _images(root: Path, value: Any, what: str, base: str) -> list[Path]:
                 continue  # exports name a test split that they don't have
             raise DataError(f"{what} (={shortened(entry)}) must be in {root}.")
         if place.is_dir():
-            images += _in(place)
+            images += visible_images(place)
         else:
             images += _listed(root, place)
     return images

@@ -124,8 +124,8 @@ class SegmentationData(TaskData):
             "image_suffix": image_suffix,
             "mask_suffix": mask_suffix,
         }
+        rule = f"left out for `source` (={source!r}): it is of 'masks'"
         for name, value in given.items():
-            rule = f"left out for `source` (={source!r}): it is of 'masks'"
             require(name, value, value is None or source == "masks", rule)
         rule = f"left out for `source` (={source!r}): it is of 'ade20k'"
         require("num_classes", num_classes, num_classes is None or source == "ade20k", rule)

@@ -16,6 +16,7 @@ from timm.layers import DropPath
 
 from bench import operators
 from bench.backbones import build
+from bench.backbones.change import SPEC_OPTIONS
 from bench.config import files, lightning
 from bench.config.cell import HOST_OPTIONS, START, Cell
 from bench.config.schema import SearchSpace, load_operator
@@ -30,8 +31,6 @@ LR = "model.init_args.lr"
 WEIGHT_DECAY = "model.init_args.weight_decay"
 DROP_PATH = f"{HOST_OPTIONS}.drop_path_rate"
 OPTIONS = "model.init_args.backbone.init_args.options"
-SHAPE = ("kernel_size", "groups", "dilation")
-"""Options of every operator, in place of the slots' own."""
 
 
 def space(cell: Cell) -> dict[str, SearchSpace]:
@@ -200,7 +199,7 @@ def check(cell: Cell, spaces: Mapping[str, SearchSpace]) -> None:
 
 
 def _require_option(arm: str, operator: str | None, option: str) -> None:
-    known = [*operators.options(operator), *SHAPE] if operator is not None else []
+    known = [*operators.options(operator), *SPEC_OPTIONS] if operator is not None else []
     if option not in known:
         hint = near(option, known) if known else "a host as it is has no options."
         raise ConfigError(f"{arm}: `tune` (={option!r}) is no option of {operator}; {hint}")
